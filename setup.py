@@ -1,0 +1,37 @@
+"""Package metadata; every value comes from `settings.ini`, which nbdev reads too."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=["="])
+config.read(here / "settings.ini", encoding="utf-8")
+cfg = config["DEFAULT"]
+train = cfg["train_requirements"].split()
+dev = train + cfg["dev_requirements"].split()
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    url=cfg["git_url"],
+    license="Apache-2.0",
+    keywords=cfg["keywords"],
+    packages=find_packages(include=["calib_nb", "calib_nb.*"]),
+    package_data={"calib_nb": ["data/*"]},
+    python_requires=">=3.11,<3.14",
+    install_requires=cfg["requirements"].split(),
+    extras_require={"train": train, "dev": dev},
+    entry_points={"nbdev": [f"calib_nb=calib_nb._modidx:d"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    zip_safe=False,
+)
