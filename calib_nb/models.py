@@ -96,6 +96,11 @@ class LanguageModel:
     def device(self):
         return self.model.device
 
+    @property
+    def pad_token(self):
+        "Id of the token that fills a batch; it is never attended to."
+        return self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+
     def base(self):
         "A context in which adapters are off: the base model."
         return self.model.disable_adapter() if hasattr(self.model, "disable_adapter") else nullcontext()
@@ -263,21 +268,21 @@ def tree_positions(tree, length):
     return torch.tensor(positions + [0] * (length - len(positions)))
 
 
-def tree_batch(trees, pad_token, dtype, device):
-    "Model inputs for a list of trees; positions that are asked for are the last of the prefix and all nodes."
+def tree_batch(trees, pad_token, dtype, device, kept=None):  # `kept`: how many last places of each prefix are asked for; default 1
+    "Model inputs for a list of trees; the places asked for are the last `kept` of the prefix and all nodes."
+    kept = kept or [1] * len(trees)
     length = max(map(len, trees))
     ids = torch.tensor([t.prefix + t.tokens + [pad_token] * (length - len(t)) for t in trees])
     allowed = torch.stack([tree_mask(t, length) for t in trees])[:, None]
     mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
-    keep = torch.tensor([[len(t.prefix) - 1 <= i < len(t) for i in range(length)] for t in trees])
+    keep = torch.tensor([[len(t.prefix) - k <= i < len(t) for i in range(length)] for t, k in zip(trees, kept)])
     positions = torch.stack([tree_positions(t, length) for t in trees])
     return {k: v.to(device) for k, v in dict(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep).items()}
 
 
 def logits_at_nodes(lm, trees):  # a `LanguageModel`, a list of `TokenTree`
     "For each tree log-probabilities `(1 + nodes, vocabulary)` in fp32; row 0 is the end of the prefix. One forward pass; keeps gradients."
-    pad = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else lm.tokenizer.eos_token_id
-    logits = lm.model(**tree_batch(trees, pad, lm.model.dtype, lm.device), use_cache=False).logits
+    logits = lm.model(**tree_batch(trees, lm.pad_token, lm.model.dtype, lm.device), use_cache=False).logits
     return logits.float().log_softmax(-1).split([1 + len(t.tokens) for t in trees])
 
 # %% ../nbs/07_models.ipynb #bd30eab6
@@ -293,7 +298,7 @@ def continue_greedily(lm, prompts, max_new_tokens, batch_size=None, done=None, p
     "What the model writes behind each prompt until the line or its turn ends: a list of texts."
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     batch_size = batch_size or lm.settings["answer_batch"]
-    pad = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else lm.tokenizer.eos_token_id
+    pad = lm.pad_token
     texts = {}
     with tqdm(total=len(order), desc=progress, disable=progress is None) as bar:
         for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
