@@ -92,4 +92,12 @@ d = { 'settings': { 'branch': 'main',
                                   'calib_nb.prompts.parse_response': ('prompts.html#parse_response', 'calib_nb/prompts.py'),
                                   'calib_nb.prompts.short_answer': ('prompts.html#short_answer', 'calib_nb/prompts.py'),
                                   'calib_nb.prompts.training_input': ('prompts.html#training_input', 'calib_nb/prompts.py'),
-                                  'calib_nb.prompts.training_output': ('prompts.html#training_output', 'calib_nb/prompts.py')}}}
+                                  'calib_nb.prompts.training_output': ('prompts.html#training_output', 'calib_nb/prompts.py')},
+            'calib_nb.questions': { 'calib_nb.questions.QuestionSet': ('questions.html#questionset', 'calib_nb/questions.py'),
+                                    'calib_nb.questions._take_groups': ('questions.html#_take_groups', 'calib_nb/questions.py'),
+                                    'calib_nb.questions.answer_type': ('questions.html#answer_type', 'calib_nb/questions.py'),
+                                    'calib_nb.questions.group_place': ('questions.html#group_place', 'calib_nb/questions.py'),
+                                    'calib_nb.questions.load_questions': ('questions.html#load_questions', 'calib_nb/questions.py'),
+                                    'calib_nb.questions.question_card': ('questions.html#question_card', 'calib_nb/questions.py'),
+                                    'calib_nb.questions.read_facts': ('questions.html#read_facts', 'calib_nb/questions.py'),
+                                    'calib_nb.questions.split_questions': ('questions.html#split_questions', 'calib_nb/questions.py')}}}
