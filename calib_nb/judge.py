@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS', 'JUDGES', 'normalise', 'Verdict', 'judge_by_rules',
-           'judge_answers']
+           'judge_answers', 'wilson_interval', 'accuracy_by']
 
-# %% ../nbs/09_judge.ipynb #878ab047
+# %% ../nbs/09_judge.ipynb #5c12e4cd
 import re
 import unicodedata
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+import pandas as pd
 
 from .core import Judged, lookup
 
-# %% ../nbs/09_judge.ipynb #32458232
+# %% ../nbs/09_judge.ipynb #84186fcf
 ARTICLES = {"a", "an", "the"}
 UNITS = {"kilometers": "km", "kilometres": "km", "kilometer": "km", "kilometre": "km", "meters": "m", "metres": "m", "meter": "m", "metre": "m", "kilograms": "kg",
          "kilogram": "kg", "grams": "g", "gram": "g", "percent": "%", "years": "year", "miles": "mile", "feet": "ft", "foot": "ft", "seconds": "s", "second": "s"}
@@ -38,7 +42,7 @@ def _number(word):
     except ValueError:  # digits of other scripts
         return word
 
-# %% ../nbs/09_judge.ipynb #4d2f05b7
+# %% ../nbs/09_judge.ipynb #6c853688
 @dataclass(frozen=True)
 class Verdict:
     grade: str  # correct, incorrect, not_attempted
@@ -87,7 +91,7 @@ def judge_by_rules(answer, references, question=""):  # what the model said; acc
             return Verdict("correct", "states a reference and nothing else")
     return Verdict("incorrect", "no reference, or more than it")
 
-# %% ../nbs/09_judge.ipynb #4daf6321
+# %% ../nbs/09_judge.ipynb #ba8d1a53
 JUDGES = {"rules": judge_by_rules}
 
 
@@ -101,3 +105,21 @@ def judge_answers(questions, answers, judge="rules"):  # `Question`s; rows with 
         judged.append(Judged(id=q.id, question=q.question, model_answer=given[q.id], is_correct=verdict.grade == "correct", verdict=verdict.grade,
                              reason=verdict.reason, answers=q.answers, group=q.group, relation=q.relation, grade=q.grade))
     return judged
+
+# %% ../nbs/09_judge.ipynb #7c968e5f
+def wilson_interval(k, n, level=0.95):  # successes; trials, n > 0; confidence level
+    "The score interval `(low, high)` of a proportion (Wilson 1927)."
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre, spread = k + z * z / 2, z * sqrt(k * (n - k) / n + z * z / 4)
+    return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
+
+
+def accuracy_by(judged, field=None):  # `Judged` answers; an attribute such as 'relation', None: all together
+    "A table with a row for each value of `field`: n, accuracy with its 95 % interval, share not attempted."
+    rows = []
+    for value in dict.fromkeys(getattr(j, field) for j in judged) if field else ["all"]:
+        part = [j for j in judged if field is None or getattr(j, field) == value]
+        right = sum(j.is_correct for j in part)
+        low, high = wilson_interval(right, len(part))
+        rows.append({field or "set": value, "n": len(part), "accuracy": right / len(part), "low": low, "high": high, "not_attempted": sum(j.verdict == "not_attempted" for j in part) / len(part)})
+    return pd.DataFrame(rows).round(3)
