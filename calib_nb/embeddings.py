@@ -116,8 +116,8 @@ def embed(texts,  # list of strings, none of them empty
         cache.add(new, _encode([text_of[k] for k in new], source, commit, batch))
     return cache.get(keys)
 
-# %% ../nbs/04_embeddings.ipynb #c36dba5a
-BLOCK = 2**22  # similarities that are held at once: 16 MiB as float32, and about ten times that while they are ranked
+# %% ../nbs/04_embeddings.ipynb #42debd7c
+BLOCK = 2**22  # similarities that are held at once: 32 MiB, and about five times that while they are ranked
 DECIMALS = 6
 
 
@@ -128,8 +128,8 @@ def _blocks(n_rows, n_columns):
 
 
 def _unit(vectors):
-    "`vectors` as float32; ValueError unless each has length 1."
-    vectors = np.asarray(vectors, np.float32)
+    "`vectors` in double precision; ValueError unless each has length 1."
+    vectors = np.asarray(vectors, np.float64)
     if vectors.ndim != 2 or not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
         raise ValueError(f"vectors must be (n, d), each of length 1; found shape {vectors.shape}. Divide each by its norm; a zero vector has no direction")
     return vectors
@@ -158,8 +158,8 @@ def similar_pairs(vectors,  # unit vectors, (n, d)
                   threshold):  # cosine similarity from which two texts count as alike, in [-1, 1]
     "Yields `(i, j, similarity)` with `i < j`, in this order, for each pair at or above `threshold`."
     vectors = _unit(vectors)
+    single = vectors.astype(np.float32)
     for rows in _blocks(len(vectors), len(vectors)):
-        found = np.round(vectors[rows] @ vectors[rows.start :].T, DECIMALS)
-        for i, j in zip(*np.nonzero(found >= threshold)):
-            if i < j:
-                yield rows.start + int(i), rows.start + int(j), float(found[i, j])
+        for i, j in zip(*np.nonzero(single[rows] @ single[rows.start :].T >= threshold - 1e-5)):  # a sieve; what it lets through is computed again
+            if i < j and (similarity := round(float(vectors[rows.start + i] @ vectors[rows.start + j]), DECIMALS)) >= threshold:
+                yield rows.start + int(i), rows.start + int(j), similarity
