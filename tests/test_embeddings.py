@@ -1,0 +1,145 @@
+"Embeddings: one vector for each text, computed once; neighbours that do not depend on the machine; memory that does not grow."
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+from calib_nb import embeddings
+from calib_nb.embeddings import embed, locate_embedder, nearest_neighbours, similar_pairs
+
+
+def unit(array):
+    array = np.asarray(array, float)
+    return (array / np.linalg.norm(array, axis=1, keepdims=True)).astype(np.float32)
+
+
+# coarse vectors, so that ties are the rule
+coarse = st.integers(2, 25).flatmap(lambda n: st.lists(st.tuples(*[st.integers(1, 3)] * 3), min_size=n, max_size=n)).map(unit)
+
+
+def plain_ranking(vectors, queries):
+    "Sorted pairs, no arrays: what the module must agree with."
+    similarity = [[round(sum(float(a) * float(b) for a, b in zip(q, v)), embeddings.DECIMALS) for v in vectors] for q in queries]
+    return [sorted(range(len(vectors)), key=lambda j: (-row[j], j)) for row in similarity]
+
+
+@given(coarse, st.data(), st.sampled_from([1, 7, 100, 2**22]))
+@settings(max_examples=60, deadline=None)
+def test_neighbours_equal_a_plain_sort_whatever_the_block(vectors, data, block):
+    k = data.draw(st.integers(1, len(vectors) - 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embeddings, "BLOCK", block)
+        indices, similarities = nearest_neighbours(vectors, k)
+        others, _ = nearest_neighbours(vectors, k, vectors[:3])
+    ranking = plain_ranking(vectors, vectors)
+    assert indices.tolist() == [[j for j in row if j != i][:k] for i, row in enumerate(ranking)]
+    assert others.tolist() == [row[:k] for row in ranking[:3]]  # queries are not excluded: they may be among the vectors
+    assert np.allclose(similarities, np.take_along_axis(vectors @ vectors.T, indices, 1), atol=1e-6)
+
+
+def test_neighbours_equal_scikit_learn_where_nothing_is_tied():
+    vectors = unit(np.random.default_rng(0).normal(size=(500, 16)))
+    distances, indices = NearestNeighbors(n_neighbors=10, metric="cosine", algorithm="brute").fit(vectors).kneighbors()  # without itself
+    ours, similarities = nearest_neighbours(vectors, 10)
+    assert (ours == indices).all() and np.allclose(similarities, 1 - distances, atol=2e-6)
+
+
+def test_a_repeated_text_is_a_neighbour_and_itself_is_not():
+    vectors = unit([[1, 0], [1, 0], [1, 0], [0, 1]])
+    assert nearest_neighbours(vectors, 2)[0].tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("k", [0, 3, -1])
+def test_too_many_neighbours_are_refused_with_the_number_there_is(k):
+    with pytest.raises(ValueError, match=f"k = {k} .* 3 vectors offer between 1 and 2"):
+        nearest_neighbours(np.eye(3), k)
+
+
+@pytest.mark.parametrize("vectors", [np.zeros((3, 2)), 2 * np.eye(3), np.ones(4), np.full((2, 2), np.nan)])
+def test_vectors_that_are_not_unit_vectors_are_refused(vectors):
+    for work in (lambda: nearest_neighbours(vectors, 1), lambda: list(similar_pairs(vectors, 0.9))):
+        with pytest.raises(ValueError, match="length 1"):
+            work()
+
+
+@given(coarse, st.floats(0.5, 1), st.sampled_from([1, 5, 60, 2**22]))
+@settings(max_examples=60, deadline=None)
+def test_similar_pairs_are_exactly_those_above_the_threshold_in_order(vectors, threshold, block):
+    similarity = np.round(vectors.astype(float) @ vectors.T.astype(float), embeddings.DECIMALS)
+    wanted = [(i, j) for i in range(len(vectors)) for j in range(i + 1, len(vectors)) if similarity[i, j] >= threshold]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embeddings, "BLOCK", block)
+        assert [(i, j) for i, j, _ in similar_pairs(vectors, threshold)] == wanted
+
+
+def test_no_block_of_100_000_vectors_is_larger_than_stated():
+    blocks = embeddings._blocks(100_000, 100_000)
+    assert sum(b.stop - b.start for b in blocks) == 100_000
+    assert all((b.stop - b.start) * 100_000 <= embeddings.BLOCK for b in blocks) and embeddings.BLOCK * 40 < 2**30
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    "An encoder without a model (a text's vector is made from its letters) that writes down what it was given."
+    calls = []
+
+    def encode(texts, source, revision, batch):
+        calls.append(list(texts))
+        return unit([np.bincount([ord(c) % 8 for c in t], minlength=8) + 0.1 for t in texts])
+
+    monkeypatch.setattr(embeddings, "_encode", encode)
+    monkeypatch.setattr(embeddings, "locate_embedder", lambda model, revision=None: (model, None, model))
+    return calls
+
+
+def test_a_text_is_embedded_once_and_its_vector_does_not_depend_on_the_company(counted, tmp_path):
+    first = embed(["a", "b", "a"], tmp_path, "m")
+    assert (first[0] == first[2]).all() and first.dtype == np.float32
+    second = embed(["c", "b", "c", "a"], tmp_path, "m")
+    assert counted == [["a", "b"], ["c"]]
+    assert (second[[3, 1]] == first[:2]).all()
+    assert (embed(["b"], None, "m") == first[1]).all() and counted[-1] == ["b"]  # without a folder nothing is kept
+
+
+def test_another_model_never_reads_this_models_vectors(counted, tmp_path):
+    embed(["a"], tmp_path, "m1")
+    embed(["a"], tmp_path, "m2")
+    assert counted == [["a"], ["a"]]
+
+
+def test_a_run_stopped_between_array_and_index_leaves_a_usable_cache(counted, tmp_path, monkeypatch):
+    with monkeypatch.context() as m:
+        m.setattr(embeddings, "write_jsonl", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            embed(["a"], tmp_path, "m")
+    assert embed(["a"], tmp_path, "m").shape == (1, 8) and counted == [["a"], ["a"]]
+    assert embed(["a"], tmp_path, "m").shape == (1, 8) and len(counted) == 2
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("texts, what", [([], "non-empty list"), (["a", " "], "text 1 is empty"), (["a", None], "text 1 is empty or not a string")])
+def test_nothing_to_embed_is_refused(texts, what):
+    with pytest.raises(ValueError, match=what):
+        embed(texts)
+
+
+def test_an_unknown_embedder_is_refused_and_the_known_one_named(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OSError, match="all-MiniLM-L6-v2"):
+        locate_embedder("no-such-embedder")
+
+
+def test_a_folder_is_identified_by_what_lies_in_it(tmp_path):
+    (tmp_path / "modules.json").write_text("[]")
+    before = locate_embedder(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"w")
+    assert before[0] == str(tmp_path) and locate_embedder(str(tmp_path))[2] != before[2]
+
+
+def test_the_packaged_model_gives_the_same_vectors_by_name_and_by_folder():
+    folder = locate_embedder()[0]
+    texts = ["What is the capital of France?", "Which metal has the symbol Au?", "Name the capital city of France."]
+    by_name, by_folder = embed(texts), embed(texts, model=folder)
+    assert np.allclose(by_name, by_folder, atol=1e-6) and np.allclose(np.linalg.norm(by_name, axis=1), 1, atol=1e-6)
+    assert by_name[0] @ by_name[2] > 0.85 > 0.3 > by_name[0] @ by_name[1]
