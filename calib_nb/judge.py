@@ -6,19 +6,18 @@
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
            'KIND_WORDS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'JUDGES', 'normalise', 'Surroundings',
            'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'same_phrase', 'forms_of',
-           'acceptable_range', 'Verdict', 'judge_by_rules', 'judge_answers', 'wilson_interval', 'accuracy_by']
+           'acceptable_range', 'Verdict', 'judge_by_rules', 'judge_answers', 'accuracy_by']
 
 # %% ../nbs/09_judge.ipynb #5c12e4cd
 import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
-from math import sqrt
-from statistics import NormalDist
 
 import pandas as pd
 
 from .core import Judged, lookup
+from .plots import wilson_interval
 
 # %% ../nbs/09_judge.ipynb #84186fcf
 ARTICLES = {"a", "an", "the"}
@@ -369,20 +368,13 @@ def judge_answers(questions, answers, judge="rules"):  # `Question`s; rows with 
                              reason=verdict.reason, answers=q.answers, group=q.group, relation=q.relation, grade=q.grade))
     return judged
 
-# %% ../nbs/09_judge.ipynb #7c968e5f
-def wilson_interval(k, n, level=0.95):  # successes; trials, n > 0; confidence level
-    "The score interval `(low, high)` of a proportion (Wilson 1927)."
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre, spread = k + z * z / 2, z * sqrt(k * (n - k) / n + z * z / 4)
-    return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
-
-
+# %% ../nbs/09_judge.ipynb #dedb488c
 def accuracy_by(judged, field=None):  # `Judged` answers; an attribute such as 'relation', None: all together
     "A table with a row for each value of `field`: n, accuracy with its 95 % interval, share not attempted."
     rows = []
     for value in dict.fromkeys(getattr(j, field) for j in judged) if field else ["all"]:
         part = [j for j in judged if field is None or getattr(j, field) == value]
         right = sum(j.is_correct for j in part)
-        low, high = wilson_interval(right, len(part))
+        low, high = map(float, wilson_interval(right, len(part)))
         rows.append({field or "set": value, "n": len(part), "accuracy": right / len(part), "low": low, "high": high, "not_attempted": sum(j.verdict == "not_attempted" for j in part) / len(part)})
     return pd.DataFrame(rows).round(3)
