@@ -99,10 +99,10 @@ def collate(examples, lm):  # `Example`s, a `LanguageModel`
 
 def score(model, batch):
     "One forward pass: the `Scored` batch, with gradients."
-    logits = model(**batch["model"], use_cache=False).logits.float()
-    logp = logits.log_softmax(-1)
+    logits = model(**batch["model"], use_cache=False).logits
+    logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     rows, tokens, owner = batch["branch"].unbind(1)
-    branches = torch.zeros(batch["shape"], device=logp.device).flatten().index_add(0, owner, logp[rows, tokens]).reshape(batch["shape"])
+    branches = logp.new_zeros(batch["shape"]).flatten().index_add(0, owner, logp[rows, tokens]).reshape(batch["shape"])
     return Scored(logp[tuple(batch["text"].unbind(1))], branches, len(rows), batch["reference"], batch["correct"], batch.get("tokens_in_update"))
 
 # %% ../nbs/11_training.ipynb #c97dca62
@@ -114,7 +114,7 @@ def text_loss(scored):
 # %% ../nbs/11_training.ipynb #61530f1e
 def expected_level(branches):  # log-probabilities of the levels of a grid from 0 to 1, (B, K)
     "The mean of the grid under the probabilities, normalised over the grid, (B,)."
-    grid = torch.linspace(0, 1, branches.shape[1], device=branches.device)
+    grid = torch.linspace(0, 1, branches.shape[1], device=branches.device, dtype=branches.dtype)
     return branches.softmax(-1) @ grid
 
 
