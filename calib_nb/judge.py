@@ -59,19 +59,31 @@ def _number(word):
 
 
 def _number_words(words):
-    "`words` with each run of number words as one number: twenty four -> 24, 3 million -> 3000000."
-    out, value = [], None  # value: the number that is being spelt
-    for word in words:
-        ones = ONES.get(word, ORDINALS.get(word))
-        if word in SCALES and (value is not None or re.fullmatch(r"\d+(\.\d+)?", out[-1] if out else "")):
-            value = (value if value is not None else float(out.pop())) * SCALES[word]
-        elif value is not None and value in TENS.values() and ones is not None and 0 < ones < 10:
-            value += ones
-        else:
-            out += [] if value is None else [f"{value:.15g}"]
-            value = TENS.get(word, ones)
-            out += [word] if value is None else []
-    return out + ([] if value is None else [f"{value:.15g}"])
+    "`words` with each run of number words as one number: twenty four -> 24, two hundred and five -> 205, 3.5 million -> 3500000."
+    out, i = [], 0
+    while i < len(words):
+        used, value = _spelt_number(words, i)
+        out.append(f"{value:.15g}" if used else words[i])
+        i += used or 1
+    return out
+
+
+def _spelt_number(words, i):  # words; where to start
+    "How many words from `i` on spell one number, and the number."
+    total, current, n = 0, 0, 0  # thousands so far; what is below; words used
+    if re.fullmatch(r"\d+(\.\d+)?", words[i]) and words[i + 1 : i + 2] and words[i + 1] in SCALES:
+        current, n = float(words[i]), 1
+    while i + n < len(words):
+        word = words[i + n]
+        small = TENS.get(word, ONES.get(word, ORDINALS.get(word)))
+        if small is not None and (n == 0 or (current % 100 == 0 and current + total) or (current % 100 in TENS.values() and 0 < small < 10)):
+            current += small
+        elif word in SCALES and n and current:
+            total, current = (total, current * 100) if word == "hundred" else (total + current * SCALES[word], 0)
+        elif not (word == "and" and n and (current % 100 == 0) and words[i + n + 1 : i + n + 2] and set(words[i + n + 1 : i + n + 2]) & (ONES.keys() | TENS.keys())):
+            break
+        n += 1
+    return n, total + current
 
 # %% ../nbs/09_judge.ipynb #eaf17b6b
 REFUSAL = re.compile(r"\b(i (do not|don't|dont) (know|have)|i('m| am) (not sure|unable|sorry)|(cannot|can't|unable to) (answer|determine|provide|find)|no idea|not known|unknown|n/a)\b", re.I)
