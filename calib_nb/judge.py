@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
-           'KIND_WORDS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'JUDGES', 'normalise', 'Surroundings',
-           'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'same_phrase', 'forms_of',
-           'acceptable_range', 'Verdict', 'judge_by_rules', 'judge_answers', 'accuracy_by']
+           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'JUDGES', 'normalise',
+           'Surroundings', 'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'same_phrase',
+           'forms_of', 'acceptable_range', 'Verdict', 'judge_by_rules', 'judge_answers', 'accuracy_by']
 
 # %% ../nbs/09_judge.ipynb #5c12e4cd
 import re
@@ -40,6 +40,7 @@ def _words(text):
     text = re.sub(r"(?<=\w) ?['’](?=\w)", "", text)
     text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", text)  # 11th -> 11
     text = re.sub(r"(?<=\d)(?=%)|(?<=\d)(?=[a-z]+\b)", " ", text)  # 5km -> 5 km
+    text = re.sub(r"\b(north|south)[- ](east|west)", r"\1\2", text)  # South-East Asia
     words = re.findall(r"(?<![\w.])-?\d+\.\d+|(?<!\w)-\d+|%|\.[a-z]{2,}\b|\w+", text)
     return tuple(_number_words([_number(UNITS.get(w, w)) for w in words if w not in ARTICLES]))
 
@@ -58,28 +59,42 @@ def _number(word):
 
 
 def _number_words(words):
-    "`words` with each run of number words as one number: twenty four -> 24, 3 million -> 3000000."
-    out, value = [], None  # value: the number that is being spelt
-    for word in words:
-        ones = ONES.get(word, ORDINALS.get(word))
-        if word in SCALES and (value is not None or re.fullmatch(r"\d+(\.\d+)?", out[-1] if out else "")):
-            value = (value if value is not None else float(out.pop())) * SCALES[word]
-        elif value is not None and value in TENS.values() and ones is not None and 0 < ones < 10:
-            value += ones
-        else:
-            out += [] if value is None else [f"{value:.15g}"]
-            value = TENS.get(word, ones)
-            out += [word] if value is None else []
-    return out + ([] if value is None else [f"{value:.15g}"])
+    "`words` with each run of number words as one number: twenty four -> 24, two hundred and five -> 205, 3.5 million -> 3500000."
+    out, i = [], 0
+    while i < len(words):
+        used, value = _spelt_number(words, i)
+        out.append(f"{value:.15g}" if used else words[i])
+        i += used or 1
+    return out
+
+
+def _spelt_number(words, i):  # words; where to start
+    "How many words from `i` on spell one number, and the number."
+    total, current, n = 0, 0, 0  # thousands so far; what is below; words used
+    if re.fullmatch(r"\d+(\.\d+)?", words[i]) and words[i + 1 : i + 2] and words[i + 1] in SCALES:
+        current, n = float(words[i]), 1
+    while i + n < len(words):
+        word = words[i + n]
+        small = TENS.get(word, ONES.get(word, ORDINALS.get(word)))
+        if small is not None and (n == 0 or (current % 100 == 0 and current + total) or (current % 100 in TENS.values() and 0 < small < 10)):
+            current += small
+        elif word in SCALES and n and current:
+            total, current = (total, current * 100) if word == "hundred" else (total + current * SCALES[word], 0)
+        elif not (word == "and" and n and (current % 100 == 0) and words[i + n + 1 : i + n + 2] and set(words[i + n + 1 : i + n + 2]) & (ONES.keys() | TENS.keys())):
+            break
+        n += 1
+    return n, total + current
 
 # %% ../nbs/09_judge.ipynb #eaf17b6b
 REFUSAL = re.compile(r"\b(i (do not|don't|dont) (know|have)|i('m| am) (not sure|unable|sorry)|(cannot|can't|unable to) (answer|determine|provide|find)|no idea|not known|unknown|n/a)\b", re.I)
 NEGATION = {"not", "no", "never", "neither", "nor", "isnt", "arent", "wasnt", "werent", "doesnt", "didnt", "cannot", "except", "without"}
 FUNCTION_WORDS = set("""is are was were be been being it its this that these those which who whom whose where when what how there here of in on by for to as at from with into and
     has have had do does did i think believe would will can may so also only just my our your their his her he she they we""".split())
-KIND_WORDS = set("""answer called named known referred abbreviated abbreviation located situated found used uses use lies lie stands stand means mean symbol element chemical number atomic country nation city town
+KIND_WORDS = set("""answer called named known referred abbreviated abbreviation located situated found sovereign landlocked member used uses use lies lie stands stand means mean symbol element chemical number atomic country nation city town
     state official language currency capital continent constellation star republic kingdom republics province region area united approximately about around roughly nearly circa total people
-    year date month day name full correct question following most often commonly usually also officially""".split())
+    year date month day name full correct question following most often commonly usually also officially local neighboring neighbouring closest commonwealth
+    postal code system service scientific notation international units""".split())
+SYNONYMS = {"american": {"us", "usa", "united", "states", "america"}, "us": {"usa", "american", "united", "states", "america"}}
 CONTRAST = set("north south east west northern southern eastern western northeast northwest southeast southwest new old upper lower equatorial left right inner outer junior senior jr sr ii iii iv vi vii viii "
                "non anti pre post half great greater lesser big little grand bc bce".split())
 
@@ -103,7 +118,7 @@ class Surroundings:
 
     def __init__(self, question):
         self.words = normalise(question)
-        self.stems = {_stem(w) for w in self.words} | FUNCTION_WORDS | KIND_WORDS
+        self.stems = {_stem(w) for w in self.words} | FUNCTION_WORDS | KIND_WORDS | set().union(*(SYNONYMS.get(w, ()) for w in self.words))
         self.seen = {}
 
     def __contains__(self, word):
@@ -120,11 +135,15 @@ _CLAUSE = re.compile(r",\s*(?:which|who|whose|where|that|not|rather|although|kno
                      r"|\s(?:which|that|who) (?:is|are|was|were|has|have|means|can)\b.*|\s[-–—]\s.*", re.I | re.S)
 
 
+_PART_OF = re.compile(r"\s(?:in|on) the (?:north|south|east|west|central)[a-z-]*(?: (?:part|region|side|area))? of\s", re.I)
+
+
 def readings_of(answer):  # what the model said
-    "The texts that `answer` may be taken for, longest first: whole, first sentence, without parentheses, without a trailing clause."
+    "The texts that `answer` may be taken for: whole, first sentence, without parentheses, without a trailing clause, what stands behind 'specifically in'."
     first = re.split(r"(?<=[^\W\d_]{2})[.!;]\s|\n", answer.strip())[0]
-    bare = re.sub(r"\s*(\([^)]*\)?|\[[^\]]*\]?)", "", first)
-    return list(dict.fromkeys(t for t in (answer, first, bare, _CLAUSE.sub("", bare)) if t.strip()))
+    bare = _PART_OF.sub(" ", re.sub(r"\s*(\([^)]*\)?|\[[^\]]*\]?)", "", first))
+    precise = re.search(r"\bspecifically,? (?:in|on|at|to)?\b(.+)", bare)
+    return list(dict.fromkeys(t for t in (answer, first, bare, _CLAUSE.sub("", bare), _CLAUSE.sub("", precise[1]) if precise else "") if t.strip()))
 
 
 def _take_out(words, phrase):  # lists of words
@@ -205,18 +224,26 @@ NICKNAMES = {"tom": "thomas", "bill": "william", "will": "william", "bob": "robe
 
 def same_name(answer, reference, alone=False):  # lists of words; whether a surname alone is enough
     "Whether both can name the same person: same surname, and given names that are equal, initials of each other, or missing."
-    a, r = ([w for w in words if w not in TITLES] for words in (answer, reference))
+    a, r = _untitled(answer), _untitled(reference)
     if len(r) == 1 < len(a) <= 3:  # a character known by one name
         return alone and a[0] == r[0] and not {"and", "or", "of", "s"} & set(a)
     if not a or len(r) < 2 or any(w.isdigit() for w in a + r):
         return False
     if len(a) == 1:
         return alone and a[0] == r[-1] and len(a[0]) > 2
-    if {"and", "or"} & set(a) - set(r):
+    if {"and", "or"} & set(a) - set(r) or CONTRAST & set(a) ^ CONTRAST & set(r):
         return False
-    if a[-1] != r[-1] and not _typo(a[-1], r[-1]) and a[-1] not in r[1:] and r[-1] not in a[1:]:
-        return False
-    return _same_given(a[0], r[0]) or (len(a) > 2 or len(r) > 2) and (set(a) <= set(r) or set(r) <= set(a))
+    if a[-1] == r[-1] or _typo(a[-1], r[-1]):
+        return len(a) <= len(r) + 3 and (_same_given(a[0], r[0]) or (len(r) > 2 or alone and len(a) > 2) and (set(a) <= set(r) or set(r) <= set(a)))
+    if alone and len(a) <= len(r) + 2 and r[-1] in a[1:]:  # a name that was added later: Judi Evans Luciano
+        return _same_given(a[0], r[0])
+    return len(r) > 2 and a[-1] in r[1:] and set(a) <= set(r) and _same_given(a[0], r[0])
+
+
+def _untitled(words):
+    "`words` without titles in front and Jr. behind."
+    start = next((i for i, w in enumerate(words) if w not in TITLES), len(words))
+    return words[start : len(words) - (words[-1:] in (["jr"], ["sr"], ["junior"], ["senior"]))]
 
 
 def _same_given(a, b):
@@ -325,7 +352,7 @@ def _match_loosely(text, words, reference, question, allowed):
     if _same_number(core, wanted):
         return "the reference's number, without its unit"
     if reference[:1].isupper() and same_name(core, wanted, alone=bool(_WHO.search(question))):
-        return "the same person"
+        return "the same name"
     return _match_phrase(core, reference, allowed)
 
 
