@@ -101,7 +101,7 @@ def grouped_tally(confidence, correct, group, n_groups, strata=None):  # (n,); (
     return GroupedTally(t.value, table(np.ones(len(confidence))), table(correct), t.first)
 
 
-def resample_counts(n_groups, n_resamples, seed, block=256):  # groups; resamples; seed; resamples at a time
+def resample_counts(n_groups, n_resamples, seed, block=64):  # groups; resamples; seed; resamples at a time
     "Blocks (b, G) of how often each group occurs when G groups are drawn with replacement; the same seed gives the same resamples."
     rng = np.random.default_rng(seed)
     for start in range(0, n_resamples, block):
@@ -177,7 +177,7 @@ def bootstrap(sample, names, reference, n_resamples, seed):  # a `Sample`; names
     return {name: np.concatenate([b[name] for b in blocks]) for name in names}
 
 # %% ../nbs/02_inference.ipynb #b183e549
-def noise_floor(sample, names, n_resamples=2000, seed=0, block=256):  # a `Sample`; names of calibration metrics; simulated test sets; seed; how many at a time
+def noise_floor(sample, names, n_resamples=2000, seed=0, block=64):  # a `Sample`; names of calibration metrics; simulated test sets; seed; how many at a time
     "A dict name -> (n_resamples,): each metric where outcomes are drawn from the confidences. Questions are independent given their chances."
     rng = np.random.default_rng(seed)
     ids = {q: i for i, q in enumerate(np.unique(sample.arrays.id.astype(str)))}
@@ -315,8 +315,9 @@ def _smooth_bounds(rows, coverage):
 def metric_card(
     readings,  # `Reading`s of one method and readout; several seeds are averaged within a question
     reference,  # the constant forecast for Brier skill: the accuracy on the training questions
-    n_resamples=2000,  # bootstrap resamples of groups, and draws of the noise floor
+    n_resamples=2000,  # bootstrap resamples of groups
     seed=0,  # seed of both
+    n_floor=2000,  # draws of the noise floor and of the debiased interval
     names=None,  # which of `METRICS`; default: all
 ):
     "A dict metric -> `Estimate`. The resampling unit is the group; each metric is computed on the readings there are, with their coverage beside it. Raises ValueError as `reading_arrays` does."
@@ -325,8 +326,8 @@ def metric_card(
     sample, kept = Sample(arrays), arrays[arrays.present]
     values, any_read = sample.values(names, reference), len(kept.id) > 0
     draws = bootstrap(sample, of_kind("score"), reference, n_resamples, seed)
-    floors = noise_floor(sample, of_kind("calibration"), n_resamples, seed) if any_read else {}
-    debiased = {k: debiased_estimate(sample, n_resamples, seed) for k in of_kind("debiased") if any_read}
+    floors = noise_floor(sample, of_kind("calibration"), n_floor, seed) if any_read else {}
+    debiased = {k: debiased_estimate(sample, n_floor, seed) for k in of_kind("debiased") if any_read}
     bounds = missing_bounds(arrays, names, reference)
     read = dict(n=len(set(kept.id)), coverage=float(arrays.present.mean()), base_rate=float(kept.correct.mean()) if any_read else np.nan)
     whole = dict(n=len(set(arrays.id)), coverage=1.0, base_rate=float(arrays.correct.mean()))
@@ -435,7 +436,7 @@ def _two_sided(draws, value):
     return min(1.0, 2 * min(p_at_least(draws, value), p_at_least(-draws, -value)))
 
 
-def swap_test(a, b, metric, reference, n_draws=2000, seed=0, block=256):  # `ReadingArrays` of the same questions and number of seeds; a name in `METRICS`; the constant forecast; swaps; seed; swaps at a time
+def swap_test(a, b, metric, reference, n_draws=2000, seed=0, block=64):  # `ReadingArrays` of the same questions and number of seeds; a name in `METRICS`; the constant forecast; swaps; seed; swaps at a time
     "Two-sided p-value of 'a and b are interchangeable': their readings are swapped for a random half of the groups. Raises ValueError where the numbers of seeds differ."
     if len(np.unique(a.seed)) != len(np.unique(b.seed)):
         raise ValueError(f"swapping needs as many seeds of one method as of the other; there are {len(np.unique(a.seed))} and {len(np.unique(b.seed))}")
@@ -578,7 +579,7 @@ def diagnose(
     if not len(kept.id):
         return [_find_missing(a, 1.0)]
     needed = ["auroc"] if reference is None else ["auroc", "brier_skill_score"]
-    card = card or metric_card(readings, reference, n_resamples, seed, needed)
+    card = card or metric_card(readings, reference, n_resamples, seed, names=needed)
     found = [_find_missing(a, min_coverage), _find_collapsed(kept, max_modal_share), _find_unpowered(kept, max_auroc), _find_uninformative(card["auroc"])]
     return [f for f in found if f] or [_all_well(card)]
 
