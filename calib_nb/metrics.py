@@ -12,6 +12,7 @@ __all__ = ['CLOSED', 'Tally', 'check_arrays', 'tally', 'each_resample', 'accurac
 
 # %% ../nbs/01_metrics.ipynb #98cbe057
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -28,15 +29,30 @@ class Tally:
     hits: np.ndarray  # (..., K) of them correct
     first: np.ndarray  # (R,) column where each stratum starts; [0] where there are none
 
-    @property
+    @cached_property
     def total(self):
         "Rows of each resample, shape (...)."
         return self.n.sum(-1)
 
-    @property
+    @cached_property
     def wrong(self):
         "Rows with that confidence that are not correct, shape (..., K)."
         return self.n - self.hits
+
+    @cached_property
+    def n_above(self):
+        "Rows that are more confident, shape (..., K); exact, since these are counts."
+        return self.total[..., None] - np.cumsum(self.n, -1)
+
+    @cached_property
+    def wrong_to(self):
+        "Wrong rows that are at most as confident, shape (..., K)."
+        return np.cumsum(self.wrong, -1)
+
+    @cached_property
+    def risk_area(self):
+        "See `aurc`, which several metrics are made from."
+        return _risk_area(self)
 
 
 def check_arrays(confidence, correct):  # (n,) in [0, 1]; (n,) of 0/1 or bool
@@ -178,11 +194,10 @@ def rms_calibration_error(confidence, correct=None, n_bins=100):  # (n,) in [0, 
 def concordant_pairs(t):  # a `Tally`, perhaps with strata
     "Concordant (correct, wrong) pairs within strata, ties half, and all such pairs: two arrays (...)."
     last = np.append(t.first[1:], t.value.size)[: t.first.size] - 1
-    below, hits = np.cumsum(t.wrong, -1, dtype=float), np.cumsum(t.hits, -1, dtype=float)
-    wrong_to, hits_to = below[..., last], hits[..., last]
-    wrong_in, hits_in = (np.diff(x, axis=-1, prepend=0) for x in (wrong_to, hits_to))
-    below -= t.wrong / 2
-    concordant = np.einsum("...k,...k->...", t.hits, below) - (hits_in * (wrong_to - wrong_in)).sum(-1)
+    wrong_to, rows_to = t.wrong_to[..., last], t.total[..., None] - t.n_above[..., last]
+    wrong_in, hits_in = (np.diff(x, axis=-1, prepend=0) for x in (wrong_to, rows_to - wrong_to))
+    inner = np.einsum("...k,...k->...", t.hits, t.wrong_to) - np.einsum("...k,...k->...", t.hits, t.wrong) / 2
+    concordant = inner - (hits_in * (wrong_to - wrong_in)).sum(-1)
     return concordant, (hits_in * wrong_in).sum(-1)
 
 
@@ -313,17 +328,12 @@ def corp_decomposition(confidence, correct=None):  # (n,) in [0, 1], or a `Tally
     return Corp(brier_score(t) - fitted, unc - fitted, unc)
 
 # %% ../nbs/01_metrics.ipynb #5f1c354d
-def _by_confidence(t):  # a `Tally`
-    "From the most confident down, each (..., K): rows at a value, wrong rows there, and both sums over what is more confident."
-    n, wrong = t.n[..., ::-1].astype(float), t.wrong[..., ::-1].astype(float)
-    return n, wrong, np.cumsum(n, -1) - n, np.cumsum(wrong, -1) - wrong
-
-
 def risk_coverage_curve(confidence, correct=None):  # (n,) in [0, 1], or a `Tally` without leading axes; (n,) of 0/1
     "Coverage k / n and the expected share of wrong answers among the k most confident rows, k = 1 ... n: two arrays (n,)."
-    n, wrong, _, _ = _by_confidence(tally(confidence, correct))
-    k = np.arange(1, int(n.sum()) + 1)
-    return k / max(len(k), 1), np.interp(k, np.append(0, np.cumsum(n)), np.append(0, np.cumsum(wrong))) / k
+    t = tally(confidence, correct)
+    k, down = np.arange(1, int(t.total) + 1), slice(None, None, -1)
+    wrong = np.interp(k, np.append(0, np.cumsum(t.n[down])), np.append(0, np.cumsum(t.wrong[down])))
+    return k / max(len(k), 1), wrong / k
 
 
 def _harmonic(n):
@@ -331,13 +341,23 @@ def _harmonic(n):
     return np.append(0, np.cumsum(1 / np.arange(1, n + 1)))
 
 
+def _risk_area(t):
+    "The `aurc` of each resample. Over tied rows the expected errors rise linearly with k, so their mean of errors / k is a difference of harmonic numbers."
+    start = t.n_above.astype(int)
+    h = _harmonic(int(np.max(t.total, initial=0)))
+    if not t.value.size:
+        return np.full(np.shape(t.total), np.nan)[()]
+    rate = t.wrong / np.maximum(t.n, 1)
+    wrong_above = t.wrong_to[..., -1:] - t.wrong_to
+    wrong_above -= start * rate
+    span = h[start + t.n.astype(int)]
+    span -= h[start]
+    return _ratio(t.wrong_to[..., -1] + np.einsum("...k,...k->...", wrong_above, span), t.total)
+
+
 def aurc(confidence, correct=None):  # (n,) in [0, 1], or a `Tally`; (n,) of 0/1
     "Area under the risk-coverage curve: mean of the risks at k = 1 ... n, ties averaged; lower is better (Geifman and El-Yaniv 2017). NaN for n = 0."
-    t = tally(confidence, correct)
-    n, wrong, before, wrong_before = _by_confidence(t)
-    rate = np.divide(wrong, n, out=np.zeros_like(n), where=n > 0)
-    h, start, end = _harmonic(int(np.max(t.total, initial=0))), before.astype(int), (before + n).astype(int)
-    return _ratio((wrong + (wrong_before - before * rate) * (h[end] - h[start])).sum(-1), t.total)
+    return tally(confidence, correct).risk_area
 
 
 def _oracle_aurc(t):
@@ -356,8 +376,8 @@ def e_aurc(confidence, correct=None):  # (n,) in [0, 1], or a `Tally`; (n,) of 0
 def augrc(confidence, correct=None):  # (n,) in [0, 1], or a `Tally`; (n,) of 0/1
     "Area under the generalised risk-coverage curve, the share of *all* rows that are wrong and answered; lower is better (Traub et al. 2024). Equals (1 - AUROC) a (1 - a) + (1 - a)^2 / 2 at accuracy a. NaN for n = 0."
     t = tally(confidence, correct)
-    n, wrong, _, wrong_before = _by_confidence(t)
-    return _ratio((n * (wrong_before + wrong / 2)).sum(-1), np.square(t.total, dtype=float))
+    above = np.einsum("...k,...k->...", t.wrong, t.n_above) + np.einsum("...k,...k->...", t.wrong, t.n) / 2  # rows that come before a wrong one
+    return _ratio(t.wrong.sum(-1) * t.total - above, np.square(t.total, dtype=float))
 
 
 def prr(confidence, correct=None):  # (n,) in [0, 1], or a `Tally`; (n,) of 0/1
@@ -372,10 +392,9 @@ def accuracy_at_coverage(confidence, correct=None, coverage=0.5):  # (n,) in [0,
     if not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1]; got {coverage}")
     t = tally(confidence, correct)
-    n, wrong, before, _ = _by_confidence(t)
-    k = np.ceil(np.round(coverage * t.total, 9))[..., None]
-    taken = np.clip(np.divide(k - before, n, out=np.zeros_like(n), where=n > 0), 0, 1)
-    return 1 - _ratio((wrong * taken).sum(-1), k[..., 0])
+    k = np.ceil(np.round(coverage * t.total, 9))
+    taken = np.clip((k[..., None] - t.n_above) / np.maximum(t.n, 1), 0, 1)
+    return 1 - _ratio(np.einsum("...k,...k->...", t.wrong, taken), k)
 
 # %% ../nbs/01_metrics.ipynb #0552fdc4
 def undefined_because(confidence, correct=None):  # (n,) in [0, 1], or a `Tally` without leading axes; (n,) of 0/1
