@@ -8,6 +8,12 @@ __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'QUANTIZATIONS', 'default_devic
            'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch', 'logits_at_nodes',
            'left_padded', 'continue_greedily']
 
+# %% ../nbs/07_models.ipynb #0f3a7c22
+import logging
+
+# %% ../nbs/07_models.ipynb #0f3a7c21
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it warns that it could not fetch code from the hub, which is as it should be
+
 # %% ../nbs/07_models.ipynb #878ab047
 import os
 import shutil

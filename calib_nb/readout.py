@@ -24,6 +24,7 @@ class TreePass:
     "What one forward pass says about the confidence of one answer."
     levels: np.ndarray  # log-probability of each level as text with its terminator, (K,)
     text: str | None  # the greedy text behind `Confidence:`; None where it leaves the tree
+    tokens: int  # tokens in the pass
 
 
 def greedy_in_tree(tree, logp, stop_tokens):  # a `TokenTree`; log-probabilities at its nodes, (1 + nodes, vocabulary); tokens that end the line
@@ -52,7 +53,7 @@ def tree_passes(lm, fmt, judged, decimals=1, progress=None):  # a `LanguageModel
                 spelled = [logp[[n + 1 for n, _ in path], [t for _, t in path]].sum() for path in trees[i].paths]
                 tokens = greedy_in_tree(trees[i], logp, stops) if whole[i] else None
                 text = None if tokens is None else lm.tokenizer.decode(tokens, skip_special_tokens=True)
-                passes[i] = TreePass(torch.stack(spelled).double().cpu().numpy(), text)
+                passes[i] = TreePass(torch.stack(spelled).double().cpu().numpy(), text, len(trees[i]))
             bar.update(len(batch))
     return [passes[i] for i in range(len(trees))]
 
@@ -104,10 +105,13 @@ def read_confidences(lm,  # a `LanguageModel`, with or without an adapter
                      method, seed,  # written into the readings
                      readouts=tuple(READOUTS),  # names in `READOUTS`
                      decimals=1,  # digits of the grid
-                     progress=None):  # a title for the progress bar
+                     progress=None,  # a title for the progress bar
+                     counts=None):  # a dict that gets the number of tokens read
     "A list of `Reading`: all answers by the first readout, then by the next."
     chosen = {name: lookup(READOUTS, name, "readout") for name in readouts}
     passes = tree_passes(lm, fmt, judged, decimals, progress)
+    if counts is not None:
+        counts["tokens"] = sum(p.tokens for p in passes)
     return [Reading(id=j.id, question=j.question, answer=j.model_answer, is_correct=j.is_correct, confidence=v.confidence, provenance=v.provenance, readout=name,
                     protocol="two_step", method=method, seed=seed, split=split, group=j.group, relation=j.relation, extra=v.extra)
             for name, readout in chosen.items() for j, split, v in zip(judged, splits, readout.read(lm, fmt, judged, passes))]

@@ -8,7 +8,8 @@ __all__ = ['PRESETS', 'TARGET_MODULES', 'OBJECTIVES', 'Preset', 'Example', 'make
            'chosen_and_rejected', 'add_adapter', 'remove_adapter', 'save_adapter', 'load_adapter', 'ConfidenceTrainer',
            'Progress', 'training_arguments', 'reference_scores', 'train']
 
-# %% ../nbs/11_training.ipynb #acb09bcf
+# %% ../nbs/11_training.ipynb #7a0108f1
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
@@ -290,6 +291,9 @@ def train(lm,  # a `LanguageModel` without an adapter
         model=lm.model, args=training_arguments(lm, preset, seed, folder, patience), data_collator=batch, train_dataset=data, eval_dataset=data,
         processing_class=lm.tokenizer, callbacks=[Progress(), *([EarlyStoppingCallback(patience)] if patience else [])],
         objective=chosen, options=options, evaluate_model=lambda: evaluate_model(lm))
-    trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)
+    with warnings.catch_warnings():  # trl and transformers tell each other of names that will change
+        warnings.simplefilter("ignore", FutureWarning)
+        trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)
     lm.model.eval()
+    trainer.state.log_history[-1]["tokens"] = round(trainer.state.epoch * sum(len(e.tree) for e in examples))
     return lm, [{k.removeprefix("eval_"): v for k, v in entry.items()} for entry in trainer.state.log_history]
