@@ -36,5 +36,4 @@ lab: $(READY)
 
 # README.md is nbs/index.ipynb; tests/test_repository.py checks that it is current.
 readme: $(READY)
-	$(BIN)/python -c "from nbdev.serve import proc_nbs; proc_nbs()"
-	$(BIN)/jupyter nbconvert --log-level WARN --to markdown _proc/index.ipynb --output-dir . --output README
+	$(BIN)/jupyter nbconvert --log-level WARN --to markdown nbs/index.ipynb --output-dir . --output README

@@ -43,7 +43,7 @@ def test_a_module_imports_only_smaller_numbers(module):
 
 
 def test_metrics_need_no_torch():
-    code = "import sys; sys.modules.update(torch=None, transformers=None)\n" + "".join(f"import calib_nb.{m}\n" for m in sorted(WITHOUT_TORCH))
+    code = "import sys\n" + "".join(f"import calib_nb.{m}\n" for m in sorted(WITHOUT_TORCH)) + "assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -89,12 +89,7 @@ def test_parameters_of_the_notebook_are_the_parameters_of_a_run():
 
 
 def test_the_readme_is_the_rendered_index(tmp_path):
-    for name in ("nbs", "calib_nb", "settings.ini"):
-        source = ROOT / name
-        shutil.copytree(source, tmp_path / name) if source.is_dir() else shutil.copy(source, tmp_path)
-    here = dict(check=True, cwd=tmp_path, capture_output=True)
-    subprocess.run([sys.executable, "-c", "from nbdev.serve import proc_nbs; proc_nbs()"], **here)
-    subprocess.run([Path(sys.executable).parent / "jupyter", "nbconvert", "--to", "markdown", "_proc/index.ipynb", "--output-dir", ".", "--output", "README"], **here)
+    subprocess.run([Path(sys.executable).parent / "jupyter", "nbconvert", "--to", "markdown", ROOT / "nbs/index.ipynb", "--output-dir", tmp_path, "--output", "README"], check=True, capture_output=True)
     assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text(), "run `make readme`"
 
 
