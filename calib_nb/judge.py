@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
            'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'JUDGES', 'normalise',
-           'Surroundings', 'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'same_phrase',
-           'forms_of', 'acceptable_range', 'Verdict', 'judge_by_rules', 'judge_answers', 'accuracy_by']
+           'Surroundings', 'first_sentence', 'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name',
+           'same_phrase', 'forms_of', 'acceptable_range', 'Verdict', 'judge_by_rules', 'judge_answers', 'accuracy_by']
 
 # %% ../nbs/09_judge.ipynb #5c12e4cd
 import re
@@ -138,9 +138,14 @@ _CLAUSE = re.compile(r",\s*(?:which|who|whose|where|that|not|rather|although|kno
 _PART_OF = re.compile(r"\s(?:in|on) the (?:north|south|east|west|central)[a-z-]*(?: (?:part|region|side|area))? of\s", re.I)
 
 
+def first_sentence(text):
+    "`text` up to the end of its first sentence; initials and abbreviations of one letter do not end one."
+    return re.split(r"(?<=[^\W\d_]{2})(?<!\b(?:Dr|Mr|Ms|St|Jr|Sr|vs|No|Mt))(?<!\b(?:Mrs|Gen|Rev))[.!;][\"'”’)]?\s|(?<=\d)\.\s(?=[A-Z])|\n", text.strip())[0]
+
+
 def readings_of(answer):  # what the model said
     "The texts that `answer` may be taken for: whole, first sentence, without parentheses, without a trailing clause, what stands behind 'specifically in'."
-    first = re.split(r"(?<=[^\W\d_]{2})[.!;]\s|\n", answer.strip())[0]
+    first = first_sentence(answer)
     bare = _PART_OF.sub(" ", re.sub(r"\s*(\([^)]*\)?|\[[^\]]*\]?)", "", first))
     precise = re.search(r"\bspecifically,? (?:in|on|at|to)?\b(.+)", bare)
     return list(dict.fromkeys(t for t in (answer, first, bare, _CLAUSE.sub("", bare), _CLAUSE.sub("", precise[1]) if precise else "") if t.strip()))
@@ -165,6 +170,55 @@ def _states(words, references, allowed):  # lists of words; what may stand besid
             words, here = _take_out(words, reference)
             found |= here
     return found and all(w in allowed for w in words)
+
+# %% ../nbs/09_judge.ipynb #fde013d0
+_AFTER = set("in on at of for from by with as during after before since until to when which who that where because while".split())
+_VERBS = set("is are was were has had became won wrote played designed founded received shares borders".split())
+
+
+def _restates(sentence, references, allowed):  # a text; lists of words; the question's `Surroundings`
+    "Whether a sentence repeats the question and has a reference in the answer's place."
+    words, asked = normalise(sentence), {_stem(w) for w in allowed.words if w not in FUNCTION_WORDS and w not in KIND_WORDS}
+    said = {_stem(w) for w in words}
+    if not asked or len(words) < 5 or len(asked & said) < (0.6 * len(asked) if len(asked) < 4 else max(3, len(asked) / 3)) or {"or", "either"} & set(words) - set(allowed.words):
+        return False
+    return any(reference and not set(reference) <= set(allowed.words) and _in_answer_place(sentence, words, reference, allowed) for reference in references)
+
+
+def _in_answer_place(sentence, words, reference, allowed):
+    "Whether one of the places of `reference` in `words` is an answer's: no rival number, no list, no 'south' in front."
+    numbers = {w for w in words if w[:1].isdigit()} - set(allowed.words) - set(reference)
+    if any(w[:1].isdigit() for w in reference) and numbers:
+        return False
+    for i in (i for i in range(len(words)) if words[i : i + len(reference)] == reference):
+        before, after = words[i - 1] if i else "", words[i + len(reference)] if i + len(reference) < len(words) else ""
+        listed = before in ("and", "or", "not") or after in ("and", "or") or before in CONTRAST or _part_of_name(sentence, reference, allowed)
+        ends = not after or after in _AFTER or after in allowed or re.match(r"[\"'”]?[,;:(]", (_around(sentence, reference) or [""])[-1])
+        first = (i == 0 and after in _VERBS) or (i == 1 and before in ("in", "on") and ends)
+        if not listed and (first or i > 0 and ends and not _comma_list(sentence, reference)):
+            return True
+    return False
+
+
+def _around(sentence, reference):
+    "What stands before and behind the reference's first place in the sentence, case and punctuation kept; None where the words are not found in a row."
+    plain = "".join(c for c in unicodedata.normalize("NFKD", sentence.translate(LETTERS)) if not unicodedata.combining(c))
+    return re.split(r"(?<!\w)" + r"\W+".join(map(re.escape, reference)) + r"(?!\w)", plain, maxsplit=1, flags=re.I) if reference else None
+
+
+def _part_of_name(sentence, reference, allowed):
+    "Whether a capitalised word right before makes another name of it: the US dollar is not the Surinamese dollar."
+    before = re.search(r"([A-Z][\w.]*)[ -]$", (_around(sentence, reference) or [""])[0])
+    return bool(before) and not all(w in allowed for w in normalise(before[1])) and len(_around(sentence, reference)[0].split()) > 1
+
+
+def _comma_list(sentence, reference):
+    "Whether the reference is the first item of a list; 'Waco, Texas' is none."
+    parts = _around(sentence, reference)
+    if parts is None or len(parts) < 2 or not re.match(r"[\"'”]?,\s", parts[1]):
+        return False
+    series = _CLAUSE.sub("", parts[1])
+    return bool(re.search(r"\b(and|or)\b", series)) or series.count(",") > 2
 
 # %% ../nbs/09_judge.ipynb #c3535387
 MONTHS = {m[:3]: i for i, m in enumerate("january february march april may june july august september october november december".split(), 1)}
@@ -233,8 +287,8 @@ def same_name(answer, reference, alone=False):  # lists of words; whether a surn
         return alone and a[0] == r[-1] and len(a[0]) > 2
     if {"and", "or"} & set(a) - set(r) or CONTRAST & set(a) ^ CONTRAST & set(r):
         return False
-    if a[-1] == r[-1] or _typo(a[-1], r[-1]):
-        return len(a) <= len(r) + 3 and (_same_given(a[0], r[0]) or (len(r) > 2 or alone and len(a) > 2) and (set(a) <= set(r) or set(r) <= set(a)))
+    if _sound(a[-1]) == _sound(r[-1]):
+        return len(a) <= len(r) + 3 and (_same_given(a[0], r[0]) or alone and (len(r) > 2 or len(a) > 2) and (set(a) <= set(r) or set(r) <= set(a)))
     if alone and len(a) <= len(r) + 2 and r[-1] in a[1:]:  # a name that was added later: Judi Evans Luciano
         return _same_given(a[0], r[0])
     return len(r) > 2 and a[-1] in r[1:] and set(a) <= set(r) and _same_given(a[0], r[0])
@@ -249,6 +303,13 @@ def _untitled(words):
 def _same_given(a, b):
     short, long = sorted((a, b), key=len)
     return a == b or (len(short) == 1 and a[0] == b[0]) or NICKNAMES.get(short, short) == NICKNAMES.get(long, long) or (len(short) > 2 and long.startswith(short)) or _typo(a, b)
+
+
+def _sound(word):
+    "A surname as it sounds, roughly: Méndez and Mendes, Kathryn and Catherine are the same."
+    for pattern, sound in (("z", "s"), ("y", "i"), ("ph", "f"), ("ck?|q", "k"), ("(?<!^)h", ""), ("ou", "u"), ("e$", ""), (r"(.)\1", r"\1")):
+        word = re.sub(pattern, sound, word)
+    return word
 
 
 def _typo(a, b):
@@ -267,13 +328,15 @@ VAGUE = FUNCTION_WORDS | set("all each every some any up through over under betw
 def same_phrase(answer, reference, allowed, proper):  # lists of words; what may stand beside; whether the reference is a proper name
     "Whether two phrases say the same: equal stems beyond words without content, or one a large part of the other."
     a, r = ([_stem(w) for w in words] for words in (answer, reference))
+    if not any(w.isdigit() for w in r) and len(a) > 1:  # two primary bronchi
+        a = [w for w in a if not (w.isdigit() and int(w) < 13)] or a
     numbers = [[w for w in words if w[:1].isdigit() or w[:1] == "-"] for words in (a, r)]
     if numbers[0] != numbers[1] or (CONTRAST & set(answer)) != (CONTRAST & set(reference)):
         return False
     a, r = ([w for w in words if w not in VAGUE] or words for words in (a, r))
     if a == r or (len(a) == len(r) > 1 and all(x == y or _typo(x, y) for x, y in zip(a, r))):
         return True
-    if not proper and len(a) == len(r) == 1 and min(len(a[0]), len(r[0])) > 6 and a[0][:6] == r[0][:6] and _related(a[0], r[0]):
+    if not proper and len(a) == len(r) == 1 and (a[0] + r[0]).isalpha() and min(len(a[0]), len(r[0])) > 6 and a[0][:6] == r[0][:6] and _related(a[0], r[0]):
         return True
     missing, more = [w for w in r if w not in a], [w for w in a if w not in r]
     if proper:
@@ -321,6 +384,12 @@ class Verdict:
 _WHO = re.compile(r"\b(who|whom|whose|which (person|actor|actress|singer|player|author|president|scientist|artist|woman|man)|name of the (person|man|woman|actor|actress|singer|artist|author))\b", re.I)
 
 
+def _last_place(answer, question):
+    "The larger place of 'Vigo County, Indiana', where the question asks for a place."
+    parts = answer.split(",")
+    return [parts[1].strip()] if len(parts) == 2 and re.match(r"\s*where\b|.*\bin\W*$", question, re.I) else []
+
+
 _NO_DATE = re.compile(r"\s*(where|who|whom)\b", re.I)
 
 
@@ -342,8 +411,12 @@ def _match(text, references, question, allowed):  # one reading of the answer; a
 def _match_loosely(text, words, reference, question, allowed):
     "Why `text` means `reference`, though in other words; '' where it does not."
     wanted = normalise(reference)
+    if set(wanted) <= set(allowed.words):  # only the exact words can tell
+        return ""
     stems = {_stem(w) for w in wanted}
     core = [w for w in words if w not in allowed or _stem(w) in stems] or words
+    if set(core) <= set(allowed.words):
+        return ""
     if bounds := acceptable_range(reference):
         value = _scalar(" ".join(core))
         return "within the acceptable range" if value is not None and bounds[1] <= value <= bounds[2] else ""
@@ -353,7 +426,21 @@ def _match_loosely(text, words, reference, question, allowed):
         return "the reference's number, without its unit"
     if reference[:1].isupper() and same_name(core, wanted, alone=bool(_WHO.search(question))):
         return "the same name"
-    return _match_phrase(core, reference, allowed)
+    if _acronym(reference, text) or _acronym(text.strip(" ."), reference):
+        return "the initials of the name"
+    return "a longer form of the name" if _extends(words, wanted) else _match_phrase(core, reference, allowed)
+
+
+def _acronym(short, long):
+    "Whether `short` is made of capitals that are the initials of `long`: OWN, Oprah Winfrey Network."
+    initials = "".join(w[0] for w in re.findall(r"\w+", long) if w.lower() not in FUNCTION_WORDS | ARTICLES | {"and"})
+    return short.isalpha() and short.isupper() and len(short) > 2 and short.casefold() == initials.casefold()
+
+
+def _extends(words, wanted):
+    "Whether the answer is the reference with an attribute behind it: the Royal Automobile Club of Western Australia."
+    n = len(wanted)
+    return n >= 2 and words[:n] == wanted and words[n : n + 1] in (["of"], ["in"], ["at"], ["from"], ["for"]) and not {"and", "or"} & set(words[n:])
 
 
 def _match_phrase(core, reference, allowed):
@@ -375,9 +462,12 @@ def judge_by_rules(answer, references, question=""):  # what the model said; acc
     if REFUSAL.search(answer):
         return Verdict("not_attempted", "refusal")
     allowed = _surroundings(question)
-    for text in readings_of(answer):
+    for text in readings_of(answer) + _last_place(answer, question):
         if reason := _match(text, references, question, allowed):
             return Verdict("correct", reason)
+    first = first_sentence(answer)
+    if not (NEGATION & set(normalise(first))) - set(allowed.words) and _restates(first, list(map(normalise, references)), allowed):
+        return Verdict("correct", "a sentence that answers the question with it")
     return Verdict("incorrect", "negated" if NEGATION & set(words) else "no reference, or more than it")
 
 # %% ../nbs/09_judge.ipynb #ba8d1a53
