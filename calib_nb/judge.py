@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
-           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'JUDGES', 'normalise',
-           'Surroundings', 'first_sentence', 'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name',
-           'same_phrase', 'forms_of', 'acceptable_range', 'Verdict', 'judge_by_rules', 'judge_answers', 'accuracy_by']
+           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'NAME_PARTS', 'DEMONYMS',
+           'JUDGES', 'normalise', 'Surroundings', 'first_sentence', 'readings_of', 'PartialDate', 'parse_date',
+           'same_date', 'same_name', 'is_proper', 'same_phrase', 'forms_of', 'acceptable_range', 'Verdict',
+           'judge_by_rules', 'judge_answers', 'accuracy_by']
 
 # %% ../nbs/09_judge.ipynb #5c12e4cd
 import re
@@ -164,12 +165,12 @@ def _take_out(words, phrase):  # lists of words
 
 def _states(words, references, allowed):  # lists of words; what may stand beside the reference
     "Whether `words` state one of `references` and, beyond `allowed` words, nothing else."
-    found = False
+    found = 0
     for reference in references:
         if reference and reference[0] in words:
             words, here = _take_out(words, reference)
-            found |= here
-    return found and all(w in allowed for w in words)
+            found += here
+    return found > 0 and all(w in allowed or (w == "or" and found > 1) for w in words)
 
 # %% ../nbs/09_judge.ipynb #fde013d0
 _AFTER = set("in on at of for from by with as during after before since until to when which who that where because while".split())
@@ -273,7 +274,10 @@ def same_date(answer, reference, question=""):  # two texts
 TITLES = set("mr mrs ms miss sir dame lord lady dr doctor prof professor president prime minister king queen saint st captain general colonel lieutenant second sergeant senator governor rev pope emperor princess prince senior pilot commander maharaja sultan gen capt lt sgt col sen gov maj".split())
 NICKNAMES = {"tom": "thomas", "bill": "william", "will": "william", "bob": "robert", "rob": "robert", "jim": "james", "jimmy": "james", "mike": "michael", "dick": "richard", "rick": "richard", "joe": "joseph", "dan": "daniel",
              "dave": "david", "tony": "anthony", "chris": "christopher", "ben": "benjamin", "sam": "samuel", "ed": "edward", "ted": "edward", "kate": "katherine", "liz": "elizabeth", "beth": "elizabeth", "jack": "john",
-             "patty": "patricia", "pat": "patrick", "steve": "stephen", "nick": "nicholas", "matt": "matthew", "andy": "andrew", "tim": "timothy", "ron": "ronald", "don": "donald", "ken": "kenneth", "greg": "gregory"}
+             "patty": "patricia", "pat": "patrick", "steve": "stephen", "nick": "nicholas", "matt": "matthew", "andy": "andrew", "tim": "timothy", "ron": "ronald", "don": "donald", "ken": "kenneth", "greg": "gregory", "eddie": "edward", "ned": "edward",
+             "bobby": "robert", "billy": "william", "tommy": "thomas", "johnny": "john", "charlie": "charles", "chuck": "charles", "harry": "henry", "hank": "henry", "peggy": "margaret", "maggie": "margaret", "meg": "margaret",
+             "larry": "lawrence", "ricky": "richard", "betty": "elizabeth", "lizzie": "elizabeth", "kathy": "katherine", "katie": "katherine", "vicky": "victoria", "jerry": "gerald", "gerry": "gerald", "walt": "walter",
+             "fred": "frederick", "frank": "francis", "al": "albert", "bert": "albert", "abe": "abraham", "becky": "rebecca", "debbie": "deborah", "jenny": "jennifer", "sue": "susan", "teddy": "theodore"}
 
 
 def same_name(answer, reference, alone=False):  # lists of words; whether a surname alone is enough
@@ -325,6 +329,19 @@ VAGUE = FUNCTION_WORDS | set("all each every some any up through over under betw
                              "century season episode million game team player member group family part song album film movie series book show character role actor actress king queen".split())
 
 
+# what may be missing from a name, or be added to it, without making another of it
+NAME_PARTS = set("sea ocean mountains mountain mts range peninsula desert empire fc afc inc corporation corp company co ltd party movement band".split())
+DEMONYMS = {"scottish": "scotland", "english": "england", "spanish": "spain", "french": "france", "german": "germany", "british": "britain", "dutch": "netherlands", "irish": "ireland", "welsh": "wales", "italian": "italy",
+            "greek": "greece", "russian": "russia", "chinese": "china", "japanese": "japan", "portuguese": "portugal", "polish": "poland", "swedish": "sweden", "danish": "denmark", "turkish": "turkey", "roman": "rome", "indian": "india",
+            "american": "america", "mexican": "mexico", "canadian": "canada", "egyptian": "egypt", "persian": "persia", "norwegian": "norway", "hungarian": "hungary", "spartan": "sparta", "athenian": "athens"}
+
+
+def is_proper(text):
+    "Whether a reference is a name: capitalised, and not only because it is the first word of a phrase."
+    words = [w for w in re.findall(r"[^\W\d_]+", text) if w.lower() not in FUNCTION_WORDS | ARTICLES | {"and", "de", "la", "von", "van", "du", "y"}]
+    return bool(words) and words[0][0].isupper() and all(w[0].isupper() for w in words[1:])
+
+
 def same_phrase(answer, reference, allowed, proper):  # lists of words; what may stand beside; whether the reference is a proper name
     "Whether two phrases say the same: equal stems beyond words without content, or one a large part of the other."
     a, r = ([_stem(w) for w in words] for words in (answer, reference))
@@ -340,7 +357,7 @@ def same_phrase(answer, reference, allowed, proper):  # lists of words; what may
         return True
     missing, more = [w for w in r if w not in a], [w for w in a if w not in r]
     if proper:
-        return not more and all(w in allowed for w in missing)
+        return bool(set(a) & set(r)) and all(w in NAME_PARTS or w in {_stem(p) for p in NAME_PARTS} for w in more) and all(w in allowed or w in NAME_PARTS for w in missing)
     return (not more and len(missing) <= len(r) / 2) or (not missing and len(more) <= len(a) / 2 and "or" not in a)
 
 
@@ -428,7 +445,12 @@ def _match_loosely(text, words, reference, question, allowed):
         return "the same name"
     if _acronym(reference, text) or _acronym(text.strip(" ."), reference):
         return "the initials of the name"
+    if _ORIGIN.search(question) and [DEMONYMS.get(w, w) for w in core] == [DEMONYMS.get(w, w) for w in wanted]:
+        return "the country and its people"
     return "a longer form of the name" if _extends(words, wanted) else _match_phrase(core, reference, allowed)
+
+
+_ORIGIN = re.compile(r"\s*(where|who)\b|\b(come|came|from|origin|win|won)\b", re.I)
 
 
 def _acronym(short, long):
@@ -447,7 +469,7 @@ def _match_phrase(core, reference, allowed):
     if any(c.isdigit() for c in reference) and not any(c.isdigit() for w in core for c in w):
         return ""
     for form in forms_of(reference):
-        if same_phrase(core, normalise(form), allowed, proper=form[:1].isupper()):
+        if same_phrase(core, normalise(form), allowed, is_proper(form)):
             return "the same phrase"
     return ""
 
