@@ -5,19 +5,27 @@
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
            'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'NAME_PARTS', 'DEMONYMS',
-           'JUDGES', 'normalise', 'Surroundings', 'first_sentence', 'readings_of', 'PartialDate', 'parse_date',
-           'same_date', 'same_name', 'is_proper', 'same_phrase', 'forms_of', 'acceptable_range', 'Verdict',
-           'judge_by_rules', 'judge_answers', 'accuracy_by']
+           'GRADES', 'GRADER_PROMPT', 'JUDGES', 'normalise', 'Surroundings', 'first_sentence', 'readings_of',
+           'PartialDate', 'parse_date', 'same_date', 'same_name', 'is_proper', 'same_phrase', 'forms_of',
+           'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt', 'parse_grade', 'UngradedError', 'Grader',
+           'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules', 'judge_all_by_model', 'rules_decide',
+           'judge_all_by_precedence', 'judge_answers', 'accuracy_by']
 
-# %% ../nbs/09_judge.ipynb #5c12e4cd
+# %% ../nbs/09_judge.ipynb #b78610eb
+import json
+import os
 import re
+import threading
+import time
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 
-from .core import Judged, lookup
+from .core import Judged, content_key, lookup, read_jsonl
 from .plots import wilson_interval
 
 # %% ../nbs/09_judge.ipynb #84186fcf
@@ -41,6 +49,7 @@ def _words(text):
     text = re.sub(r"(?<=\w) ?['’](?=\w)", "", text)
     text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", text)  # 11th -> 11
     text = re.sub(r"(?<=\d)(?=%)|(?<=\d)(?=[a-z]+\b)", " ", text)  # 5km -> 5 km
+    text = re.sub(r"(?<![\w.])\.(?=\d)", "0.", text)  # .5
     text = re.sub(r"\b(north|south)[- ](east|west)", r"\1\2", text)  # South-East Asia
     words = re.findall(r"(?<![\w.])-?\d+\.\d+|(?<!\w)-\d+|%|\.[a-z]{2,}\b|\w+", text)
     return tuple(_number_words([_number(UNITS.get(w, w)) for w in words if w not in ARTICLES]))
@@ -492,20 +501,179 @@ def judge_by_rules(answer, references, question=""):  # what the model said; acc
         return Verdict("correct", "a sentence that answers the question with it")
     return Verdict("incorrect", "negated" if NEGATION & set(words) else "no reference, or more than it")
 
-# %% ../nbs/09_judge.ipynb #ba8d1a53
-JUDGES = {"rules": judge_by_rules}
+# %% ../nbs/09_judge.ipynb #09bed111
+GRADES = ("correct", "incorrect", "not_attempted")
+GRADER_PROMPT = """You grade short answers to factual questions. Compare the given answer with the reference answers, any of which is right.
+
+Reply CORRECT if the given answer states what one reference states. Other words, spelling, extra true detail and politeness do not matter.
+Reply INCORRECT if it states something else, contradicts the reference, hedges between several answers, or leaves out what the question asks for (a full date, a unit, a full list).
+Reply NOT_ATTEMPTED if it declines or says nothing that could be right or wrong.
+
+Question: {question}
+Reference answers: {references}
+Given answer: {answer}
+
+Reply with one word, CORRECT, INCORRECT or NOT_ATTEMPTED.
+Grade:"""
 
 
-def judge_answers(questions, answers, judge="rules"):  # `Question`s; rows with `id` and `model_answer`; a name in `JUDGES`
-    "A list of `Judged` in the order of `questions`. Raises KeyError for a question without an answer."
-    decide = lookup(JUDGES, judge, "judge")
-    given = {a["id"]: a["model_answer"] for a in answers}
-    judged = []
-    for q in questions:
-        verdict = decide(given[q.id], q.answers, q.question)
-        judged.append(Judged(id=q.id, question=q.question, model_answer=given[q.id], is_correct=verdict.grade == "correct", verdict=verdict.grade,
-                             reason=verdict.reason, answers=q.answers, group=q.group, relation=q.relation, grade=q.grade))
-    return judged
+def grader_prompt(answer, references, question=""):
+    "The request for one grade. Line breaks are taken out of the parts, so that an answer cannot write lines of its own into the prompt."
+    flat = [" ".join(str(t).split()) for t in (question, " | ".join(references), answer)]
+    return GRADER_PROMPT.format(question=flat[0], references=flat[1], answer=flat[2] or "(empty)")
+
+
+def parse_grade(reply):  # what the grader wrote
+    "One of `GRADES`; None where the reply names none or several."
+    text = re.sub(r"[\s_-]+", "_", str(reply or "").upper())
+    found = {g for g in re.findall(r"(?<![A-Z])(?:NOT_ATTEMPTED|INCORRECT|CORRECT)(?![A-Z])", text)}
+    return found.pop().lower() if len(found) == 1 and not re.search(r"(?<![A-Z])NOT_(?:IN)?CORRECT", text) else None
+
+# %% ../nbs/09_judge.ipynb #00ecf5d7
+class UngradedError(RuntimeError):
+    "Some answers have no grade, after all attempts; what was graded is kept, so that another run goes on from there."
+
+
+class Grader:
+    "Grades answers by `ask`, cached by content."
+
+    def __init__(self, ask,  # `ask(prompt) -> reply`; raises `Retry` for what may pass
+                 name,  # model and where it runs: part of the cache's name
+                 folder=None,  # where grades are kept; None: in memory only
+                 attempts=5,  # how often a prompt is asked before it is given up
+                 workers=4,  # requests at the same time
+                 backoff=1.0):  # seconds before the second attempt; doubled each time, at most 60
+        self.ask, self.name, self.attempts, self.workers, self.backoff = ask, name, attempts, workers, backoff
+        self.path = folder and Path(folder) / f"grades-{content_key(name, GRADER_PROMPT)}.jsonl"
+        self.known = {row["key"]: row["grade"] for _, row in read_jsonl(self.path)} if self.path and self.path.exists() else {}
+        self.lock = threading.Lock()
+
+    def __call__(self, items):  # tuples `(answer, references, question)`
+        "A `Verdict` for each item. Raises `UngradedError` where the grader gave no grade."
+        prompts = [grader_prompt(*item) for item in items]
+        new = [p for p in dict.fromkeys(prompts) if content_key(p) not in self.known]
+        with ThreadPoolExecutor(self.workers) as pool:
+            problems = [p for p in pool.map(self._grade, new) if p]
+        if problems:
+            raise UngradedError(f"{len(problems)} of {len(items)} answers have no grade from {self.name} after {self.attempts} attempts (the others are kept: run again to go on). First problem: {problems[0]}")
+        return [Verdict(self.known[content_key(p)], f"graded by {self.name}") for p in prompts]
+
+    def _grade(self, prompt):
+        "Ask until there is a grade and keep it; what went wrong last where there is none."
+        for attempt in range(self.attempts):
+            try:
+                reply = self.ask(prompt)
+                if grade := parse_grade(reply):
+                    return self._keep(content_key(prompt), grade)
+                problem, wait = f"the reply names no grade: {str(reply)[:80]!r}", 0
+            except Retry as e:
+                problem, wait = str(e), max(e.seconds or 0, self.backoff * 2**attempt)
+            if attempt + 1 < self.attempts:
+                time.sleep(min(wait, 60))
+        return problem
+
+    def _keep(self, key, grade):
+        "One line more in the cache; a line is written at once and whole."
+        with self.lock:
+            self.known[key] = grade
+            if self.path:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as f:
+                    f.write(json.dumps({"key": key, "grade": grade}) + "\n")
+
+
+class Retry(Exception):
+    "A problem that may pass: too many requests, a server error, a time-out."
+
+    def __init__(self, message, seconds=None):  # what happened; how long the server asks to wait
+        super().__init__(message)
+        self.seconds = seconds
+
+# %% ../nbs/09_judge.ipynb #c6fc2a73
+def local_grader(lm, folder=None):  # a `LanguageModel`; where grades are kept
+    "A `Grader` that asks a local model, one prompt at a time."
+    from calib_nb.models import TextFormat, continue_greedily
+    fmt = TextFormat(lm.tokenizer, chat_template=False)
+
+    def ask(prompt):
+        text = fmt._turn(prompt) if lm.tokenizer.chat_template else prompt
+        with lm.base():
+            return continue_greedily(lm, [fmt.encode(text)], max_new_tokens=8)[0]
+
+    return Grader(ask, f"local {lm.key}", folder, attempts=1, workers=1)
+
+
+def endpoint_grader(model,  # the model's name at the endpoint
+                    folder=None,  # where grades are kept
+                    timeout=60.0,  # seconds for one request
+                    **options):  # `attempts`, `workers`, `backoff` of `Grader`
+    "A `Grader` that asks an OpenAI-compatible endpoint. Raises ImportError without the client, ValueError without a key."
+    try:
+        import openai
+    except ImportError as e:
+        raise ImportError("the endpoint judge needs the 'openai' client: pip install 'calib_nb[judge]'") from e
+    if not os.environ.get("OPENAI_API_KEY"):
+        raise ValueError("set OPENAI_API_KEY (any text for a server that needs none) and, for a server of your own, OPENAI_BASE_URL")
+    client = openai.OpenAI(timeout=timeout, max_retries=0)  # retries are counted here, garbage included
+
+    def ask(prompt):
+        try:
+            reply = client.chat.completions.create(model=model, messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=8)
+            return reply.choices[0].message.content
+        except openai.APIStatusError as e:
+            if e.status_code in (408, 409, 429) or e.status_code >= 500:
+                raise Retry(f"HTTP {e.status_code}", _seconds(e.response.headers.get("retry-after"))) from e
+            raise
+        except (openai.APIConnectionError, openai.APIResponseValidationError, json.JSONDecodeError, AttributeError, IndexError, TypeError) as e:
+            raise Retry(f"{type(e).__name__}: {e}") from e
+
+    return Grader(ask, f"{model} at {client.base_url.host}", folder, **options)
+
+
+def _seconds(text):
+    "A Retry-After header in seconds; None where it is a date or missing."
+    return float(text) if text and re.fullmatch(r"\d+(\.\d+)?", text) else None
+
+# %% ../nbs/09_judge.ipynb #fe5883df
+def judge_all_by_rules(items, grader=None):  # tuples `(answer, references, question)`; not used
+    "A `Verdict` for each item, by rules alone."
+    return [judge_by_rules(*item) for item in items]
+
+
+def judge_all_by_model(items, grader):  # tuples `(answer, references, question)`; a `Grader`
+    "A `Verdict` for each item; empty answers are not asked about."
+    asked = [item for item in items if normalise(item[0])]
+    verdicts = iter(grader(asked) if asked else [])
+    return [next(verdicts) if normalise(item[0]) else Verdict("not_attempted", "empty answer") for item in items]
+
+
+def rules_decide(verdict, references):  # the rules' `Verdict`; accepted answers
+    "Whether the rules' verdict needs no second opinion."
+    return verdict.grade != "incorrect" or all(parse_date(r) or all(w[-1].isdigit() for w in normalise(r)) for r in references)
+
+
+def judge_all_by_precedence(items, grader):  # tuples `(answer, references, question)`; a `Grader`
+    "A `Verdict` for each item: by rules where they decide, else by the grader."
+    first = judge_all_by_rules(items)
+    open_items = [item for item, v in zip(items, first) if not rules_decide(v, item[1])]
+    second = iter(judge_all_by_model(open_items, grader))
+    return [v if rules_decide(v, item[1]) else next(second) for item, v in zip(items, first)]
+
+
+JUDGES = {"rules": judge_all_by_rules, "lm": judge_all_by_model, "precedence": judge_all_by_precedence}
+
+
+def judge_answers(questions,  # `Question`s
+                  answers,  # rows with `id` and `model_answer`
+                  judge="rules",  # a name in `JUDGES`
+                  grader=None):  # a `Grader`, for the judges that need one
+    "A list of `Judged` in the order of `questions`. Raises KeyError for a question without an answer, ValueError where a grader is missing, `UngradedError`."
+    decide, given = lookup(JUDGES, judge, "judge"), {a["id"]: a["model_answer"] for a in answers}
+    if grader is None and judge != "rules":
+        raise ValueError(f"judge '{judge}' needs a grader: local_grader(load_model(...)) or endpoint_grader('model name')")
+    verdicts = decide([(given[q.id], q.answers, q.question) for q in questions], grader)
+    return [Judged(id=q.id, question=q.question, model_answer=given[q.id], is_correct=v.grade == "correct", verdict=v.grade, reason=v.reason,
+                   answers=q.answers, group=q.group, relation=q.relation, grade=q.grade) for q, v in zip(questions, verdicts)]
 
 # %% ../nbs/09_judge.ipynb #dedb488c
 def accuracy_by(judged, field=None):  # `Judged` answers; an attribute such as 'relation', None: all together
