@@ -4,19 +4,28 @@
 
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
-           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'JUDGES', 'normalise',
-           'Surroundings', 'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'same_phrase',
-           'forms_of', 'acceptable_range', 'Verdict', 'judge_by_rules', 'judge_answers', 'accuracy_by']
+           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'NAME_PARTS', 'DEMONYMS',
+           'GRADES', 'GRADER_PROMPT', 'JUDGES', 'normalise', 'Surroundings', 'first_sentence', 'readings_of',
+           'PartialDate', 'parse_date', 'same_date', 'same_name', 'is_proper', 'same_phrase', 'forms_of',
+           'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt', 'parse_grade', 'UngradedError', 'Grader',
+           'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules', 'judge_all_by_model', 'rules_decide',
+           'judge_all_by_precedence', 'judge_answers', 'accuracy_by']
 
-# %% ../nbs/09_judge.ipynb #5c12e4cd
+# %% ../nbs/09_judge.ipynb #b78610eb
+import json
+import os
 import re
+import threading
+import time
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 
-from .core import Judged, lookup
+from .core import Judged, content_key, lookup, read_jsonl
 from .plots import wilson_interval
 
 # %% ../nbs/09_judge.ipynb #84186fcf
@@ -40,6 +49,7 @@ def _words(text):
     text = re.sub(r"(?<=\w) ?['’](?=\w)", "", text)
     text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", text)  # 11th -> 11
     text = re.sub(r"(?<=\d)(?=%)|(?<=\d)(?=[a-z]+\b)", " ", text)  # 5km -> 5 km
+    text = re.sub(r"(?<![\w.])\.(?=\d)", "0.", text)  # .5
     text = re.sub(r"\b(north|south)[- ](east|west)", r"\1\2", text)  # South-East Asia
     words = re.findall(r"(?<![\w.])-?\d+\.\d+|(?<!\w)-\d+|%|\.[a-z]{2,}\b|\w+", text)
     return tuple(_number_words([_number(UNITS.get(w, w)) for w in words if w not in ARTICLES]))
@@ -138,9 +148,14 @@ _CLAUSE = re.compile(r",\s*(?:which|who|whose|where|that|not|rather|although|kno
 _PART_OF = re.compile(r"\s(?:in|on) the (?:north|south|east|west|central)[a-z-]*(?: (?:part|region|side|area))? of\s", re.I)
 
 
+def first_sentence(text):
+    "`text` up to the end of its first sentence; initials and abbreviations of one letter do not end one."
+    return re.split(r"(?<=[^\W\d_]{2})(?<!\b(?:Dr|Mr|Ms|St|Jr|Sr|vs|No|Mt))(?<!\b(?:Mrs|Gen|Rev))[.!;][\"'”’)]?\s|(?<=\d)\.\s(?=[A-Z])|\n", text.strip())[0]
+
+
 def readings_of(answer):  # what the model said
     "The texts that `answer` may be taken for: whole, first sentence, without parentheses, without a trailing clause, what stands behind 'specifically in'."
-    first = re.split(r"(?<=[^\W\d_]{2})[.!;]\s|\n", answer.strip())[0]
+    first = first_sentence(answer)
     bare = _PART_OF.sub(" ", re.sub(r"\s*(\([^)]*\)?|\[[^\]]*\]?)", "", first))
     precise = re.search(r"\bspecifically,? (?:in|on|at|to)?\b(.+)", bare)
     return list(dict.fromkeys(t for t in (answer, first, bare, _CLAUSE.sub("", bare), _CLAUSE.sub("", precise[1]) if precise else "") if t.strip()))
@@ -159,12 +174,61 @@ def _take_out(words, phrase):  # lists of words
 
 def _states(words, references, allowed):  # lists of words; what may stand beside the reference
     "Whether `words` state one of `references` and, beyond `allowed` words, nothing else."
-    found = False
+    found = 0
     for reference in references:
         if reference and reference[0] in words:
             words, here = _take_out(words, reference)
-            found |= here
-    return found and all(w in allowed for w in words)
+            found += here
+    return found > 0 and all(w in allowed or (w == "or" and found > 1) for w in words)
+
+# %% ../nbs/09_judge.ipynb #fde013d0
+_AFTER = set("in on at of for from by with as during after before since until to when which who that where because while".split())
+_VERBS = set("is are was were has had became won wrote played designed founded received shares borders".split())
+
+
+def _restates(sentence, references, allowed):  # a text; lists of words; the question's `Surroundings`
+    "Whether a sentence repeats the question and has a reference in the answer's place."
+    words, asked = normalise(sentence), {_stem(w) for w in allowed.words if w not in FUNCTION_WORDS and w not in KIND_WORDS}
+    said = {_stem(w) for w in words}
+    if not asked or len(words) < 5 or len(asked & said) < (0.6 * len(asked) if len(asked) < 4 else max(3, len(asked) / 3)) or {"or", "either"} & set(words) - set(allowed.words):
+        return False
+    return any(reference and not set(reference) <= set(allowed.words) and _in_answer_place(sentence, words, reference, allowed) for reference in references)
+
+
+def _in_answer_place(sentence, words, reference, allowed):
+    "Whether one of the places of `reference` in `words` is an answer's: no rival number, no list, no 'south' in front."
+    numbers = {w for w in words if w[:1].isdigit()} - set(allowed.words) - set(reference)
+    if any(w[:1].isdigit() for w in reference) and numbers:
+        return False
+    for i in (i for i in range(len(words)) if words[i : i + len(reference)] == reference):
+        before, after = words[i - 1] if i else "", words[i + len(reference)] if i + len(reference) < len(words) else ""
+        listed = before in ("and", "or", "not") or after in ("and", "or") or before in CONTRAST or _part_of_name(sentence, reference, allowed)
+        ends = not after or after in _AFTER or after in allowed or re.match(r"[\"'”]?[,;:(]", (_around(sentence, reference) or [""])[-1])
+        first = (i == 0 and after in _VERBS) or (i == 1 and before in ("in", "on") and ends)
+        if not listed and (first or i > 0 and ends and not _comma_list(sentence, reference)):
+            return True
+    return False
+
+
+def _around(sentence, reference):
+    "What stands before and behind the reference's first place in the sentence, case and punctuation kept; None where the words are not found in a row."
+    plain = "".join(c for c in unicodedata.normalize("NFKD", sentence.translate(LETTERS)) if not unicodedata.combining(c))
+    return re.split(r"(?<!\w)" + r"\W+".join(map(re.escape, reference)) + r"(?!\w)", plain, maxsplit=1, flags=re.I) if reference else None
+
+
+def _part_of_name(sentence, reference, allowed):
+    "Whether a capitalised word right before makes another name of it: the US dollar is not the Surinamese dollar."
+    before = re.search(r"([A-Z][\w.]*)[ -]$", (_around(sentence, reference) or [""])[0])
+    return bool(before) and not all(w in allowed for w in normalise(before[1])) and len(_around(sentence, reference)[0].split()) > 1
+
+
+def _comma_list(sentence, reference):
+    "Whether the reference is the first item of a list; 'Waco, Texas' is none."
+    parts = _around(sentence, reference)
+    if parts is None or len(parts) < 2 or not re.match(r"[\"'”]?,\s", parts[1]):
+        return False
+    series = _CLAUSE.sub("", parts[1])
+    return bool(re.search(r"\b(and|or)\b", series)) or series.count(",") > 2
 
 # %% ../nbs/09_judge.ipynb #c3535387
 MONTHS = {m[:3]: i for i, m in enumerate("january february march april may june july august september october november december".split(), 1)}
@@ -219,7 +283,10 @@ def same_date(answer, reference, question=""):  # two texts
 TITLES = set("mr mrs ms miss sir dame lord lady dr doctor prof professor president prime minister king queen saint st captain general colonel lieutenant second sergeant senator governor rev pope emperor princess prince senior pilot commander maharaja sultan gen capt lt sgt col sen gov maj".split())
 NICKNAMES = {"tom": "thomas", "bill": "william", "will": "william", "bob": "robert", "rob": "robert", "jim": "james", "jimmy": "james", "mike": "michael", "dick": "richard", "rick": "richard", "joe": "joseph", "dan": "daniel",
              "dave": "david", "tony": "anthony", "chris": "christopher", "ben": "benjamin", "sam": "samuel", "ed": "edward", "ted": "edward", "kate": "katherine", "liz": "elizabeth", "beth": "elizabeth", "jack": "john",
-             "patty": "patricia", "pat": "patrick", "steve": "stephen", "nick": "nicholas", "matt": "matthew", "andy": "andrew", "tim": "timothy", "ron": "ronald", "don": "donald", "ken": "kenneth", "greg": "gregory"}
+             "patty": "patricia", "pat": "patrick", "steve": "stephen", "nick": "nicholas", "matt": "matthew", "andy": "andrew", "tim": "timothy", "ron": "ronald", "don": "donald", "ken": "kenneth", "greg": "gregory", "eddie": "edward", "ned": "edward",
+             "bobby": "robert", "billy": "william", "tommy": "thomas", "johnny": "john", "charlie": "charles", "chuck": "charles", "harry": "henry", "hank": "henry", "peggy": "margaret", "maggie": "margaret", "meg": "margaret",
+             "larry": "lawrence", "ricky": "richard", "betty": "elizabeth", "lizzie": "elizabeth", "kathy": "katherine", "katie": "katherine", "vicky": "victoria", "jerry": "gerald", "gerry": "gerald", "walt": "walter",
+             "fred": "frederick", "frank": "francis", "al": "albert", "bert": "albert", "abe": "abraham", "becky": "rebecca", "debbie": "deborah", "jenny": "jennifer", "sue": "susan", "teddy": "theodore"}
 
 
 def same_name(answer, reference, alone=False):  # lists of words; whether a surname alone is enough
@@ -233,8 +300,8 @@ def same_name(answer, reference, alone=False):  # lists of words; whether a surn
         return alone and a[0] == r[-1] and len(a[0]) > 2
     if {"and", "or"} & set(a) - set(r) or CONTRAST & set(a) ^ CONTRAST & set(r):
         return False
-    if a[-1] == r[-1] or _typo(a[-1], r[-1]):
-        return len(a) <= len(r) + 3 and (_same_given(a[0], r[0]) or (len(r) > 2 or alone and len(a) > 2) and (set(a) <= set(r) or set(r) <= set(a)))
+    if _sound(a[-1]) == _sound(r[-1]):
+        return len(a) <= len(r) + 3 and (_same_given(a[0], r[0]) or alone and (len(r) > 2 or len(a) > 2) and (set(a) <= set(r) or set(r) <= set(a)))
     if alone and len(a) <= len(r) + 2 and r[-1] in a[1:]:  # a name that was added later: Judi Evans Luciano
         return _same_given(a[0], r[0])
     return len(r) > 2 and a[-1] in r[1:] and set(a) <= set(r) and _same_given(a[0], r[0])
@@ -251,6 +318,13 @@ def _same_given(a, b):
     return a == b or (len(short) == 1 and a[0] == b[0]) or NICKNAMES.get(short, short) == NICKNAMES.get(long, long) or (len(short) > 2 and long.startswith(short)) or _typo(a, b)
 
 
+def _sound(word):
+    "A surname as it sounds, roughly: Méndez and Mendes, Kathryn and Catherine are the same."
+    for pattern, sound in (("z", "s"), ("y", "i"), ("ph", "f"), ("ck?|q", "k"), ("(?<!^)h", ""), ("ou", "u"), ("e$", ""), (r"(.)\1", r"\1")):
+        word = re.sub(pattern, sound, word)
+    return word
+
+
 def _typo(a, b):
     "Whether two long words differ by one letter, or by two that are swapped."
     if min(len(a), len(b)) < 5 or a[0] != b[0] or abs(len(a) - len(b)) > 1 or any(c.isdigit() for c in a + b):
@@ -264,20 +338,35 @@ VAGUE = FUNCTION_WORDS | set("all each every some any up through over under betw
                              "century season episode million game team player member group family part song album film movie series book show character role actor actress king queen".split())
 
 
+# what may be missing from a name, or be added to it, without making another of it
+NAME_PARTS = set("sea ocean mountains mountain mts range peninsula desert empire fc afc inc corporation corp company co ltd party movement band".split())
+DEMONYMS = {"scottish": "scotland", "english": "england", "spanish": "spain", "french": "france", "german": "germany", "british": "britain", "dutch": "netherlands", "irish": "ireland", "welsh": "wales", "italian": "italy",
+            "greek": "greece", "russian": "russia", "chinese": "china", "japanese": "japan", "portuguese": "portugal", "polish": "poland", "swedish": "sweden", "danish": "denmark", "turkish": "turkey", "roman": "rome", "indian": "india",
+            "american": "america", "mexican": "mexico", "canadian": "canada", "egyptian": "egypt", "persian": "persia", "norwegian": "norway", "hungarian": "hungary", "spartan": "sparta", "athenian": "athens"}
+
+
+def is_proper(text):
+    "Whether a reference is a name: capitalised, and not only because it is the first word of a phrase."
+    words = [w for w in re.findall(r"[^\W\d_]+", text) if w.lower() not in FUNCTION_WORDS | ARTICLES | {"and", "de", "la", "von", "van", "du", "y"}]
+    return bool(words) and words[0][0].isupper() and all(w[0].isupper() for w in words[1:])
+
+
 def same_phrase(answer, reference, allowed, proper):  # lists of words; what may stand beside; whether the reference is a proper name
     "Whether two phrases say the same: equal stems beyond words without content, or one a large part of the other."
     a, r = ([_stem(w) for w in words] for words in (answer, reference))
+    if not any(w.isdigit() for w in r) and len(a) > 1:  # two primary bronchi
+        a = [w for w in a if not (w.isdigit() and int(w) < 13)] or a
     numbers = [[w for w in words if w[:1].isdigit() or w[:1] == "-"] for words in (a, r)]
     if numbers[0] != numbers[1] or (CONTRAST & set(answer)) != (CONTRAST & set(reference)):
         return False
     a, r = ([w for w in words if w not in VAGUE] or words for words in (a, r))
     if a == r or (len(a) == len(r) > 1 and all(x == y or _typo(x, y) for x, y in zip(a, r))):
         return True
-    if not proper and len(a) == len(r) == 1 and min(len(a[0]), len(r[0])) > 6 and a[0][:6] == r[0][:6] and _related(a[0], r[0]):
+    if not proper and len(a) == len(r) == 1 and (a[0] + r[0]).isalpha() and min(len(a[0]), len(r[0])) > 6 and a[0][:6] == r[0][:6] and _related(a[0], r[0]):
         return True
     missing, more = [w for w in r if w not in a], [w for w in a if w not in r]
     if proper:
-        return not more and all(w in allowed for w in missing)
+        return bool(set(a) & set(r)) and all(w in NAME_PARTS or w in {_stem(p) for p in NAME_PARTS} for w in more) and all(w in allowed or w in NAME_PARTS for w in missing)
     return (not more and len(missing) <= len(r) / 2) or (not missing and len(more) <= len(a) / 2 and "or" not in a)
 
 
@@ -321,6 +410,12 @@ class Verdict:
 _WHO = re.compile(r"\b(who|whom|whose|which (person|actor|actress|singer|player|author|president|scientist|artist|woman|man)|name of the (person|man|woman|actor|actress|singer|artist|author))\b", re.I)
 
 
+def _last_place(answer, question):
+    "The larger place of 'Vigo County, Indiana', where the question asks for a place."
+    parts = answer.split(",")
+    return [parts[1].strip()] if len(parts) == 2 and re.match(r"\s*where\b|.*\bin\W*$", question, re.I) else []
+
+
 _NO_DATE = re.compile(r"\s*(where|who|whom)\b", re.I)
 
 
@@ -342,8 +437,12 @@ def _match(text, references, question, allowed):  # one reading of the answer; a
 def _match_loosely(text, words, reference, question, allowed):
     "Why `text` means `reference`, though in other words; '' where it does not."
     wanted = normalise(reference)
+    if set(wanted) <= set(allowed.words):  # only the exact words can tell
+        return ""
     stems = {_stem(w) for w in wanted}
     core = [w for w in words if w not in allowed or _stem(w) in stems] or words
+    if set(core) <= set(allowed.words):
+        return ""
     if bounds := acceptable_range(reference):
         value = _scalar(" ".join(core))
         return "within the acceptable range" if value is not None and bounds[1] <= value <= bounds[2] else ""
@@ -353,14 +452,33 @@ def _match_loosely(text, words, reference, question, allowed):
         return "the reference's number, without its unit"
     if reference[:1].isupper() and same_name(core, wanted, alone=bool(_WHO.search(question))):
         return "the same name"
-    return _match_phrase(core, reference, allowed)
+    if _acronym(reference, text) or _acronym(text.strip(" ."), reference):
+        return "the initials of the name"
+    if _ORIGIN.search(question) and [DEMONYMS.get(w, w) for w in core] == [DEMONYMS.get(w, w) for w in wanted]:
+        return "the country and its people"
+    return "a longer form of the name" if _extends(words, wanted) else _match_phrase(core, reference, allowed)
+
+
+_ORIGIN = re.compile(r"\s*(where|who)\b|\b(come|came|from|origin|win|won)\b", re.I)
+
+
+def _acronym(short, long):
+    "Whether `short` is made of capitals that are the initials of `long`: OWN, Oprah Winfrey Network."
+    initials = "".join(w[0] for w in re.findall(r"\w+", long) if w.lower() not in FUNCTION_WORDS | ARTICLES | {"and"})
+    return short.isalpha() and short.isupper() and len(short) > 2 and short.casefold() == initials.casefold()
+
+
+def _extends(words, wanted):
+    "Whether the answer is the reference with an attribute behind it: the Royal Automobile Club of Western Australia."
+    n = len(wanted)
+    return n >= 2 and words[:n] == wanted and words[n : n + 1] in (["of"], ["in"], ["at"], ["from"], ["for"]) and not {"and", "or"} & set(words[n:])
 
 
 def _match_phrase(core, reference, allowed):
     if any(c.isdigit() for c in reference) and not any(c.isdigit() for w in core for c in w):
         return ""
     for form in forms_of(reference):
-        if same_phrase(core, normalise(form), allowed, proper=form[:1].isupper()):
+        if same_phrase(core, normalise(form), allowed, is_proper(form)):
             return "the same phrase"
     return ""
 
@@ -375,25 +493,187 @@ def judge_by_rules(answer, references, question=""):  # what the model said; acc
     if REFUSAL.search(answer):
         return Verdict("not_attempted", "refusal")
     allowed = _surroundings(question)
-    for text in readings_of(answer):
+    for text in readings_of(answer) + _last_place(answer, question):
         if reason := _match(text, references, question, allowed):
             return Verdict("correct", reason)
+    first = first_sentence(answer)
+    if not (NEGATION & set(normalise(first))) - set(allowed.words) and _restates(first, list(map(normalise, references)), allowed):
+        return Verdict("correct", "a sentence that answers the question with it")
     return Verdict("incorrect", "negated" if NEGATION & set(words) else "no reference, or more than it")
 
-# %% ../nbs/09_judge.ipynb #ba8d1a53
-JUDGES = {"rules": judge_by_rules}
+# %% ../nbs/09_judge.ipynb #09bed111
+GRADES = ("correct", "incorrect", "not_attempted")
+GRADER_PROMPT = """You grade short answers to factual questions. Compare the given answer with the reference answers, any of which is right.
+
+Reply CORRECT if the given answer states what one reference states. Other words, spelling, extra true detail and politeness do not matter.
+Reply INCORRECT if it states something else, contradicts the reference, hedges between several answers, or leaves out what the question asks for (a full date, a unit, a full list).
+Reply NOT_ATTEMPTED if it declines or says nothing that could be right or wrong.
+
+Question: {question}
+Reference answers: {references}
+Given answer: {answer}
+
+Reply with one word, CORRECT, INCORRECT or NOT_ATTEMPTED.
+Grade:"""
 
 
-def judge_answers(questions, answers, judge="rules"):  # `Question`s; rows with `id` and `model_answer`; a name in `JUDGES`
-    "A list of `Judged` in the order of `questions`. Raises KeyError for a question without an answer."
-    decide = lookup(JUDGES, judge, "judge")
-    given = {a["id"]: a["model_answer"] for a in answers}
-    judged = []
-    for q in questions:
-        verdict = decide(given[q.id], q.answers, q.question)
-        judged.append(Judged(id=q.id, question=q.question, model_answer=given[q.id], is_correct=verdict.grade == "correct", verdict=verdict.grade,
-                             reason=verdict.reason, answers=q.answers, group=q.group, relation=q.relation, grade=q.grade))
-    return judged
+def grader_prompt(answer, references, question=""):
+    "The request for one grade. Line breaks are taken out of the parts, so that an answer cannot write lines of its own into the prompt."
+    flat = [" ".join(str(t).split()) for t in (question, " | ".join(references), answer)]
+    return GRADER_PROMPT.format(question=flat[0], references=flat[1], answer=flat[2] or "(empty)")
+
+
+def parse_grade(reply):  # what the grader wrote
+    "One of `GRADES`; None where the reply names none or several."
+    text = re.sub(r"[\s_-]+", "_", str(reply or "").upper())
+    found = {g for g in re.findall(r"(?<![A-Z])(?:NOT_ATTEMPTED|INCORRECT|CORRECT)(?![A-Z])", text)}
+    return found.pop().lower() if len(found) == 1 and not re.search(r"(?<![A-Z])NOT_(?:IN)?CORRECT", text) else None
+
+# %% ../nbs/09_judge.ipynb #00ecf5d7
+class UngradedError(RuntimeError):
+    "Some answers have no grade, after all attempts; what was graded is kept, so that another run goes on from there."
+
+
+class Grader:
+    "Grades answers by `ask`, cached by content."
+
+    def __init__(self, ask,  # `ask(prompt) -> reply`; raises `Retry` for what may pass
+                 name,  # model and where it runs: part of the cache's name
+                 folder=None,  # where grades are kept; None: in memory only
+                 attempts=5,  # how often a prompt is asked before it is given up
+                 workers=4,  # requests at the same time
+                 backoff=1.0):  # seconds before the second attempt; doubled each time, at most 60
+        self.ask, self.name, self.attempts, self.workers, self.backoff = ask, name, attempts, workers, backoff
+        self.path = folder and Path(folder) / f"grades-{content_key(name, GRADER_PROMPT)}.jsonl"
+        self.known = {row["key"]: row["grade"] for _, row in read_jsonl(self.path)} if self.path and self.path.exists() else {}
+        self.lock = threading.Lock()
+
+    def __call__(self, items):  # tuples `(answer, references, question)`
+        "A `Verdict` for each item. Raises `UngradedError` where the grader gave no grade."
+        prompts = [grader_prompt(*item) for item in items]
+        new = [p for p in dict.fromkeys(prompts) if content_key(p) not in self.known]
+        with ThreadPoolExecutor(self.workers) as pool:
+            problems = [p for p in pool.map(self._grade, new) if p]
+        if problems:
+            raise UngradedError(f"{len(problems)} of {len(items)} answers have no grade from {self.name} after {self.attempts} attempts (the others are kept: run again to go on). First problem: {problems[0]}")
+        return [Verdict(self.known[content_key(p)], f"graded by {self.name}") for p in prompts]
+
+    def _grade(self, prompt):
+        "Ask until there is a grade and keep it; what went wrong last where there is none."
+        for attempt in range(self.attempts):
+            try:
+                reply = self.ask(prompt)
+                if grade := parse_grade(reply):
+                    return self._keep(content_key(prompt), grade)
+                problem, wait = f"the reply names no grade: {str(reply)[:80]!r}", 0
+            except Retry as e:
+                problem, wait = str(e), max(e.seconds or 0, self.backoff * 2**attempt)
+            if attempt + 1 < self.attempts:
+                time.sleep(min(wait, 60))
+        return problem
+
+    def _keep(self, key, grade):
+        "One line more in the cache; a line is written at once and whole."
+        with self.lock:
+            self.known[key] = grade
+            if self.path:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as f:
+                    f.write(json.dumps({"key": key, "grade": grade}) + "\n")
+
+
+class Retry(Exception):
+    "A problem that may pass: too many requests, a server error, a time-out."
+
+    def __init__(self, message, seconds=None):  # what happened; how long the server asks to wait
+        super().__init__(message)
+        self.seconds = seconds
+
+# %% ../nbs/09_judge.ipynb #c6fc2a73
+def local_grader(lm, folder=None):  # a `LanguageModel`; where grades are kept
+    "A `Grader` that asks a local model, one prompt at a time."
+    from calib_nb.models import TextFormat, continue_greedily
+    fmt = TextFormat(lm.tokenizer, chat_template=False)
+
+    def ask(prompt):
+        text = fmt._turn(prompt) if lm.tokenizer.chat_template else prompt
+        with lm.base():
+            return continue_greedily(lm, [fmt.encode(text)], max_new_tokens=8)[0]
+
+    return Grader(ask, f"local {lm.key}", folder, attempts=1, workers=1)
+
+
+def endpoint_grader(model,  # the model's name at the endpoint
+                    folder=None,  # where grades are kept
+                    timeout=60.0,  # seconds for one request
+                    **options):  # `attempts`, `workers`, `backoff` of `Grader`
+    "A `Grader` that asks an OpenAI-compatible endpoint. Raises ImportError without the client, ValueError without a key."
+    try:
+        import openai
+    except ImportError as e:
+        raise ImportError("the endpoint judge needs the 'openai' client: pip install 'calib_nb[judge]'") from e
+    if not os.environ.get("OPENAI_API_KEY"):
+        raise ValueError("set OPENAI_API_KEY (any text for a server that needs none) and, for a server of your own, OPENAI_BASE_URL")
+    client = openai.OpenAI(timeout=timeout, max_retries=0)  # retries are counted here, garbage included
+
+    def ask(prompt):
+        try:
+            reply = client.chat.completions.create(model=model, messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=8)
+            return reply.choices[0].message.content
+        except openai.APIStatusError as e:
+            if e.status_code in (408, 409, 429) or e.status_code >= 500:
+                raise Retry(f"HTTP {e.status_code}", _seconds(e.response.headers.get("retry-after"))) from e
+            raise
+        except (openai.APIConnectionError, openai.APIResponseValidationError, json.JSONDecodeError, AttributeError, IndexError, TypeError) as e:
+            raise Retry(f"{type(e).__name__}: {e}") from e
+
+    return Grader(ask, f"{model} at {client.base_url.host}", folder, **options)
+
+
+def _seconds(text):
+    "A Retry-After header in seconds; None where it is a date or missing."
+    return float(text) if text and re.fullmatch(r"\d+(\.\d+)?", text) else None
+
+# %% ../nbs/09_judge.ipynb #fe5883df
+def judge_all_by_rules(items, grader=None):  # tuples `(answer, references, question)`; not used
+    "A `Verdict` for each item, by rules alone."
+    return [judge_by_rules(*item) for item in items]
+
+
+def judge_all_by_model(items, grader):  # tuples `(answer, references, question)`; a `Grader`
+    "A `Verdict` for each item; empty answers are not asked about."
+    asked = [item for item in items if normalise(item[0])]
+    verdicts = iter(grader(asked) if asked else [])
+    return [next(verdicts) if normalise(item[0]) else Verdict("not_attempted", "empty answer") for item in items]
+
+
+def rules_decide(verdict, references):  # the rules' `Verdict`; accepted answers
+    "Whether the rules' verdict needs no second opinion."
+    return verdict.grade != "incorrect" or all(parse_date(r) or all(w[-1].isdigit() for w in normalise(r)) for r in references)
+
+
+def judge_all_by_precedence(items, grader):  # tuples `(answer, references, question)`; a `Grader`
+    "A `Verdict` for each item: by rules where they decide, else by the grader."
+    first = judge_all_by_rules(items)
+    open_items = [item for item, v in zip(items, first) if not rules_decide(v, item[1])]
+    second = iter(judge_all_by_model(open_items, grader))
+    return [v if rules_decide(v, item[1]) else next(second) for item, v in zip(items, first)]
+
+
+JUDGES = {"rules": judge_all_by_rules, "lm": judge_all_by_model, "precedence": judge_all_by_precedence}
+
+
+def judge_answers(questions,  # `Question`s
+                  answers,  # rows with `id` and `model_answer`
+                  judge="rules",  # a name in `JUDGES`
+                  grader=None):  # a `Grader`, for the judges that need one
+    "A list of `Judged` in the order of `questions`. Raises KeyError for a question without an answer, ValueError where a grader is missing, `UngradedError`."
+    decide, given = lookup(JUDGES, judge, "judge"), {a["id"]: a["model_answer"] for a in answers}
+    if grader is None and judge != "rules":
+        raise ValueError(f"judge '{judge}' needs a grader: local_grader(load_model(...)) or endpoint_grader('model name')")
+    verdicts = decide([(given[q.id], q.answers, q.question) for q in questions], grader)
+    return [Judged(id=q.id, question=q.question, model_answer=given[q.id], is_correct=v.grade == "correct", verdict=v.grade, reason=v.reason,
+                   answers=q.answers, group=q.group, relation=q.relation, grade=q.grade) for q, v in zip(questions, verdicts)]
 
 # %% ../nbs/09_judge.ipynb #dedb488c
 def accuracy_by(judged, field=None):  # `Judged` answers; an attribute such as 'relation', None: all together
