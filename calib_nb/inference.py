@@ -220,9 +220,9 @@ def binned_gaps(rows, groups, share=1.0):  # `ReadingArrays` with confidences; s
     table = lambda x: np.bincount(group * len(m) + bins, x, len(groups) * len(m)).reshape(len(groups), -1)
     gap, rate = mean(rows.confidence - rows.correct), (mean(rows.correct) * m + 0.5) / (m + 1)
     residual = (rows.confidence - rows.correct - gap[bins]) * np.sqrt(m / (m - 1))[bins]
-    weight = m / m.sum() * share
+    weight = m / max(len(bins), 1) * share
     extra = np.maximum(rate * (1 - rate) - mean(residual**2), 0) / m
-    return Gaps(weight, gap, table(residual / m[bins]), extra, table(np.full(len(bins), share / len(bins))) - weight / len(groups))
+    return Gaps(weight, gap, table(residual / m[bins]), extra, table(np.full(len(bins), share / max(len(bins), 1))) - weight / len(groups))
 
 
 def gap_interval(gaps, n_draws=2000, seed=0, level=0.95):  # `Gaps`; multiplier draws; their seed; confidence level
@@ -324,8 +324,8 @@ def metric_card(
     arrays, names = reading_arrays(readings), names or list(METRICS)
     of_kind = lambda kind: [k for k in names if lookup(METRICS, k, "metric").kind == kind]
     sample, kept = Sample(arrays), arrays[arrays.present]
-    values, any_read = sample.values(names, reference), len(kept.id) > 0
-    draws = bootstrap(sample, of_kind("score"), reference, n_resamples, seed)
+    scores, any_read = of_kind("score"), len(kept.id) > 0
+    values, draws = sample.values(names, reference), bootstrap(sample, scores, reference, n_resamples, seed)
     floors = noise_floor(sample, of_kind("calibration"), n_floor, seed) if any_read else {}
     debiased = {k: debiased_estimate(sample, n_floor, seed) for k in of_kind("debiased") if any_read}
     bounds = missing_bounds(arrays, names, reference)
