@@ -42,8 +42,9 @@ def theme():
 
 def save_figure(fig, path):  # a figure; path without suffix
     "Write `path`.svg and `path`.png, the same bytes for the same figure; returns both paths."
-    fig.savefig(f"{path}.svg", metadata={"Date": None})
-    fig.savefig(f"{path}.png", metadata={"Software": None})
+    with theme():  # resolution and the salt of ids in the SVG are read when a figure is saved
+        fig.savefig(f"{path}.svg", metadata={"Date": None})
+        fig.savefig(f"{path}.png", metadata={"Software": None})
     return f"{path}.svg", f"{path}.png"
 
 # %% ../nbs/03_plots.ipynb #9ffc70d7
@@ -277,7 +278,7 @@ def risk_coverage(confidence, correct):  # (n,) in [0, 1]; (n,) of 0/1
     return RiskCoverage(*M.risk_coverage_curve(p, y), M.risk_coverage_curve(y, y)[1], 1 - M.accuracy(p, y), M.aurc(p, y))
 
 
-def plot_risk_coverage(record, ax, label="", color="#0072B2", lines=True):  # a `RiskCoverage`; where to draw; written at the end of the curve; colour; whether to draw oracle and random order too
+def plot_risk_coverage(record, ax, label="", color="#0072B2", lines=True):  # a `RiskCoverage`; where to draw; the legend's label; colour; whether to draw oracle and random order too
     "Draw the curve; call it again with `lines=False` for further methods on the same questions."
     if lines and len(record.coverage):
         ax.plot(record.coverage, record.oracle, color="0.5", lw=1, ls=":")
