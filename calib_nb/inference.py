@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['METRICS', 'FORECASTERS', 'ReadingArrays', 'reading_arrays', 'made_up_readings', 'GroupedTally', 'grouped_tally',
            'resample_counts', 'Metric', 'Sample', 'bootstrap', 'noise_floor', 'p_at_least', 'Gaps', 'binned_gaps',
-           'gap_interval', 'debiased_estimate', 'Estimate', 'percentile_interval', 'missing_bounds', 'metric_card',
-           'true_gap', 'interval_coverage', 'Difference', 'swap_test', 'paired_difference', 'holm', 'smallest_auroc',
-           'auroc_variance', 'smallest_auroc_difference', 'smallest_mean_difference', 'Finding', 'value_spread',
-           'diagnose']
+           'gap_interval', 'debiased_estimate', 'Estimate', 'percentile_interval', 'score_interval', 'missing_bounds',
+           'metric_card', 'true_gap', 'interval_coverage', 'Difference', 'swap_test', 'paired_difference', 'holm',
+           'smallest_auroc', 'auroc_variance', 'smallest_auroc_difference', 'smallest_mean_difference', 'Finding',
+           'value_spread', 'diagnose']
 
 # %% ../nbs/02_inference.ipynb #37d8401a
 from collections import Counter
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import sparse, stats
+from scipy.special import expit, logit
 
 from . import metrics as M
 from .core import Reading, derived_seed, lookup
@@ -119,6 +120,7 @@ class Metric:
     better: str = "high"  # 'high', 'low' or '' where neither is
     estimand: str = ""  # what the interval is about
     rows: str = "read"  # which rows: 'read', 'by relation' or 'all'
+    interval: str = "percentile"  # how a score's interval is made: 'percentile' or 'logit'
 
 
 METRICS = {
@@ -128,9 +130,9 @@ METRICS = {
     "brier_skill_score": Metric(lambda t, r: M.brier_skill_score(t, reference=r), "Brier skill", estimand="1 - expected Brier score / that of the constant reference"),
     "brier_score": Metric(lambda t, r: M.brier_score(t), "Brier score", better="low", estimand="expected squared difference of confidence and outcome"),
     "log_score": Metric(lambda t, r: M.log_score(t), "log score", "heavy", "low"),
-    "auroc": Metric(lambda t, r: M.auroc(t), "AUROC", estimand="chance that a correct new answer has the higher confidence of a correct and a wrong one"),
+    "auroc": Metric(lambda t, r: M.auroc(t), "AUROC", estimand="chance that a correct new answer has the higher confidence of a correct and a wrong one", interval="logit"),
     "auroc_within_relation": Metric(lambda t, r: M.auroc_within_groups(t), "AUROC within relation", estimand="the same for two answers of one relation, relations weighted by their pairs", rows="by relation"),
-    "aurc": Metric(lambda t, r: M.aurc(t), "AURC", better="low", estimand="mean share of wrong answers over all coverages, on as many new questions"),
+    "aurc": Metric(lambda t, r: M.aurc(t), "AURC", better="low", estimand="mean share of wrong answers over all coverages, on as many new questions", interval="logit"),
     "e_aurc": Metric(lambda t, r: M.e_aurc(t), "E-AURC", better="low", estimand="AURC in excess of the best order's"),
     "augrc": Metric(lambda t, r: M.augrc(t), "AUGRC", better="low", estimand="mean share of all questions that are answered and wrong, over all coverages"),
     "prr": Metric(lambda t, r: M.prr(t), "PRR", estimand="AURC on the way from a random order (0) to the best (1)"),
@@ -220,9 +222,9 @@ def binned_gaps(rows, groups, share=1.0):  # `ReadingArrays` with confidences; s
     table = lambda x: np.bincount(group * len(m) + bins, x, len(groups) * len(m)).reshape(len(groups), -1)
     gap, rate = mean(rows.confidence - rows.correct), (mean(rows.correct) * m + 0.5) / (m + 1)
     residual = (rows.confidence - rows.correct - gap[bins]) * np.sqrt(m / (m - 1))[bins]
-    weight = m / m.sum() * share
+    weight = m / max(len(bins), 1) * share
     extra = np.maximum(rate * (1 - rate) - mean(residual**2), 0) / m
-    return Gaps(weight, gap, table(residual / m[bins]), extra, table(np.full(len(bins), share / len(bins))) - weight / len(groups))
+    return Gaps(weight, gap, table(residual / m[bins]), extra, table(np.full(len(bins), share / max(len(bins), 1))) - weight / len(groups))
 
 
 def gap_interval(gaps, n_draws=2000, seed=0, level=0.95):  # `Gaps`; multiplier draws; their seed; confidence level
@@ -282,6 +284,15 @@ def percentile_interval(draws, level=0.95):  # (B,) bootstrap values; confidence
         return np.nan, np.nan
     return tuple(float(q) for q in np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2]))
 
+
+def score_interval(metric, value, draws, level=0.95):  # a `Metric`; its value; (B,) bootstrap values; confidence level
+    """Interval of a score, and its name. 'logit' is value +- z standard deviations of the resamples on the logit scale; with few correct answers an AUROC is skewed, and this
+    covers better than percentiles. Where a value or resample is exactly 0 or 1 it has no logit, and percentiles are used."""
+    if metric.interval == "percentile" or not (0 < value < 1 and draws.min() > 0 and draws.max() < 1):
+        return *percentile_interval(draws, level), "percentile"
+    half = stats.norm.ppf((1 + level) / 2) * logit(draws).std()
+    return float(expit(logit(value) - half)), float(expit(logit(value) + half)), "logit bootstrap"
+
 # %% ../nbs/02_inference.ipynb #2d8b84da
 def missing_bounds(arrays, names, reference):  # `ReadingArrays`; names in `METRICS`; the constant forecast
     "A dict name -> (lowest, highest) value over all confidences that the missing readings could have had; mean over seeds. Empty where none is missing."
@@ -324,8 +335,8 @@ def metric_card(
     arrays, names = reading_arrays(readings), names or list(METRICS)
     of_kind = lambda kind: [k for k in names if lookup(METRICS, k, "metric").kind == kind]
     sample, kept = Sample(arrays), arrays[arrays.present]
-    values, any_read = sample.values(names, reference), len(kept.id) > 0
-    draws = bootstrap(sample, of_kind("score"), reference, n_resamples, seed)
+    scores, any_read = of_kind("score"), len(kept.id) > 0
+    values, draws = sample.values(names, reference), bootstrap(sample, scores, reference, n_resamples, seed)
     floors = noise_floor(sample, of_kind("calibration"), n_floor, seed) if any_read else {}
     debiased = {k: debiased_estimate(sample, n_floor, seed) for k in of_kind("debiased") if any_read}
     bounds = missing_bounds(arrays, names, reference)
@@ -348,10 +359,10 @@ def _estimate(metric, value, draws, floor, debiased, why):
         return fields | dict(reason="biased upward: compare with its noise floor", floor=float(floor.mean()), floor_high=float(np.quantile(floor, 0.95)), p_value=p_at_least(floor, value))
     if metric.kind in ("count", "heavy"):
         return fields | dict(reason="describes these readings" if metric.kind == "count" else "rare losses at 0 or 1 decide it: no interval holds")
-    value, low, high = debiased or (value, *percentile_interval(draws))
+    value, low, high, how = (*debiased, "test inversion") if debiased else (value, *score_interval(metric, value, draws))
     if np.isnan(low):
         return fields | dict(value=value, reason="too few rows in each bin" if debiased else f"undefined in {np.isnan(draws).mean():.0%} of the resamples")
-    return dict(value=value, low=low, high=high, interval="test inversion" if debiased else "percentile", estimand=metric.estimand)
+    return dict(value=value, low=low, high=high, interval=how, estimand=metric.estimand)
 
 # %% ../nbs/02_inference.ipynb #d3d6fa6a
 FORECASTERS = {
@@ -393,7 +404,8 @@ def interval_coverage(forecaster, n, trials=200, n_resamples=1000, seed=0):  # a
     for s in range(trials):
         a = fresh(start + s)
         sample = Sample(a)
-        ends = {k: percentile_interval(v) for k, v in bootstrap(sample, scores, reference, n_resamples, s).items()}
+        values = sample.values(scores, reference)
+        ends = {k: score_interval(METRICS[k], values[k], v)[:2] for k, v in bootstrap(sample, scores, reference, n_resamples, s).items()}
         gap = true_gap(a, population)
         for k in names:
             low, high = ends[k] if k in ends else debiased_estimate(sample, n_resamples, s)[1:]
@@ -407,7 +419,7 @@ def _rows_to_columns(rows):
     rows = list(rows)
     return {k: [r[k] for r in rows] for k in rows[0]}
 
-# %% ../nbs/02_inference.ipynb #fbe1c76f
+# %% ../nbs/02_inference.ipynb #2070c0a2
 @dataclass
 class Difference:
     "Metric of a minus metric of b on the questions that both have a confidence for."
@@ -473,7 +485,7 @@ def paired_difference(
         return Difference(metric, value, low, high, np.nan, **common, reason=f"undefined in {np.isnan(d).mean():.0%} of the resamples")
     return Difference(metric, value, low, high, _two_sided(d, 0.0), **common, test="bootstrap")
 
-# %% ../nbs/02_inference.ipynb #2070c0a2
+# %% ../nbs/02_inference.ipynb #4e4dff32
 def holm(p_values):  # (m,) p-values, or a dict name -> p-value; NaN is not counted as a test
     "Adjusted p-values in the same shape (Holm 1979): reject where they are at most the level."
     if isinstance(p_values, dict):
@@ -485,7 +497,7 @@ def holm(p_values):  # (m,) p-values, or a dict name -> p-value; NaN is not coun
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     return adjusted
 
-# %% ../nbs/02_inference.ipynb #4e4dff32
+# %% ../nbs/02_inference.ipynb #e9f1c4c7
 def _z_sum(power, level):
     "How many standard errors an effect must be away from 0 to be found with `power` at a two-sided `level`."
     return stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
@@ -513,7 +525,7 @@ def smallest_mean_difference(n, spread, power=0.8, level=0.95):  # questions; st
     "The smallest mean of paired differences (of Brier or log scores) that is found with this power."
     return _z_sum(power, level) * spread / np.sqrt(n)
 
-# %% ../nbs/02_inference.ipynb #abdc9f8d
+# %% ../nbs/02_inference.ipynb #4d9f8393
 @dataclass
 class Finding:
     "One thing to know about a set of readings."

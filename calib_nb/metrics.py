@@ -281,8 +281,13 @@ def smoothed_residuals(spectrum, bandwidth):  # (b, points) cosine transform of 
     return dct(damped, type=1, axis=-1)
 
 
-def smooth_calibration_error(confidence, correct=None, points=513):  # (n,) in [0, 1], or a `Tally`; (n,) of 0/1; grid points, 2^k + 1 is fast
-    "The smallest bandwidth at least as large as the error that it shows (smECE, Błasiok and Nakkiran 2023), by bisection to 2^-12. NaN for n = 0."
+def smooth_calibration_error(
+    confidence,  # (n,) in [0, 1], or a `Tally`
+    correct=None,  # (n,) of 0/1
+    bandwidth=None,  # standard deviation of the kernel, in confidence; None: the one that equals its own error
+    points=513,  # grid points on [0, 1]; 2^k + 1 is fast
+):
+    "The smallest bandwidth at least as large as the error that it shows (smECE, Błasiok and Nakkiran 2023), by bisection to 2^-12; or the error at a given bandwidth. NaN for n = 0."
     t = tally(confidence, correct)
     if not np.all(t.total > 0):
         return np.full(np.shape(t.total), np.nan)[()]
@@ -290,12 +295,19 @@ def smooth_calibration_error(confidence, correct=None, points=513):  # (n,) in [
     mass[:, [0, -1]] *= 2  # a point on the border is its own mirror image
     spectrum = dct(mass, type=1, axis=-1)
     spectrum[:, 0] /= 2
-    low, high = np.zeros(len(mass)), np.ones(len(mass))
-    for _ in range(12):
+    error = lambda width: trapezoid(np.abs(smoothed_residuals(spectrum, width)), dx=1 / (points - 1), axis=-1)
+    value = error(np.full(len(mass), float(bandwidth))) if bandwidth else _fixed_point(error, len(mass))
+    return value if t.n.ndim > 1 else float(value[0])
+
+
+def _fixed_point(falling, size, steps=12):
+    "(size,) where the falling function of (size,) values in [0, 1] crosses the diagonal, from above, to 2^-steps."
+    low, high = np.zeros(size), np.ones(size)
+    for _ in range(steps):
         middle = (low + high) / 2
-        error = trapezoid(np.abs(smoothed_residuals(spectrum, middle)), dx=1 / (points - 1), axis=-1)
-        low, high = np.where(error > middle, middle, low), np.where(error > middle, high, middle)
-    return high if t.n.ndim > 1 else float(high[0])
+        above = falling(middle) > middle
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return high
 
 # %% ../nbs/01_metrics.ipynb #012ce2a6
 class Corp(NamedTuple):
