@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
@@ -21,7 +21,7 @@ setup(
     url=cfg["git_url"],
     license="Apache-2.0",
     keywords=cfg["keywords"],
-    packages=find_packages(include=["calib_nb", "calib_nb.*"]),
+    packages=find_namespace_packages(include=["calib_nb*"]),
     package_data={"calib_nb": ["data/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=cfg["requirements"].split(),
