@@ -6,7 +6,7 @@
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'QUANTIZATIONS', 'default_device', 'EmbeddedModel', 'cache_folder',
            'embedded_folder', 'LanguageModel', 'nf4_config', 'load_model', 'TextFormat', 'common_length',
            'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch', 'logits_at_nodes',
-           'left_padded', 'continue_greedily']
+           'left_padded', 'continue_texts', 'continue_greedily', 'ConfidenceComplete', 'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
 import logging
@@ -16,6 +16,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it
 
 # %% ../nbs/07_models.ipynb #878ab047
 import os
+import re
 import shutil
 import tempfile
 from contextlib import nullcontext
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
 
 from .core import content_key, file_sha256, packaged_file, unknown_name
@@ -288,20 +289,43 @@ def left_padded(prompts, pad_token, device):
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
-def continue_greedily(lm, prompts, max_new_tokens, batch_size=None, done=None, progress=None):  # `prompts`: list of token ids; `done(index -> text)`; a title for the progress bar
-    "What the model writes behind each prompt until the line or its turn ends: a list of texts."
+def continue_texts(lm, prompts, max_new_tokens, batch_size=None, done=None, progress=None, **options):  # `prompts`: list of token ids; `done(index -> text)`; a title for the progress bar; options of `generate`
+    "What the model writes behind each prompt: a list of texts."
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     batch_size = batch_size or lm.settings["answer_batch"]
-    pad = lm.pad_token
     texts = {}
     with tqdm(total=len(order), desc=progress, disable=progress is None) as bar:
         for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
-            inputs = left_padded([prompts[i] for i in batch], pad, lm.device)
+            inputs = left_padded([prompts[i] for i in batch], lm.pad_token, lm.device)
             with torch.no_grad():
-                out = lm.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=lm.stop_tokens, pad_token_id=pad)
+                out = lm.model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=lm.pad_token, **options)
             new = lm.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             texts.update(zip(batch, new))
             if done:
                 done(dict(zip(batch, new)))
             bar.update(len(batch))
     return [texts[i] for i in range(len(prompts))]
+
+
+def continue_greedily(lm, prompts, max_new_tokens, **how):  # as for `continue_texts`
+    "The likeliest continuation of each prompt until the line or the turn ends."
+    return continue_texts(lm, prompts, max_new_tokens, do_sample=False, eos_token_id=lm.stop_tokens, **how)
+
+# %% ../nbs/07_models.ipynb #5a1e0d02
+class ConfidenceComplete(StoppingCriteria):
+    "Stops a response behind the line that states its confidence."
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, input_ids, scores, **kwargs):
+        ends = self.tokenizer.batch_decode(input_ids[:, -24:], skip_special_tokens=True)
+        return torch.tensor([re.search(r"\bConfidence:[^\n]*\d[^\n]*\n\s*$", text, re.I) is not None for text in ends], device=input_ids.device)
+
+
+def sample_responses(lm, prompts, seed, temperature=0.7, max_new_tokens=100, progress=None):  # a `LanguageModel`, lists of token ids, the seed of the sampling
+    "One response to each prompt, sampled from the whole distribution at `temperature`."
+    torch.manual_seed(seed)
+    ends = [i for i in lm.stop_tokens if "\n" not in lm.tokenizer.decode([i])]
+    return continue_texts(lm, prompts, max_new_tokens, progress=progress, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, eos_token_id=ends,
+                          stopping_criteria=StoppingCriteriaList([ConfidenceComplete(lm.tokenizer)]))
