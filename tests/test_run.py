@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT
 
 from calib_nb.core import Judged, Reading, read_json, read_jsonl, read_records, write_jsonl
-from calib_nb.experiment import Parameters, Run
+from calib_nb.experiment import Parameters, Run, original_table, read_joint
+from calib_nb.judge import judge_by_rules
 
 FEW = dict(n_train=12, n_calibration=6, n_test=16)
 
@@ -109,10 +110,36 @@ def test_a_file_in_the_original_format_replaces_answering(tmp_path):
     assert len(judged) == sum(FEW.values()) and all(given[j.question] == (j.model_answer, j.is_correct) for j in judged)
 
 
+@pytest.mark.slow
+def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_beside_it(tmp_path):
+    run = Run(**FEW, out=str(tmp_path), method="sft", protocol="joint", original=True)
+    for stage in (run.load, run.answer, run.read_base, run.train, run.read, run.measure):
+        stage()
+    judged = {j.id: j for j in run.judged}
+    assert {r.protocol for r in run.readings} == {"joint"} and {r.readout for r in run.readings} == {"verbalized"}
+    assert any(r.answer != judged[r.id].model_answer for r in run.base), "a sampled answer is another answer"
+    for r in run.readings + run.base:
+        assert r.is_correct == (judge_by_rules(r.answer, judged[r.id].answers, r.question).grade == "correct")
+        assert (r.confidence is None) == (r.provenance == "missing") and r.provenance != "filled"
+    assert {r.method for r in run.as_original} == {"baseline", "sft"}
+    for r in run.as_original:
+        assert r.split == "train" and r.is_correct == judged[r.id].is_correct and r.confidence is not None
+        assert r.confidence == 0.5 or r.provenance != "filled"
+    table = original_table(run)
+    assert list(table.index) == [(side, how) for side in ("baseline", "sft") for how in ("as the original", "honest")]
+
+
+def test_joint_protocol_needs_accepted_answers():
+    with pytest.raises(ValueError, match="'q' has no accepted answers"):
+        read_joint(None, None, [Judged("q", "a", True)], "sft", 0)
+
+
 @pytest.mark.parametrize("wrong, message", [
     (dict(metodh="sft"), "unknown parameter 'metodh'. Did you mean 'method'?"),
     (dict(method="stf"), "unknown method 'stf'. Did you mean 'sft'? Known: baseline, sft"),
     (dict(preset="papr"), "unknown preset 'papr'. Did you mean 'paper'?"),
+    (dict(protocol="join"), "unknown protocol 'join'. Did you mean 'joint'?"),
+    (dict(original=1), "parameter 'original' must be bool"),
     (dict(readout="levle"), "unknown readout 'levle'. Did you mean 'level'?"),
     (dict(n_test=0), "parameter 'n_test' must be at least 1"),
     (dict(options="beta"), "parameter 'options' must be dict")])
@@ -131,7 +158,7 @@ def test_a_misspelt_parameter_fails_on_the_command_line(tmp_path):
 @pytest.mark.parametrize("parameters, message", [
     (dict(model="smollm2-135"), "unknown model .*Did you mean 'smollm2-135m'"),
     (dict(dataset="fcts"), "unknown question set .*Did you mean 'facts'"),
-    (dict(n_train=900), "too few questions: there are 1000 in .* groups, asked for 900 train"),
+    (dict(n_train=990), "too few questions: there are 1000 in .* groups, asked for 990 train"),
     (dict(judged="nowhere.jsonl"), "nowhere.jsonl: no such file")])
 def test_unknown_names_and_too_few_questions_before_a_model_is_loaded(tmp_path, parameters, message):
     with pytest.raises(ValueError, match=message):
