@@ -468,6 +468,13 @@ def _match_loosely(text, words, reference, question, allowed):
 _ORIGIN = re.compile(r"\s*(where|who)\b|\b(come|came|from|origin|win|won)\b", re.I)
 
 
+def _states_date(sentence, references, question):
+    "Whether a sentence holds one full date that is not in the question, and it is the reference's."
+    pattern = re.compile(rf"{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? {_YEAR}|\d{{1,2}}(?:st|nd|rd|th)? (?:of )?{_MONTH},? {_YEAR}", re.I)
+    found = {m[0] for m in pattern.finditer(sentence)} - {m[0] for m in pattern.finditer(question)}
+    return len(found) == 1 and len(normalise(sentence)) > 5 and any(d.day for r in references for d in parse_date(r)) and any(same_date(found.copy().pop(), r, question) for r in references)
+
+
 def _acronym(short, long):
     "Whether `short` is made of capitals that are the initials of `long`: OWN, Oprah Winfrey Network."
     initials = "".join(w[0] for w in re.findall(r"\w+", long) if w.lower() not in FUNCTION_WORDS | ARTICLES | {"and"})
@@ -503,7 +510,8 @@ def judge_by_rules(answer, references, question=""):  # what the model said; acc
         if reason := _match(text, references, question, allowed):
             return Verdict("correct", reason)
     first = first_sentence(answer)
-    if not (NEGATION & set(normalise(first))) - set(allowed.words) and _restates(first, list(map(normalise, references)), allowed):
+    said = set(normalise(re.sub(r'"[^"]*"|“[^”]*”', " ", first)))  # a title may hold a 'no'
+    if not (NEGATION & said) - set(allowed.words) and (_restates(first, list(map(normalise, references)), allowed) or _states_date(first, references, question)):
         return Verdict("correct", "a sentence that answers the question with it")
     return Verdict("incorrect", "negated" if NEGATION & set(words) else "no reference, or more than it")
 
