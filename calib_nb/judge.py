@@ -5,27 +5,33 @@
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
            'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'NAME_PARTS', 'DEMONYMS',
-           'GRADES', 'GRADER_PROMPT', 'JUDGES', 'normalise', 'Surroundings', 'first_sentence', 'readings_of',
-           'PartialDate', 'parse_date', 'same_date', 'same_name', 'is_proper', 'same_phrase', 'forms_of',
+           'GRADES', 'GRADER_PROMPT', 'JUDGES', 'HUMAN', 'SIMPLE_JUDGES', 'normalise', 'Surroundings', 'first_sentence',
+           'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'is_proper', 'same_phrase', 'forms_of',
            'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt', 'parse_grade', 'UngradedError', 'Grader',
            'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules', 'judge_all_by_model', 'rules_decide',
-           'judge_all_by_precedence', 'judge_answers', 'accuracy_by']
+           'judge_all_by_precedence', 'judge_answers', 'accuracy_by', 'JudgeQuality', 'judge_quality', 'rogan_gladen',
+           'corrected_accuracy', 'chance_right', 'drawn_truths', 'judge_band', 'reliability_band', 'human_judged',
+           'judge_simply', 'audit', 'cause_of_miss', 'disagreements', 'plot_audit']
 
-# %% ../nbs/09_judge.ipynb #b78610eb
+# %% ../nbs/09_judge.ipynb #4deb1b06
+import hashlib
 import json
 import os
 import re
 import threading
 import time
 import unicodedata
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from .core import Judged, content_key, lookup, read_jsonl
+from .inference import METRICS, Sample, reading_arrays
 from .plots import wilson_interval
 
 # %% ../nbs/09_judge.ipynb #84186fcf
@@ -462,6 +468,13 @@ def _match_loosely(text, words, reference, question, allowed):
 _ORIGIN = re.compile(r"\s*(where|who)\b|\b(come|came|from|origin|win|won)\b", re.I)
 
 
+def _states_date(sentence, references, question):
+    "Whether a sentence holds one full date that is not in the question, and it is the reference's."
+    pattern = re.compile(rf"{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? {_YEAR}|\d{{1,2}}(?:st|nd|rd|th)? (?:of )?{_MONTH},? {_YEAR}", re.I)
+    found = {m[0] for m in pattern.finditer(sentence)} - {m[0] for m in pattern.finditer(question)}
+    return len(found) == 1 and len(normalise(sentence)) > 5 and any(d.day for r in references for d in parse_date(r)) and any(same_date(found.copy().pop(), r, question) for r in references)
+
+
 def _acronym(short, long):
     "Whether `short` is made of capitals that are the initials of `long`: OWN, Oprah Winfrey Network."
     initials = "".join(w[0] for w in re.findall(r"\w+", long) if w.lower() not in FUNCTION_WORDS | ARTICLES | {"and"})
@@ -497,7 +510,8 @@ def judge_by_rules(answer, references, question=""):  # what the model said; acc
         if reason := _match(text, references, question, allowed):
             return Verdict("correct", reason)
     first = first_sentence(answer)
-    if not (NEGATION & set(normalise(first))) - set(allowed.words) and _restates(first, list(map(normalise, references)), allowed):
+    said = set(normalise(re.sub(r'"[^"]*"|“[^”]*”', " ", first)))  # a title may hold a 'no'
+    if not (NEGATION & said) - set(allowed.words) and (_restates(first, list(map(normalise, references)), allowed) or _states_date(first, references, question)):
         return Verdict("correct", "a sentence that answers the question with it")
     return Verdict("incorrect", "negated" if NEGATION & set(words) else "no reference, or more than it")
 
@@ -548,15 +562,20 @@ class Grader:
         self.known = {row["key"]: row["grade"] for _, row in read_jsonl(self.path)} if self.path and self.path.exists() else {}
         self.lock = threading.Lock()
 
-    def __call__(self, items):  # tuples `(answer, references, question)`
-        "A `Verdict` for each item. Raises `UngradedError` where the grader gave no grade."
+    def grades(self, items):  # tuples `(answer, references, question)`
+        "`(grades, problems)`: a grade for each item, None where there is none, and why."
         prompts = [grader_prompt(*item) for item in items]
         new = [p for p in dict.fromkeys(prompts) if content_key(p) not in self.known]
         with ThreadPoolExecutor(self.workers) as pool:
             problems = [p for p in pool.map(self._grade, new) if p]
+        return [self.known.get(content_key(p)) for p in prompts], problems
+
+    def __call__(self, items):  # tuples `(answer, references, question)`
+        "A `Verdict` for each item. Raises `UngradedError` where the grader gave no grade."
+        grades, problems = self.grades(items)
         if problems:
             raise UngradedError(f"{len(problems)} of {len(items)} answers have no grade from {self.name} after {self.attempts} attempts (the others are kept: run again to go on). First problem: {problems[0]}")
-        return [Verdict(self.known[content_key(p)], f"graded by {self.name}") for p in prompts]
+        return [Verdict(g, f"graded by {self.name}") for g in grades]
 
     def _grade(self, prompt):
         "Ask until there is a grade and keep it; what went wrong last where there is none."
@@ -685,3 +704,195 @@ def accuracy_by(judged, field=None):  # `Judged` answers; an attribute such as '
         low, high = map(float, wilson_interval(right, len(part)))
         rows.append({field or "set": value, "n": len(part), "accuracy": right / len(part), "low": low, "high": high, "not_attempted": sum(j.verdict == "not_attempted" for j in part) / len(part)})
     return pd.DataFrame(rows).round(3)
+
+# %% ../nbs/09_judge.ipynb #415c11c7
+@dataclass(frozen=True)
+class JudgeQuality:
+    "What is known of a judge, as counts, so that how sure we are of it goes along."
+    accepted_right: float  # right answers that the judge accepted
+    right: float  # right answers in the audit
+    rejected_wrong: float  # wrong answers that the judge rejected
+    wrong: float  # wrong answers in the audit
+
+    @property
+    def sensitivity(self):
+        return self.accepted_right / self.right
+
+    @property
+    def specificity(self):
+        return self.rejected_wrong / self.wrong
+
+    def table(self):
+        "Sensitivity and specificity with 95 % Wilson intervals."
+        rows = [("sensitivity", self.accepted_right, self.right), ("specificity", self.rejected_wrong, self.wrong)]
+        return pd.DataFrame([{"measure": name, "value": k / n, **dict(zip(("low", "high"), map(float, wilson_interval(k, n)))), "n": int(n)} for name, k, n in rows]).round(4)
+
+    def draws(self, n, rng):  # how many; a numpy generator
+        "(n,) sensitivities and (n,) specificities: Beta with Jeffreys' prior, only those with which the judge is better than chance."
+        se = rng.beta(self.accepted_right + 0.5, self.right - self.accepted_right + 0.5, 4 * n)
+        sp = rng.beta(self.rejected_wrong + 0.5, self.wrong - self.rejected_wrong + 0.5, 4 * n)
+        better = np.flatnonzero(se + sp > 1)[:n]
+        if len(better) < n:
+            raise ValueError(f"sensitivity {self.sensitivity:.3f} and specificity {self.specificity:.3f} sum to about 1 or less: such a judge says nothing about the truth, and nothing can be corrected")
+        return se[better], sp[better]
+
+
+def judge_quality(accepted, truth):  # (n,) whether the judge accepted; (n,) whether people did
+    "The `JudgeQuality`. Raises ValueError where people accepted all or none."
+    accepted, truth = np.asarray(accepted, bool), np.asarray(truth, bool)
+    if truth.all() or not truth.any():
+        raise ValueError("right and wrong answers are both needed to measure a judge")
+    return JudgeQuality(int((accepted & truth).sum()), int(truth.sum()), int((~accepted & ~truth).sum()), int((~truth).sum()))
+
+# %% ../nbs/09_judge.ipynb #cb63b280
+def rogan_gladen(accepted, sensitivity, specificity):  # shares in [0, 1], numbers or arrays
+    "The true share of right answers (Rogan & Gladen 1978), cut to [0, 1]. Raises ValueError where sensitivity + specificity <= 1."
+    gain = np.asarray(sensitivity) + specificity - 1
+    if np.any(gain <= 0):
+        raise ValueError(f"sensitivity + specificity must be above 1, found {float(np.min(gain)) + 1:.3f}: such a judge says nothing about the truth")
+    return np.clip((np.asarray(accepted) + specificity - 1) / gain, 0, 1)
+
+
+def corrected_accuracy(judged, quality, n_draws=10_000, seed=0):  # `Judged` answers; a `JudgeQuality`; draws; their seed
+    "A dict: `judged` and `corrected` accuracy with 95 % `low` and `high`, n. The interval holds sampling and the judge's errors; questions are taken as independent."
+    rng, n = np.random.default_rng(seed), len(judged)
+    k = sum(j.is_correct for j in judged)
+    se, sp = quality.draws(n_draws, rng)
+    low, high = np.quantile(rogan_gladen(rng.beta(k + 0.5, n - k + 0.5, n_draws), se, sp), [0.025, 0.975])
+    return {"judged": k / n, "corrected": float(rogan_gladen(k / n, quality.sensitivity, quality.specificity)), "low": float(low), "high": float(high), "n": n}
+
+# %% ../nbs/09_judge.ipynb #69342e1e
+def chance_right(confidence, accepted, sensitivity, specificity, n_bins=10):  # (n,) in [0, 1]; (n,) of 0/1; shares; bins with equally many answers
+    "(n,) chance that each answer is truly right, given its confidence's bin and the judge's verdict."
+    accepted = np.asarray(accepted, bool)
+    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, n_bins + 1)[1:-1]))
+    bins = np.searchsorted(edges, confidence, side="right")
+    share = np.bincount(bins, accepted, len(edges) + 1) / np.maximum(np.bincount(bins, minlength=len(edges) + 1), 1)
+    prior = rogan_gladen(share, sensitivity, specificity)[bins]
+    right, wrong = (sensitivity, 1 - specificity), (1 - sensitivity, specificity)
+    p = np.where(accepted, prior * right[0], prior * wrong[0])
+    q = np.where(accepted, (1 - prior) * right[1], (1 - prior) * wrong[1])
+    return np.divide(p, p + q, out=np.asarray(accepted, float).copy(), where=p + q > 0)
+
+
+def drawn_truths(readings, quality, n_draws=200, seed=0):  # `Reading`s of one method and readout; a `JudgeQuality`; draws; their seed
+    "Yields `ReadingArrays` whose `correct` is drawn from what the judge's verdicts leave open; the same answer gets one truth in all seeds."
+    arrays, rng = reading_arrays(readings), np.random.default_rng(seed)
+    ids, index = np.unique(arrays.id.astype(str), return_inverse=True)
+    first = np.unique(index, return_index=True)[1]
+    mean = np.bincount(index, np.nan_to_num(arrays.confidence, nan=0.5)) / np.bincount(index)
+    for se, sp in zip(*quality.draws(n_draws, rng)):
+        truth = rng.random(len(ids)) < chance_right(mean, arrays.correct[first], se, sp)
+        yield replace(arrays, correct=truth[index].astype(float))
+
+
+def judge_band(readings,  # `Reading`s of one method and readout
+               reference,  # the constant forecast for Brier skill
+               quality,  # a `JudgeQuality`
+               names=("accuracy", "brier_score", "brier_skill_score", "auroc", "rms_calibration_error", "expected_calibration_error"),  # in `inference.METRICS`
+               n_draws=200, seed=0):  # draws of the truth; their seed
+    "A table: each metric as judged, and its mean and 95 % band over what the judge leaves open. The `reference` is corrected like the accuracy."
+    names = [n for n in names if n in METRICS]
+    judged = Sample(reading_arrays(readings)).values(names, reference)
+    fair = float(rogan_gladen(reference, quality.sensitivity, quality.specificity))
+    drawn = pd.DataFrame([Sample(a).values(names, fair) for a in drawn_truths(readings, quality, n_draws, seed)])
+    return pd.DataFrame({"metric": names, "judged": [judged[n] for n in names], "corrected": drawn[names].mean().to_numpy(), "low": drawn[names].quantile(0.025).to_numpy(), "high": drawn[names].quantile(0.975).to_numpy()}).round(4)
+
+
+def reliability_band(readings, quality, n_bins=10, n_draws=200, seed=0):  # as in `judge_band`; equal-width bins [a, b), 1.0 in the last
+    "A table for a reliability diagram: for each occupied bin the mean confidence, the accuracy as judged, and its corrected mean and 95 % band."
+    arrays = reading_arrays(readings)
+    kept = arrays.present
+    bins = np.minimum((arrays.confidence[kept] * n_bins).astype(int), n_bins - 1)
+    used, place = np.unique(bins, return_inverse=True)
+    mean = lambda x: np.bincount(place, x) / np.bincount(place)
+    drawn = np.array([mean(a.correct[kept]) for a in drawn_truths(readings, quality, n_draws, seed)])
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    return pd.DataFrame({"confidence": mean(arrays.confidence[kept]), "judged": mean(arrays.correct[kept]), "corrected": drawn.mean(0), "low": low, "high": high, "n": np.bincount(place)}).round(4)
+
+# %% ../nbs/09_judge.ipynb #6c3d7a99
+HUMAN = {"def_correct_predictions": "definitely correct", "poss_correct_predictions": "possibly correct", "def_incorrect_predictions": "definitely incorrect"}
+
+
+def human_judged(path):  # JSONL with `question`, `answer` and the three lists of predictions
+    "A table `question, references, answer, human, kept_back`, a row a prediction. Escapes that the file holds as text are undone."
+    unescape = lambda t: re.sub(r"\\+u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), t).replace('\\"', '"')
+    rows = [{"question": r["question"], "references": r["answer"], "answer": unescape(p), "human": verdict, "kept_back": int(hashlib.sha256(r["question"].encode()).hexdigest(), 16) % 4 == 3}
+            for _, r in read_jsonl(path) for field, verdict in HUMAN.items() for p in r[field]]
+    return pd.DataFrame(rows)
+
+
+def _token_f1(a, b):  # lists of words
+    "F1 of the words two texts share, counted with repetition."
+    shared = sum((Counter(a) & Counter(b)).values())
+    return 2 * shared / (len(a) + len(b)) if shared else 0.0
+
+
+def _holds(words, phrase):
+    return any(words[i : i + len(phrase)] == phrase for i in range(len(words) - len(phrase) + 1)) if phrase else False
+
+
+# what others use, for comparison: each says whether words state a reference
+SIMPLE_JUDGES = {"exact match": lambda a, r: a == r, "contains": lambda a, r: _holds(a, r), "contained either way": lambda a, r: _holds(a, r) or _holds(r, a), "token F1 > 0.6": lambda a, r: _token_f1(a, r) > 0.6}
+
+
+def _squad_words(text):
+    "The usual normalisation of question answering: case, punctuation and articles."
+    return [w for w in re.sub(r"[^\w\s]", "", text.casefold()).split() if w not in ARTICLES]
+
+
+def judge_simply(rows, name):  # a table with `answer`, `references`; a name in `SIMPLE_JUDGES`
+    "(n,) whether a simple judge accepts each answer."
+    same = lookup(SIMPLE_JUDGES, name, "simple judge")
+    return np.array([any(same(_squad_words(r.answer), _squad_words(ref)) for ref in r.references) for r in rows.itertuples()])
+
+
+def audit(rows, accepted):  # a table from `human_judged`; a dict judge -> (n,) whether it accepts
+    "A table: each judge's sensitivity and specificity on the definite rows with 95 % Wilson intervals, agreement, and what it does with the possibly correct."
+    definite, right = rows["human"].str.startswith("definitely").to_numpy(), (rows["human"] == "definitely correct").to_numpy()
+    out = []
+    for name, yes in accepted.items():
+        q = judge_quality(yes[definite], right[definite])
+        spans = {f"{k} low": lo for k, (lo, hi) in _intervals(q).items()} | {f"{k} high": hi for k, (lo, hi) in _intervals(q).items()}
+        out.append({"judge": name, "n": int(definite.sum()), "agreement": (yes == right)[definite].mean(), "sensitivity": q.sensitivity, "specificity": q.specificity, **spans, "accepts of possibly correct": yes[~definite].mean()})
+    return pd.DataFrame(out).round(3)[["judge", "n", "agreement", "sensitivity", "sensitivity low", "sensitivity high", "specificity", "specificity low", "specificity high", "accepts of possibly correct"]]
+
+
+def _intervals(q):
+    return {"sensitivity": tuple(map(float, wilson_interval(q.accepted_right, q.right))), "specificity": tuple(map(float, wilson_interval(q.rejected_wrong, q.wrong)))}
+
+
+def cause_of_miss(answer, references):  # an answer that people accept and the rules do not
+    "What separates it from the nearest reference, by its words alone."
+    words = set(map(_stem, normalise(answer))) - FUNCTION_WORDS
+    shared, nearest = max((len(words & set(map(_stem, normalise(r)))), r) for r in references)
+    theirs = set(map(_stem, normalise(nearest))) - FUNCTION_WORDS
+    if any(c.isdigit() for w in words ^ theirs for c in w):
+        return "another date or number"
+    if not shared:
+        return "no word in common"
+    return "less than the reference" if words < theirs else "more than the reference" if words > theirs else "partly other words"
+
+
+def disagreements(rows, verdicts):  # a table from `human_judged`; a `Verdict` for each row
+    "A table of the definite rows where rules and people disagree: the kind (missed, wrongly accepted), its cause, and the texts."
+    out = []
+    for r, v in zip(rows.itertuples(), verdicts):
+        yes = v.grade == "correct"
+        if r.human == "definitely correct" and not yes:
+            out.append({"kind": "missed", "cause": cause_of_miss(r.answer, r.references), "question": r.question, "references": " | ".join(r.references)[:60], "answer": r.answer})
+        if r.human == "definitely incorrect" and yes:
+            out.append({"kind": "wrongly accepted", "cause": v.reason, "question": r.question, "references": " | ".join(r.references)[:60], "answer": r.answer})
+    return pd.DataFrame(out)
+
+
+def plot_audit(table, ax):  # from `audit`; where to draw
+    "Each judge as a point: wrong answers accepted against right answers accepted, with 95 % intervals. The upper left corner is perfect."
+    for i, r in enumerate(table.itertuples(index=False)):
+        se, se_low, se_high, sp, sp_low, sp_high = r[3:9]
+        color = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555"][i % 7]
+        ax.plot([1 - sp_high, 1 - sp_low], [se, se], color=color, lw=2)
+        ax.plot([1 - sp, 1 - sp], [se_low, se_high], color=color, lw=2)
+        ax.plot(1 - sp, se, "o", color=color, ms=6)
+        ax.annotate(r.judge, (1 - sp, se), textcoords="offset points", xytext=(7, 5), fontsize="small", color=color)
+    ax.set(xlabel="share of wrong answers accepted (1 - specificity)", ylabel="share of right answers accepted (sensitivity)", xlim=(-0.001, None), ylim=(0, 1))
