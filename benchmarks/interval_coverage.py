@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from calib_nb.inference import FORECASTERS, interval_coverage
+from calib_nb.inference import FORECASTERS, difference_coverage, interval_coverage
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures/data/interval_coverage.csv", help="CSV file, one row a forecaster, n and metric")
@@ -17,11 +17,12 @@ parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resam
 args = parser.parse_args()
 
 done = pd.read_csv(args.out) if args.out.exists() else pd.DataFrame(columns=["forecaster", "n"])
+cells = {f: (lambda n, f=f: interval_coverage(f, n, args.trials, args.resamples)) for f in FORECASTERS} | {"two forecasters": lambda n: difference_coverage(n, args.trials, args.resamples)}
 for n in (200, 300, 1000):
-    for forecaster in FORECASTERS:
-        if ((done.forecaster == forecaster) & (done.n == n)).any():
+    for name, run in cells.items():
+        if ((done.forecaster == name) & (done.n == n)).any():
             continue
-        rows = pd.DataFrame(interval_coverage(forecaster, n, args.trials, args.resamples))
+        rows = pd.DataFrame(run(n))
         done = pd.concat([done, rows], ignore_index=True)
         done.to_csv(args.out, index=False)
-        print(forecaster, n, rows.set_index("metric").coverage.round(3).to_dict(), flush=True)
+        print(name, n, rows.set_index("metric").coverage.round(3).to_dict(), flush=True)

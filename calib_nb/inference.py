@@ -6,7 +6,8 @@
 __all__ = ['METRICS', 'FORECASTERS', 'ReadingArrays', 'reading_arrays', 'made_up_readings', 'GroupedTally', 'grouped_tally',
            'resample_counts', 'Metric', 'Sample', 'bootstrap', 'noise_floor', 'p_at_least', 'Gaps', 'binned_gaps',
            'gap_interval', 'debiased_estimate', 'Estimate', 'percentile_interval', 'score_interval', 'missing_bounds',
-           'metric_card', 'true_gap', 'interval_coverage', 'Difference', 'swap_test', 'paired_difference', 'holm',
+           'metric_card', 'true_gap', 'population', 'expected_values', 'sample_intervals', 'interval_coverage',
+           'coverage_row', 'Difference', 'swap_test', 'paired_difference', 'difference_coverage', 'holm',
            'smallest_auroc', 'auroc_variance', 'smallest_auroc_difference', 'smallest_mean_difference', 'Finding',
            'value_spread', 'diagnose']
 
@@ -388,30 +389,48 @@ def true_gap(rows, population):  # `ReadingArrays`; confidences and chances of m
     return float(np.sqrt((gap[kept] ** 2 / m[kept]).sum() / m[kept].sum()))
 
 
+def population(options, n=400_000, seed=0):  # of `made_up_readings`; questions; seed
+    "Confidences of many new questions, sorted (n,), and the cumulated (confidence - chance) in that order with a 0 in front (n + 1,)."
+    rate = options.get("base_rate", 0.3)
+    chance = np.random.default_rng(seed).beta(3 * rate, 3 * (1 - rate), n)
+    said = options.get("says", lambda c: c)(chance)
+    order = np.argsort(said)
+    return said[order], np.append(0, np.cumsum((said - chance)[order]))
+
+
+def expected_values(samples, names, reference):  # many `Sample`s; names in `METRICS`; the constant forecast
+    "A dict name -> mean over the samples: the estimand of the interval of a score."
+    return {k: float(np.mean(v)) for k, v in _rows_to_columns(s.values(names, reference) for s in samples).items()}
+
+
+def sample_intervals(sample, names, reference, n_resamples, seed):  # a `Sample`; names in `METRICS`; the constant forecast; resamples; seed
+    "A dict name -> (low, high), as a card would have them."
+    scores = [k for k in names if METRICS[k].kind != "debiased"]
+    values, draws = sample.values(scores, reference), bootstrap(sample, scores, reference, n_resamples, seed)
+    ends = {k: score_interval(METRICS[k], values[k], draws[k])[:2] for k in scores}
+    return ends | {k: debiased_estimate(sample, n_resamples, seed)[1:] for k in names if k not in ends}
+
+
 def interval_coverage(forecaster, n, trials=200, n_resamples=1000, seed=0):  # a name in `FORECASTERS`; questions; repetitions of the experiment; bootstrap resamples; seed
     "Rows `forecaster, n, metric, trials, truth, coverage, width`: how often the 95 % interval of each metric contains its estimand."
-    options = FORECASTERS[forecaster]
+    options = lookup(FORECASTERS, forecaster, "forecaster")
     names = [k for k, m in METRICS.items() if m.kind in ("score", "debiased", "heavy")]
-    reference = options.get("base_rate", 0.3)
-    fresh = lambda s, n=n: reading_arrays(made_up_readings(n, seed=s, **options))
-    draw = np.random.default_rng(seed).beta(3 * reference, 3 * (1 - reference), 400_000)
-    said = options.get("says", lambda c: c)(draw)
-    order = np.argsort(said)
-    population = said[order], np.append(0, np.cumsum((said - draw)[order]))
-    scores, start = [k for k in names if METRICS[k].kind != "debiased"], derived_seed(seed, forecaster, n)
-    truth = {k: np.mean(v) for k, v in _rows_to_columns(Sample(fresh(start + trials + s)).values(scores, reference) for s in range(4 * trials)).items()}
-    hits, widths = {k: [] for k in names}, {k: [] for k in names}
+    reference, start, people = options.get("base_rate", 0.3), derived_seed(seed, forecaster, n), population(options, seed=seed)
+    fresh = lambda s: reading_arrays(made_up_readings(n, seed=start + s, **options))
+    scores = [k for k in names if METRICS[k].kind != "debiased"]
+    truth = expected_values((Sample(fresh(trials + s)) for s in range(4 * trials)), scores, reference)
+    ends, truths = [], []
     for s in range(trials):
-        a = fresh(start + s)
-        sample = Sample(a)
-        values = sample.values(scores, reference)
-        ends = {k: score_interval(METRICS[k], values[k], v)[:2] for k, v in bootstrap(sample, scores, reference, n_resamples, s).items()}
-        gap = true_gap(a, population)
-        for k in names:
-            low, high = ends[k] if k in ends else debiased_estimate(sample, n_resamples, s)[1:]
-            hits[k].append(low - 1e-9 <= truth.get(k, gap) <= high + 1e-9)
-            widths[k].append(high - low)
-    return [{"forecaster": forecaster, "n": n, "metric": k, "trials": trials, "truth": round(float(truth.get(k, gap)), 4), "coverage": float(np.mean(hits[k])), "width": round(float(np.mean(widths[k])), 4)} for k in names]
+        arrays = fresh(s)
+        truths.append(truth | {"debiased_calibration_error": true_gap(arrays, people)})
+        ends.append(sample_intervals(Sample(arrays), names, reference, n_resamples, s))
+    return [{"forecaster": forecaster, "n": n, "trials": trials} | coverage_row(k, [t[k] for t in truths], [e[k] for e in ends]) for k in names]
+
+
+def coverage_row(metric, truths, ends):  # a name; the estimand of each trial; the (low, high) of each trial
+    "How often the intervals contain the estimand, and how wide they are on average."
+    low, high = np.array(ends).T
+    return {"metric": metric, "truth": round(float(np.mean(truths)), 4), "coverage": float(np.mean((low - 1e-9 <= truths) & (truths <= high + 1e-9))), "width": round(float(np.mean(high - low)), 4)}
 
 
 def _rows_to_columns(rows):
@@ -486,6 +505,21 @@ def paired_difference(
     return Difference(metric, value, low, high, _two_sided(d, 0.0), **common, test="bootstrap")
 
 # %% ../nbs/02_inference.ipynb #4e4dff32
+def difference_coverage(n, trials=200, n_resamples=1000, seed=0, names=("brier_score", "brier_skill_score", "auroc", "aurc")):  # questions; repetitions; resamples; seed; names in `METRICS`
+    "Rows as those of `interval_coverage`, for the paired difference of two forecasters who see the same chances with different noise."
+    start = derived_seed(seed, "difference", n)
+
+    def pair(s):
+        rng = np.random.default_rng([start, s])
+        blurred = lambda c: np.clip(np.sqrt(c) + rng.normal(0, 0.15, len(c)), 0, 1).round(1)
+        return made_up_readings(n, seed=start + s, says=lambda c: c.round(1)), made_up_readings(n, seed=start + s, says=blurred)
+
+    both = [[Sample(reading_arrays(r)).values(names, 0.3) for r in pair(trials + s)] for s in range(4 * trials)]
+    truth = {k: float(np.mean([a[k] - b[k] for a, b in both])) for k in names}
+    found = {k: [paired_difference(*pair(s), k, 0.3, n_resamples, s) for s in range(trials)] for k in names}
+    return [{"forecaster": "two forecasters", "n": n, "trials": trials} | coverage_row(f"{k}, paired difference", [truth[k]] * trials, [(d.low, d.high) for d in v]) for k, v in found.items()]
+
+# %% ../nbs/02_inference.ipynb #e9f1c4c7
 def holm(p_values):  # (m,) p-values, or a dict name -> p-value; NaN is not counted as a test
     "Adjusted p-values in the same shape (Holm 1979): reject where they are at most the level."
     if isinstance(p_values, dict):
@@ -497,7 +531,7 @@ def holm(p_values):  # (m,) p-values, or a dict name -> p-value; NaN is not coun
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     return adjusted
 
-# %% ../nbs/02_inference.ipynb #e9f1c4c7
+# %% ../nbs/02_inference.ipynb #3e1cf6a2
 def _z_sum(power, level):
     "How many standard errors an effect must be away from 0 to be found with `power` at a two-sided `level`."
     return stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
@@ -525,7 +559,7 @@ def smallest_mean_difference(n, spread, power=0.8, level=0.95):  # questions; st
     "The smallest mean of paired differences (of Brier or log scores) that is found with this power."
     return _z_sum(power, level) * spread / np.sqrt(n)
 
-# %% ../nbs/02_inference.ipynb #4d9f8393
+# %% ../nbs/02_inference.ipynb #63ae05f0
 @dataclass
 class Finding:
     "One thing to know about a set of readings."
@@ -543,7 +577,7 @@ def value_spread(confidence):  # (n,) confidences, n > 0
 
 def _find_missing(a, threshold):
     coverage, filled = a.present.mean(), int((a.provenance == "filled").sum())
-    numbers = {"coverage": float(coverage), "missing": int((~a.present).sum()), "filled": filled, "n": len(a.id)}
+    numbers = {"coverage": float(coverage), "missing": int((~a.present).sum()), "repaired": int((a.provenance == "repaired").sum()), "filled": filled, "n": len(a.id)}
     if filled:
         return Finding("missing", f"{filled} of {len(a.id)} confidences were filled in with a default and say nothing about the model.", numbers)
     if coverage < threshold:
@@ -561,12 +595,13 @@ def _find_collapsed(kept, share):
 
 
 def _find_unpowered(kept, limit):
-    right = int(kept.correct.sum())
-    numbers = {"n": len(kept.id), "correct": right, "smallest_auroc": smallest_auroc(right, len(kept.id) - right)}
-    if not right or right == len(kept.id):
-        return Finding("unpowered", f"All {len(kept.id)} answers are {'correct' if right else 'wrong'}: nothing can be told apart.", numbers)
-    if numbers["smallest_auroc"] > limit:
-        return Finding("unpowered", f"With {right} correct of {len(kept.id)}, an AUROC below {numbers['smallest_auroc']:.2f} would probably go unseen.", numbers)
+    n = len(set(kept.id))  # more seeds are not more questions
+    right = round(float(kept.correct.mean()) * n)
+    numbers = {"n": n, "correct": right, "smallest_auroc": smallest_auroc(right, n - right)}
+    if kept.correct.min() == kept.correct.max():
+        return Finding("unpowered", f"All {n} answers are {'correct' if right else 'wrong'}: nothing can be told apart.", numbers)
+    if not numbers["smallest_auroc"] <= limit:
+        return Finding("unpowered", f"With {right} correct of {n}, an AUROC below {numbers['smallest_auroc']:.2f} would probably go unseen.", numbers)
 
 
 def _find_uninformative(auroc):
