@@ -5,15 +5,23 @@
 # %% auto #0
 __all__ = ['PRESETS', 'TARGET_MODULES', 'OBJECTIVES', 'Preset', 'Example', 'make_example', 'Scored', 'collate', 'score',
            'text_loss', 'expected_level', 'implicit_loss', 'dpo_loss', 'Objective', 'the_label', 'all_levels',
-           'chosen_and_rejected', 'add_adapter', 'remove_adapter', 'save_adapter', 'load_adapter', 'ConfidenceTrainer',
-           'Progress', 'training_arguments', 'reference_scores', 'train']
+           'chosen_and_rejected', 'no_future_warnings', 'add_adapter', 'remove_adapter', 'save_adapter', 'load_adapter',
+           'ConfidenceTrainer', 'Progress', 'training_arguments', 'reference_scores', 'train', 'lora_weights',
+           'weight_shift']
 
-# %% ../nbs/11_training.ipynb #7a0108f1
+# %% ../nbs/11_training.ipynb #eba2f20f
+from .core import derived_seed, lookup, read_json, seed_everything, write_json
+from .models import TextFormat, TokenTree, common_length, spell_levels, token_tree, tree_batch
+from .prompts import level_grid
+
+# %% ../nbs/11_training.ipynb #f516b670
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
+import bitsandbytes
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
@@ -21,10 +29,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
-
-from .core import derived_seed, lookup, read_json, seed_everything, write_json
-from .models import TextFormat, TokenTree, common_length, spell_levels, token_tree, tree_batch
-from .prompts import level_grid
 
 # %% ../nbs/11_training.ipynb #7f12a985
 @dataclass(frozen=True)
@@ -160,7 +164,15 @@ OBJECTIVES = {
     "dpo": Objective(dpo_loss, chosen_and_rejected, reference=True),
 }
 
-# %% ../nbs/11_training.ipynb #906a1058
+# %% ../nbs/11_training.ipynb #d7ec64c7
+@contextmanager
+def no_future_warnings():
+    "trl, peft and transformers tell each other of names that will change; that is not for the reader of a run."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def add_adapter(lm, preset, seed, dropout=None):  # a `LanguageModel` without an adapter
     "The `LanguageModel` with a fresh LoRA adapter. It shares the base weights."
     if isinstance(lm.model, PeftModel):
@@ -168,7 +180,8 @@ def add_adapter(lm, preset, seed, dropout=None):  # a `LanguageModel` without an
     seed_everything(derived_seed(seed, "lora"))
     config = LoraConfig(task_type="CAUSAL_LM", r=preset.lora_r, lora_alpha=preset.lora_alpha, target_modules=TARGET_MODULES,
                         lora_dropout=preset.lora_dropout if dropout is None else dropout)
-    return replace(lm, model=get_peft_model(lm.model, config))
+    with no_future_warnings():
+        return replace(lm, model=get_peft_model(lm.model, config))
 
 
 def remove_adapter(lm):
@@ -287,13 +300,37 @@ def train(lm,  # a `LanguageModel` without an adapter
         return {**tensors, "shift_labels": scored} if chosen.per_token else tensors  # what the trainer counts over an update
 
     data = Dataset.from_dict({"example": list(range(len(examples)))})
-    trainer = ConfidenceTrainer(
-        model=lm.model, args=training_arguments(lm, preset, seed, folder, patience), data_collator=batch, train_dataset=data, eval_dataset=data,
-        processing_class=lm.tokenizer, callbacks=[Progress(), *([EarlyStoppingCallback(patience)] if patience else [])],
-        objective=chosen, options=options, evaluate_model=lambda: evaluate_model(lm))
-    with warnings.catch_warnings():  # trl and transformers tell each other of names that will change
-        warnings.simplefilter("ignore", FutureWarning)
+    with no_future_warnings():
+        trainer = ConfidenceTrainer(
+            model=lm.model, args=training_arguments(lm, preset, seed, folder, patience), data_collator=batch, train_dataset=data, eval_dataset=data,
+            processing_class=lm.tokenizer, callbacks=[Progress(), *([EarlyStoppingCallback(patience)] if patience else [])],
+            objective=chosen, options=options, evaluate_model=lambda: evaluate_model(lm))
         trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)
     lm.model.eval()
     trainer.state.log_history[-1]["tokens"] = round(trainer.state.epoch * sum(len(e.tree) for e in examples))
     return lm, [{k.removeprefix("eval_"): v for k, v in entry.items()} for entry in trainer.state.log_history]
+
+# %% ../nbs/11_training.ipynb #7190e0a0
+def lora_weights(lm):  # a `LanguageModel` with an adapter
+    "A dict name -> copy of each trainable tensor."
+    return {name: p.detach().clone() for name, p in lm.model.named_parameters() if p.requires_grad or "lora_" in name}
+
+
+def weight_shift(lm, before=None):  # a `LanguageModel` with an adapter; its `lora_weights` before training
+    "A dict: `relative`, the norm of all added weights over the norm of the weights they are added to; `moved_A` and `moved_B`, shares of changed entries (only with `before`)."
+    added = base = 0.0
+    for module in lm.model.modules():
+        if hasattr(module, "get_delta_weight"):
+            delta = module.get_delta_weight("default").float()
+            added, base = added + delta.square().sum().item(), base + _dense(module.get_base_layer()).square().sum().item()
+    shift = {"relative": (added / base) ** 0.5}
+    for part in "AB" if before else "":
+        changed = [(before[n] != p).float() for n, p in lora_weights(lm).items() if f"lora_{part}" in n]
+        shift[f"moved_{part}"] = sum(c.sum().item() for c in changed) / sum(c.numel() for c in changed)
+    return shift
+
+
+def _dense(layer):
+    "The weight of a linear layer, dequantised where it is in 4 bits."
+    state = getattr(layer.weight, "quant_state", None)
+    return (layer.weight if state is None else bitsandbytes.functional.dequantize_4bit(layer.weight, state)).detach().float()
