@@ -33,7 +33,7 @@ from .plots import method_colour, reliability_figure, save_figure, training_figu
 from .prompts import parse_response
 from .questions import SPLITS, load_questions, split_questions
 from .readout import READOUTS, read_confidences
-from .training import PRESETS, load_adapter, save_adapter
+from .training import PRESETS, load_adapter, save_adapter, weight_shift
 
 # %% ../nbs/15_experiment.ipynb #2d1ffd60
 PROTOCOLS = {"two_step": tuple(READOUTS), "joint": ("verbalized",)}  # the readouts of each protocol
@@ -186,7 +186,7 @@ class Run:
         self.manifest = Manifest(self.folder / "manifest.json", parameters=asdict(p), preset=asdict(self.preset), options=check_options(p.method, p.options), code=code_hash())
         if self.manifest.path.exists():  # an interrupted or finished run goes on
             earlier = read_json(self.manifest.path)
-            self.manifest.values.update({k: earlier[k] for k in ("stages", "history") if k in earlier})
+            self.manifest.values.update({k: earlier[k] for k in ("stages", "history", "weight_shift") if k in earlier})
 
     def load(self):
         "Load the model; the manifest gets what was loaded."
@@ -229,7 +229,7 @@ class Run:
             with self.manifest.stage("training") as counts:
                 bench = follow(p.method, bench, **p.options)
                 counts["tokens"] = sum(h.get("tokens", 0) for h in bench.history)
-            self.manifest.add(history=[{"step": 0, **calibration_brier(self.base)}, *bench.history])
+            self.manifest.add(history=[{"step": 0, **calibration_brier(self.base)}, *bench.history], weight_shift=weight_shift(bench.lm))
             save_adapter(bench.lm, adapter)
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             self.lm = bench.lm
@@ -348,6 +348,7 @@ def findings(run):  # a `Run`
             lines.append(f"{side}, {readout}: {headline.code}. {headline.sentence}")
     if not run.method.steps:
         return lines
+    lines.append(f"Training changed the adapted weights by {run.manifest.values['weight_shift']['relative']:.2%} of their size (Frobenius norm).")
     for readout in PROTOCOLS[run.parameters.protocol]:
         for metric in ("brier_skill_score", "auroc"):
             lines.append(difference_sentence(run, readout, metric, reference))
