@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from calib_nb.core import Judged, Reading, read_json, read_jsonl, read_records, write_jsonl
-from calib_nb.experiment import Parameters, Run, original_table, read_joint
+from calib_nb.experiment import Parameters, Run, original_table, planned_splits, read_joint
 from calib_nb.judge import judge_by_rules
 
 FEW = dict(n_train=12, n_calibration=6, n_test=16)
@@ -100,6 +100,21 @@ def test_baseline_shares_the_answers_of_other_methods(sft):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method, labels", [("performance_sft", {"label"}), ("dpo", {"label", "rejected_label", "chosen", "rejected"}), ("implicit", set())])
+def test_the_other_methods_end_to_end(sft, method, labels):
+    out = sft.parent
+    done = papermill(out / f"{method}.ipynb", out, method=method, n_train=24)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = next(f for f in out.iterdir() if f"-{method}-" in f.name)
+    assert read_json(folder / "manifest.json")["complete"] and set(read_json(folder / "metrics.json")) == {"verbalized", "level"}
+    rows = [row for _, row in read_jsonl(folder / "labels.jsonl")]
+    assert len(rows) == 24 and set(rows[0]) & {"label", "rejected_label", "chosen", "rejected"} == labels
+    trained, base = (read_records(folder / f"{name}.jsonl", Reading) for name in ("readings", "baseline_readings"))
+    assert [r.answer for r in trained] == [r.answer for r in base], "the same answers for all methods"
+    assert [r.confidence for r in trained if r.readout == "level"] != [r.confidence for r in base if r.readout == "level"]
+
+
+@pytest.mark.slow
 def test_a_file_in_the_original_format_replaces_answering(tmp_path):
     rows = [{"question": f"What is {i} plus {i % 7}?", "model_answer": str(i + i % 7 + (i % 3 == 0)), "is_correct": i % 3 != 0} for i in range(40)]
     path = write_jsonl(tmp_path / "original_judged.jsonl", rows)
@@ -129,6 +144,18 @@ def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_bes
     assert list(table.index) == [(side, how) for side in ("baseline", "sft") for how in ("as the original", "honest")]
 
 
+def test_training_on_one_set_and_testing_on_another_shares_nothing(tmp_path):
+    words = "red blue green brown black white grey pink gold rose".split()
+    own = [{"question": f"Who painted the {w} {thing}?", "answers": ["A"], "group": f"{w} {thing}"} for w in words for thing in ("house", "horse")]
+    shared = [{"question": "What is the capital of France?", "answers": ["Paris"], "group": "France"}]
+    path = write_jsonl(tmp_path / "own.jsonl", [{"id": f"own{i}", "relation": "painter", **r} for i, r in enumerate(own + shared)])
+    splits, source = planned_splits(Parameters(test_dataset=str(path), n_train=900, n_calibration=50, n_test=4), tmp_path)
+    assert {len(splits["train"]), len(splits["calibration"]), len(splits["test"])} == {900, 50, 4} and all(q.id.startswith(str(path)) for q in splits["test"])
+    groups = {s: {q.group for q in splits[s]} for s in splits}
+    assert not groups["test"] & (groups["train"] | groups["calibration"])
+    assert source["dataset"]["name"] == "facts" and source["test_dataset"]["sha256"]
+
+
 def test_joint_protocol_needs_accepted_answers():
     with pytest.raises(ValueError, match="'q' has no accepted answers"):
         read_joint(None, None, [Judged("q", "a", True)], "sft", 0)
@@ -138,6 +165,7 @@ def test_joint_protocol_needs_accepted_answers():
     (dict(metodh="sft"), "unknown parameter 'metodh'. Did you mean 'method'?"),
     (dict(method="stf"), "unknown method 'stf'. Did you mean 'sft'? Known: baseline, sft"),
     (dict(preset="papr"), "unknown preset 'papr'. Did you mean 'paper'?"),
+    (dict(judge="lm"), "judge 'lm' asks a model: parameter 'grader' must name one"),
     (dict(protocol="join"), "unknown protocol 'join'. Did you mean 'joint'?"),
     (dict(original=1), "parameter 'original' must be bool"),
     (dict(readout="levle"), "unknown readout 'levle'. Did you mean 'level'?"),
