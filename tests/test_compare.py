@@ -1,0 +1,272 @@
+"""Runs side by side: what may be compared, seeds that are one method, one family of tests, and the notebook that runs what is missing."""
+import json
+import re
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from calib_nb import compare
+from calib_nb.core import Reading, RecordError, UnknownName, read_json, read_records, write_json, write_jsonl
+from calib_nb.inference import SHOWN, as_text, diagnose, holm, metric_card, paired_difference
+
+
+def shaky(seed):
+    return lambda c: np.clip(c + np.random.default_rng(seed).normal(0, 0.05, len(c)), 0, 1).round(1)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    "Three seeds of sft, one of dpo, and the baseline; the verbalized readout of dpo says nothing."
+    out = tmp_path_factory.mktemp("runs")
+    dpo = compare.made_up_run(out, "dpo", says=np.sqrt)
+    rows = read_records(dpo / "readings.jsonl", Reading)
+    write_jsonl(dpo / "readings.jsonl", [replace(r, confidence=None, provenance="missing") if r.readout == "verbalized" else r for r in rows])
+    return [*(compare.made_up_run(out, "sft", s, shaky(s)) for s in (0, 1, 2)), dpo, compare.made_up_run(out, "baseline", says=lambda c: np.full(len(c), 0.9))]
+
+
+@pytest.fixture(scope="module")
+def runs(folders):
+    return compare.load_runs(folders)
+
+
+def changed(folder, path, **values):
+    "A copy of a run in `path` with values of its manifest replaced."
+    for name in ("readings.jsonl", "baseline_readings.jsonl"):
+        write_jsonl(path / name, read_records(folder / name, Reading))
+    write_json(path / "manifest.json", {**read_json(folder / "manifest.json"), **values})
+    return path
+
+
+def test_what_is_no_finished_run_is_refused(folders, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        compare.load_runs([folders[0], "nowhere"])
+    with pytest.raises(ValueError, match="not a run's folder, there is no manifest.json"):
+        compare.load_runs([tmp_path])
+    with pytest.raises(ValueError, match="unfinished: the run is not complete .done: baseline readings, readings, training.* goes on where it stopped"):
+        compare.load_runs([changed(folders[0], tmp_path / "unfinished", complete=False)])
+    with pytest.raises(ValueError, match="no runs to compare"):
+        compare.load_runs([])
+
+
+def test_a_bad_line_is_named(folders, tmp_path):
+    folder = changed(folders[0], tmp_path / "bad")
+    with open(folder / "readings.jsonl", "a") as f:
+        f.write('{"id": "q"}\n')
+    with pytest.raises(RecordError, match=r"bad/readings.jsonl:601: field 'question' is missing"):
+        compare.load_runs([folder])
+    (folder / "readings.jsonl").unlink()
+    with pytest.raises(RecordError, match="readings.jsonl: no such file"):
+        compare.load_runs([folder])
+
+
+@pytest.mark.parametrize("name, value", [("split_seed", 7), ("dataset", "simpleqa"), ("model", "other"), ("quantization", "nf4"), ("n_train", 30)])
+def test_runs_with_other_questions_or_models_are_refused(folders, tmp_path, name, value):
+    other = changed(folders[3], tmp_path / "other", parameters={**read_json(folders[3] / "manifest.json")["parameters"], name: value})
+    with pytest.raises(ValueError, match=f"different '{name}' cannot be compared: .*sft-0-.* has .*other has {value!r}"):
+        compare.load_runs([folders[0], other])
+
+
+def test_another_training_accuracy_is_refused(folders, tmp_path):
+    with pytest.raises(ValueError, match="accuracy on the training questions differs.*0.3 in .*0.4 in"):
+        compare.load_runs([folders[0], changed(folders[3], tmp_path / "other", data={"accuracy": {"train": 0.4}})])
+
+
+@pytest.mark.parametrize("file", ["readings", "baseline_readings"])
+@pytest.mark.parametrize("change, message", [
+    (lambda r: replace(r, is_correct=not r.is_correct), "'is_correct' of test question 'q00003' is (True|False) in the first, (True|False) in the second"),
+    (lambda r: replace(r, answer="b"), "'answer' of test question 'q00003' is 'a' in the first, 'b' in the second"),
+    (lambda r: replace(r, id="new"), "test question 'new', level readout, is only in .*other"),
+    (None, "test question 'q00003', level readout, is only in .*sft-0-")])
+def test_other_test_answers_are_refused(folders, tmp_path, file, change, message):
+    other = changed(folders[3], tmp_path / "other")
+    rows = read_records(other / f"{file}.jsonl", Reading)
+    at = next(i for i, r in enumerate(rows) if r.id == "q00003" and r.readout == "level")
+    rows[at:at + 1] = [change(rows[at])] if change else []
+    write_jsonl(other / f"{file}.jsonl", rows)
+    with pytest.raises(ValueError, match=f"sft-0-.*readings.jsonl and .*other/{file}.jsonl cannot be compared question by question: {message}"):
+        compare.load_runs([folders[0], other])
+
+
+def test_calibration_questions_may_differ(folders, tmp_path):
+    other = changed(folders[3], tmp_path / "other")
+    rows = read_records(other / "readings.jsonl", Reading)
+    write_jsonl(other / "readings.jsonl", rows + [replace(rows[0], id="c", split="calibration", question="calibration?")])
+    runs = compare.load_runs([folders[0], other])
+    assert {r.split for rows in compare.sides(runs, "level").values() for r in rows} == {"test"}
+
+
+def test_one_method_and_seed_twice_is_refused_but_not_with_other_options(folders, tmp_path):
+    copy = changed(folders[3], tmp_path / "copy")
+    with pytest.raises(ValueError, match="dpo with seed 0 is given twice: .*dpo-0-.* and .*copy"):
+        compare.load_runs([folders[3], copy])
+    other = changed(folders[3], tmp_path / "other", parameters={**read_json(copy / "manifest.json")["parameters"], "options": {"beta": 0.5}, "preset": "paper"})
+    runs = compare.load_runs([folders[3], other])
+    assert [r.label for r in runs] == ["dpo (preset default)", "dpo (beta 0.5, preset paper)"]
+    assert len(set(compare.label_colours(runs).values())) == 3
+
+
+def test_seeds_of_a_method_are_one_row_averaged(runs):
+    table = compare.method_table(runs, "level")
+    assert table.index.tolist()[0] == "sft" and table.loc["sft", "seeds"] == "3" and table.loc["sft", "n"] == "300"
+    single = [metric_card([r for r in compare.sides(runs, "level")["sft"] if r.seed == s], 0.3, n_resamples=20)["brier_score"].value for s in (0, 1, 2)]
+    assert table.loc["sft", "Brier score"].startswith(f"{np.mean(single):.3f} ") and len(set(single)) == 3
+
+
+@pytest.mark.parametrize("readout", ["verbalized", "level"])
+def test_the_table_shows_the_values_of_the_metric_cards(runs, readout):
+    table = compare.method_table(runs, readout)
+    for label, rows in compare.sides(runs, readout).items():
+        card = metric_card(rows, 0.3)
+        shown = table.loc[label]
+        assert [shown[compare.METRICS[k].label] for k in SHOWN] == [as_text(card[k]) for k in SHOWN]
+        assert (shown["coverage"], shown["headline"]) == (f"{card['brier_score'].coverage:.1%}", diagnose(rows, 0.3)[0].code)
+
+
+def test_a_method_without_confidences_has_a_row_that_says_so(runs):
+    shown = compare.method_table(runs, "verbalized").loc["dpo"]
+    assert (shown["coverage"], shown["headline"]) == ("0.0%", "missing") and shown["Brier skill"].startswith("undefined")
+    row = compare.differences(runs, "verbalized", "auroc", n_resamples=50).set_index("method").loc["dpo"]
+    assert np.isnan(row["difference"]) and row["note"] == "one of them states no confidence at all"
+    assert any("Undefined: dpo" in line for line in compare.conclusions(runs))
+
+
+def test_rows_are_sorted_by_brier_skill_and_the_undefined_are_last(runs):
+    assert compare.method_table(runs, "verbalized").index.tolist() == ["sft", "baseline", "dpo"]
+
+
+def test_the_baseline_is_there_without_a_run_of_its_own(folders):
+    runs = compare.load_runs(folders[:1])
+    assert list(compare.sides(runs, "level")) == ["baseline", "sft"]
+    with_run = compare.load_runs([folders[0], folders[4]])
+    assert compare.method_table(runs, "level").drop(columns="evaluation time (s)").equals(compare.method_table(with_run, "level").drop(columns="evaluation time (s)"))
+    assert compare.seconds_of_label(with_run, "baseline") == (0.0, 20.0) and np.isnan(compare.seconds_of_label(runs, "baseline")[1])
+
+
+def test_differences_are_paired_differences(runs, folders):
+    table = compare.differences(runs, n_resamples=300).set_index(["readout", "metric", "method"])
+    rows = [r for f in folders[:3] for r in read_records(f / "readings.jsonl", Reading) if r.readout == "level"]
+    base = [replace(r, seed=s) for s in (0, 1, 2) for r in read_records(folders[0] / "baseline_readings.jsonl", Reading) if r.readout == "level"]
+    d = paired_difference(rows, base, "brier_skill_score", 0.3, 300)
+    found = table.loc[("level", "brier_skill_score", "sft")]
+    assert (found["difference"], found["low"], found["high"], found["p"], found["n"]) == (d.value, d.low, d.high, d.p_value, 300)
+
+
+def test_all_rows_of_a_table_are_one_family(runs):
+    whole, part = compare.differences(runs, n_resamples=200), compare.differences(runs, "level", "auroc", n_resamples=200)
+    assert len(whole) == 2 * 2 * 2 and len(part) == 2
+    for table in (whole, part):
+        np.testing.assert_array_equal(table["p (Holm)"], holm(table["p"].to_numpy()))
+    defined = whole.p.notna().sum()
+    assert whole["p (Holm)"].min() == pytest.approx(whole.p.min() * defined) and defined == 6
+
+
+def test_calibration_errors_are_compared_by_swapping(runs):
+    row = compare.differences(runs, "level", "expected_calibration_error", n_resamples=200).set_index("method").loc["sft"]
+    assert row["test"] == "swap" and row["p"] < 0.05 and np.isnan(row["low"])
+
+
+def test_a_run_is_compared_with_the_baseline_on_its_own_grid(tmp_path):
+    fine = compare.made_up_run(tmp_path, "performance_sft", says=lambda c: c.round(2), base_says=lambda c: c.round(2))
+    runs = compare.load_runs([fine, compare.made_up_run(tmp_path, "baseline", says=lambda c: c.round(1))])
+    assert (compare.differences(runs, n_resamples=50).difference == 0).all()
+
+
+def test_wrong_names_are_errors(runs):
+    for call in (lambda: compare.method_table(runs, "levle"), lambda: compare.differences(runs, "levle"), lambda: compare.overlay(runs, "levle")):
+        with pytest.raises(UnknownName, match="unknown readout 'levle'. Did you mean 'level'"):
+            call()
+    with pytest.raises(UnknownName, match="unknown metric 'aurco'. Did you mean"):
+        compare.differences(runs, metric="aurco")
+
+
+@pytest.mark.parametrize("readout", ["verbalized", "level"])
+def test_the_figure_has_a_diagram_a_method_in_its_colour_and_two_forests(runs, readout):
+    fig = compare.overlay(runs, readout)
+    drawn = [ax for ax in fig.axes if ax.axison]
+    titles = [ax.get_title(loc="left") for ax in drawn]
+    assert titles == ["sft (3 seeds)", "dpo", "baseline", "", ""]
+    assert [t.get_text() for t in drawn[3].get_yticklabels()] == ["baseline", "dpo", "sft"]
+    assert "Brier skill" in drawn[3].get_xlabel() and "AUROC" in drawn[4].get_xlabel()
+    from matplotlib.colors import to_rgb
+    assert tuple(drawn[0].collections[1].get_facecolor()[0][:3]) == to_rgb(compare.method_colour("sft"))
+    fig.canvas.draw()
+    compare.plt.close(fig)
+
+
+def test_sentences_agree_with_the_tables(runs):
+    lines = compare.conclusions(runs)
+    table = compare.differences(runs).set_index(["readout", "metric", "method"])
+    p = table.loc[("level", "brier_skill_score", "sft"), "p (Holm)"]
+    assert lines[0].startswith("3 methods on 300 test answers of made-up to made-up; 29.0% are right")
+    assert any(line.startswith("level, Brier skill, difference to the baseline. Higher: sft") and f"adjusted p = {p:.3f}" in line for line in lines)
+    assert lines[1].startswith("Trained with one seed only: dpo.")
+    assert not any("versions of the code" in line for line in lines)
+    other = [replace(runs[0], manifest={**runs[0].manifest, "code": "new"}), *runs[1:]]
+    assert any("versions of the code" in line for line in compare.opening(other))
+
+
+def test_noise_is_no_difference(tmp_path):
+    random = lambda seed: lambda c: np.random.default_rng(seed).random(len(c))
+    runs = compare.load_runs([compare.made_up_run(tmp_path, m, says=random(i), base_says=random(9)) for i, m in enumerate(("sft", "dpo", "implicit"))])
+    assert compare.difference_sentences(compare.differences(runs, "level", "auroc")) == ["level, AUROC, difference to the baseline. No visible difference: sft, dpo, implicit."]
+
+
+def test_only_the_baseline(folders):
+    runs = compare.load_runs(folders[4:])
+    assert compare.differences(runs).empty and compare.method_table(runs, "level").index.tolist() == ["baseline"]
+    compare.plt.close(compare.overlay(runs, "level"))
+    assert len(compare.conclusions(runs)) == 5
+
+
+def test_what_is_kept_can_be_read_again(runs, tmp_path):
+    folder = Path(compare.keep_comparison(runs, tmp_path).split(":")[0])
+    table = pd.read_csv(folder / "methods-level.csv", index_col=0, dtype=str)
+    assert table.equals(compare.method_table(runs, "level").astype(str))
+    assert read_json(folder / "runs.json") == [r.folder.name for r in runs] and (folder / "overlay-level.png").stat().st_size > 10_000
+
+
+def test_parameters_of_the_notebook_are_those_of_a_run():
+    from calib_nb.experiment import Parameters, comparison_plan
+    cells = nbformat.read(ROOT / "nbs/compare.ipynb", 4).cells
+    names = {}
+    exec(next(c.source for c in cells if "parameters" in c.metadata.get("tags", [])), names)
+    given = {k: v for k, v in names.items() if not k.startswith("__")}
+    expected = {k: v for k, v in asdict(Parameters()).items() if k not in ("method", "seed")}
+    assert given == {**expected, "methods": "baseline,sft,performance_sft,dpo,implicit", "seeds": "0"}
+    assert [p["method"] for p in comparison_plan(given)] == given["methods"].split(",")
+    with pytest.raises(UnknownName, match="unknown parameter 'metods'. Did you mean 'methods'?"):
+        comparison_plan({**given, "metods": "sft"})
+
+
+@pytest.mark.parametrize("values, message", [
+    (dict(methods=""), "'methods' names none"), (dict(methods="sft,stf"), "unknown method 'stf'. Did you mean 'sft'"), (dict(seeds="0,a"), "'seeds' must be whole numbers"),
+    (dict(seeds=""), "'seeds' must be whole numbers"), (dict(seeds=0.5), "'seeds' must be whole numbers"), (dict(options={"dpo": {"beta": 1}}), "options are given for 'dpo'"),
+    (dict(options={"sft": {"beta": 1}}), "unknown option of method 'sft' 'beta'"), (dict(preset="papr"), "Did you mean 'paper'"), (dict(n_test=0), "at least 1")])
+def test_a_plan_is_checked_before_anything_runs(values, message):
+    from calib_nb.experiment import comparison_plan
+    with pytest.raises(ValueError, match=message):
+        comparison_plan({"methods": "baseline,sft", "seeds": "0", **values})
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
+    few = dict(methods="baseline,sft", seeds=0, n_train=12, n_calibration=6, n_test=16, out=tmp_path)
+    words = [w for k, v in few.items() for w in ("-p", k, str(v))]
+    papermill = lambda: subprocess.run([Path(sys.executable).parent / "papermill", "nbs/compare.ipynb", str(tmp_path / "compare.ipynb"), *words, "--no-progress-bar"],
+                                       cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = papermill()
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = sorted(f.name.split("-")[3] for f in tmp_path.iterdir() if (f / "manifest.json").exists())
+    assert found == ["baseline", "sft"]
+    shown = json.dumps([c.get("outputs", []) for c in nbformat.read(tmp_path / "compare.ipynb", 4).cells])
+    assert all(word in shown for word in ("Brier skill", "AUROC within relation", "p (Holm)", "difference to the baseline", "image/png", "compare-"))
+    times = lambda: {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file() and re.search("-(baseline|sft)-", f.parent.name)}
+    before = times()
+    assert papermill().returncode == 0 and times() == before and len(before) > 8, "finished runs are left as they are"
