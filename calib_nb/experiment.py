@@ -363,7 +363,7 @@ def findings(run):  # a `Run`
             lines.append(f"{side}, {readout}: {headline.code}. {headline.sentence}")
     if not run.method.steps:
         return lines
-    lines.append(f"Training changed the adapted weights by {run.manifest.values['weight_shift']['relative']:.2%} of their size (Frobenius norm).")
+    lines.append(f"Training changed the adapted weights by {100 * run.manifest.values['weight_shift']['relative']:.2g} % of their size (Frobenius norm).")
     for readout in PROTOCOLS[run.parameters.protocol]:
         for metric in ("brier_skill_score", "auroc"):
             lines.append(difference_sentence(run, readout, metric, reference))
@@ -444,7 +444,7 @@ def seeds_of(value):  # as in `listed`
 
 def comparison_plan(names):  # a notebook's `globals()`
     "Parameters of `run_method` for each method and seed. Raises as `notebook_parameters`, `seeds_of` and `Parameters` do, and for options of a method that is not compared."
-    known = [f.name for f in fields(Parameters) if f.name not in ("method", "seed")]
+    known = [f.name for f in fields(Parameters) if f.name not in ("method", "seed", "protocol", "original")]  # paired differences need the same answers: two_step
     given = notebook_parameters(names, (*known, "methods", "seeds"))
     methods, seeds, options = listed(given.pop("methods")), seeds_of(given.pop("seeds")), given.pop("options", {})
     if not methods:

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'QUANTIZATIONS', 'default_device', 'EmbeddedModel', 'cache_folder',
-           'embedded_folder', 'LanguageModel', 'nf4_config', 'load_model', 'TextFormat', 'common_length',
-           'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch', 'logits_at_nodes',
-           'left_padded', 'continue_texts', 'continue_greedily', 'ConfidenceComplete', 'sample_responses']
+           'embedded_folder', 'LanguageModel', 'nf4_config', 'keep_differentiable', 'load_model', 'TextFormat',
+           'common_length', 'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch',
+           'logits_at_nodes', 'left_padded', 'continue_texts', 'continue_greedily', 'ConfidenceComplete',
+           'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
 import logging
@@ -25,6 +26,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
@@ -133,6 +135,13 @@ def nf4_config(dtype):  # computing dtype
 QUANTIZATIONS = {"none": None, "nf4": nf4_config}
 
 
+def keep_differentiable(model):  # a quantised model
+    "Switch off the packed 4-bit layout that bitsandbytes takes on some CPUs at the first forward pass in eval mode: it stays in training, and no gradient passes through it."
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
 def load_model(name="smollm2-135m",  # embedded model, local folder, or hub name
                revision=None,  # hub branch, tag or commit
                quantization=None,  # None or 'nf4'
@@ -148,6 +157,7 @@ def load_model(name="smollm2-135m",  # embedded model, local folder, or hub name
     kwargs = {"revision": revision} if revision and key is None else {}
     model = AutoModelForCausalLM.from_pretrained(source, dtype=settings["dtype"], device_map={"": device}, use_safetensors=True, trust_remote_code=False,
                                                  quantization_config=config and config(settings["dtype"]), **kwargs)
+    keep_differentiable(model)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **kwargs)
     key = key or f"{name}@{getattr(model.config, '_commit_hash', None) or revision}"
     return LanguageModel(name, model.eval(), tokenizer, key if not quantization else f"{key}-{quantization}", quantization, settings)

@@ -238,7 +238,7 @@ def test_parameters_of_the_notebook_are_those_of_a_run():
     names = {}
     exec(next(c.source for c in cells if "parameters" in c.metadata.get("tags", [])), names)
     given = {k: v for k, v in names.items() if not k.startswith("__")}
-    expected = {k: v for k, v in asdict(Parameters()).items() if k not in ("method", "seed")}
+    expected = {k: v for k, v in asdict(Parameters()).items() if k not in ("method", "seed", "protocol", "original")}
     assert given == {**expected, "methods": "baseline,sft,performance_sft,dpo,implicit", "seeds": "0"}
     assert [p["method"] for p in comparison_plan(given)] == given["methods"].split(",")
     with pytest.raises(UnknownName, match="unknown parameter 'metods'. Did you mean 'methods'?"):

@@ -184,6 +184,30 @@ def test_a_text_that_is_too_long_is_an_error():
         make_example(fmt, unlabelled_rows(JUDGED)[3], ["0.9"], max_length=20)
 
 
+def test_nf4_gradients_on_a_cpu_are_those_of_the_dequantised_model_even_after_reading():
+    from bitsandbytes.functional import dequantize_4bit
+
+    from calib_nb.models import load_model
+    quantised = load_model("smollm2-135m", quantization="nf4")
+    fmt, rows = TextFormat(quantised.tokenizer), labelled_rows(JUDGED)
+    batch = collate([make_example(fmt, r, ["0.9"]) for r in rows], quantised)
+    with torch.no_grad():
+        score(quantised.model.eval(), batch)  # reading first, as a run does
+    dense = load_model("smollm2-135m")
+    for name, layer in dense.model.named_modules():
+        if isinstance(layer, torch.nn.Linear) and "lm_head" not in name:
+            weight = quantised.model.get_submodule(name).weight
+            layer.weight.data = dequantize_4bit(weight, weight.quant_state).float()
+    gradients = []
+    for lm in (quantised, dense):
+        lm = add_adapter(lm, PRESETS["paper"], 0, dropout=0.0)
+        lm.model.train()
+        text_loss(score(lm.model, batch)).backward()
+        gradients.append({n: p.grad for n, p in lm.model.named_parameters() if p.requires_grad and "lora_B" in n})
+    for name, g in gradients[0].items():
+        assert torch.allclose(g, gradients[1][name], rtol=1e-2, atol=1e-3 * gradients[1][name].abs().max().item()), name
+
+
 @pytest.mark.slow
 def test_nf4_trains_on_a_cpu_with_adapters_in_fp32(tmp_path):
     from calib_nb.models import load_model
