@@ -2,14 +2,14 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-train = cfg["train_requirements"].split()
-dev = train + cfg["dev_requirements"].split()
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("train", "judge", "facts", "dev")}
+extras["dev"] = sum(extras.values(), [])  # everything
 
 setup(
     name=cfg["lib_name"],
@@ -21,11 +21,11 @@ setup(
     url=cfg["git_url"],
     license="Apache-2.0",
     keywords=cfg["keywords"],
-    packages=find_packages(include=["calib_nb", "calib_nb.*"]),
+    packages=find_namespace_packages(include=["calib_nb*"]),
     package_data={"calib_nb": ["data/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=cfg["requirements"].split(),
-    extras_require={"train": train, "dev": dev},
+    extras_require=extras,
     entry_points={"nbdev": [f"calib_nb=calib_nb._modidx:d"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

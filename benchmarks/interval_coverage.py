@@ -1,0 +1,28 @@
+"""How often each 95 % interval contains its estimand, over made-up forecasters and n = 200, 300, 1000.
+
+    python benchmarks/interval_coverage.py            # writes figures/data/interval_coverage.csv
+
+A cell (forecaster, n) that the file already has is not run again, so the job can be stopped and goes on."""
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from calib_nb.inference import FORECASTERS, difference_coverage, interval_coverage
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures/data/interval_coverage.csv", help="CSV file, one row a forecaster, n and metric")
+parser.add_argument("--trials", type=int, default=600, help="repetitions of each experiment")
+parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples of each interval")
+args = parser.parse_args()
+
+done = pd.read_csv(args.out) if args.out.exists() else pd.DataFrame(columns=["forecaster", "n"])
+cells = {f: (lambda n, f=f: interval_coverage(f, n, args.trials, args.resamples)) for f in FORECASTERS} | {"two forecasters": lambda n: difference_coverage(n, args.trials, args.resamples)}
+for n in (200, 300, 1000):
+    for name, run in cells.items():
+        if ((done.forecaster == name) & (done.n == n)).any():
+            continue
+        rows = pd.DataFrame(run(n))
+        done = pd.concat([done, rows], ignore_index=True)
+        done.to_csv(args.out, index=False)
+        print(name, n, rows.set_index("metric").coverage.round(3).to_dict(), flush=True)

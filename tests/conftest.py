@@ -1,0 +1,49 @@
+"""Small models and tokenizers that are made here, and the embedded one."""
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    "The embedded model; loaded once."
+    from calib_nb.models import load_model
+
+    return load_model("smollm2-135m")
+
+
+def small_tokenizer(merging):
+    "A byte-level BPE tokenizer: every character a token, or trained so that numbers, and even `: 0.7`, are merged."
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
+    texts = [f"Confidence: {i / 10:.1f}" for i in range(11)] * 20 if merging else []
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
+
+
+def small_model(tokenizer, seed=0, **overrides):
+    "A `LanguageModel` with random weights, deep enough that a wrong mask or position would show."
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from calib_nb.models import DEVICE_SETTINGS, LanguageModel
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
+                         initializer_range=0.3, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None, **overrides)
+    return LanguageModel("small", LlamaForCausalLM(config).eval(), tokenizer, f"small-{seed}", None, DEVICE_SETTINGS["cpu"])
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["splits digits", "merges digits"])
+def small(request):
+    "A random model, once with each tokenizer."
+    return small_model(small_tokenizer(request.param))

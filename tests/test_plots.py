@@ -1,0 +1,128 @@
+"""Records say what is drawn; drawing works on edge cases, without warnings, and gives the same files again."""
+import warnings
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from calib_nb import metrics as M
+from calib_nb import plots as P
+from calib_nb.core import jsonable
+from calib_nb.inference import made_up_readings, metric_card
+
+EDGES = {"none": ([], []), "one": ([0.7], [1]), "one value": ([0.5] * 20, [0, 1] * 10), "all right": ([0.2, 0.9], [1, 1]), "all wrong": ([0.2, 0.9], [0, 0]), "0 and 1": ([0.0, 1.0] * 10, [0, 1, 1, 0] * 5)}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def forecasts(n=500):
+    rng = np.random.default_rng(0)
+    p = rng.random(n).round(2)
+    return p, (rng.random(n) < p).astype(float)
+
+
+@pytest.mark.parametrize("data", EDGES.values(), ids=EDGES)
+def test_edge_cases_draw_without_warnings(data):
+    with P.theme(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fig, axes = plt.subplots(1, 5)
+        P.plot_reliability(P.reliability(*data), axes[0])
+        P.plot_band(P.binned_band(*data, n_draws=20), axes[0])
+        P.plot_curve(P.corp_curve(*data, n_draws=20), axes[1])
+        P.plot_curve(P.smooth_curve(*data, n_draws=20), axes[2])
+        P.plot_risk_coverage(P.risk_coverage(*data), axes[3], "m")
+        P.plot_histogram(P.confidence_histogram(*data), axes[4])
+        fig.canvas.draw()
+
+
+def test_bins_of_the_diagram_are_those_of_the_error():
+    p, y = forecasts()
+    r = P.reliability(p, y)
+    assert r.rows @ np.abs(r.confidence - r.accuracy) / r.n == pytest.approx(M.expected_calibration_error(p, y))
+
+
+def test_wilson_interval_contains_the_share_and_is_the_known_one():
+    low, high = P.wilson_interval(np.array([0, 5, 10]), np.array([10, 10, 10]))
+    assert (low[0], high[2]) == pytest.approx((0, 1)) and high[0] == pytest.approx(0.27753, abs=1e-4)
+    assert (low[1], high[1]) == pytest.approx((0.23659, 0.76341), abs=1e-4)
+
+
+def test_the_consistency_band_holds_95_percent_of_calibrated_diagrams():
+    inside = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        p = rng.choice([0.15, 0.45, 0.85], 300)
+        r, band = P.reliability(p, rng.random(300) < p), P.binned_band(p, np.zeros(300), n_draws=200)
+        inside += ((band.low <= r.accuracy) & (r.accuracy <= band.high)).tolist()
+    assert 0.9 <= np.mean(inside) <= 0.99
+
+
+def test_curves_report_their_own_error():
+    p, y = forecasts()
+    corp, smooth = P.corp_curve(p, y, n_draws=20), P.smooth_curve(p, y, n_draws=20)
+    assert corp.error == pytest.approx(M.corp_decomposition(p, y).mcb) and smooth.error == M.smooth_calibration_error(p, y)
+    assert (np.diff(corp.accuracy) >= -1e-12).all() and np.abs(smooth.accuracy - smooth.at)[10:-10].max() < 0.15
+
+
+def test_histogram_counts_every_row_once():
+    p, y = forecasts()
+    h = P.confidence_histogram(p, y)
+    assert h.correct.sum() == y.sum() and h.wrong.sum() == len(y) - y.sum() and len(h.edges) == len(h.wrong) + 1
+
+
+def test_risk_coverage_lies_between_oracle_and_ends_at_random():
+    r = P.risk_coverage(*forecasts())
+    assert (r.oracle <= r.risk + 1e-12).all() and r.risk[-1] == pytest.approx(r.random) == pytest.approx(r.oracle[-1])
+    assert r.risk.mean() == pytest.approx(r.aurc)
+
+
+def test_the_side_by_side_figure_says_n_coverage_and_captions():
+    panels = {"baseline, text": made_up_readings(100, missing=0.3, method="baseline"), "sft, level": made_up_readings(100, method="sft", says=lambda c: np.full(len(c), 0.5))}
+    fig = P.reliability_figure(panels, title="message")
+    top = fig.axes[:2]
+    assert [ax.get_title(loc="left") for ax in top] == list(panels) and fig.get_suptitle() == "message"
+    text = top[0].texts[0].get_text()
+    present = sum(r.confidence is not None for r in panels["baseline, text"])
+    assert f"n = {present}" in text and f"coverage {present}%" in text
+    assert np.isfinite(fig.get_size_inches()).all()
+
+
+def test_readings_that_are_all_missing_still_draw():
+    made = made_up_readings(10, missing=1.0)
+    fig = P.reliability_figure({"nothing": made})
+    assert "coverage 0%" in fig.axes[0].texts[0].get_text()
+
+
+def test_training_curve_takes_what_the_history_has():
+    curve = P.training_curve([{"step": 2, "loss": 1.0}, {"step": 1, "loss": 2.0, "calibration_brier": 0.2}, {"step": 3, "calibration_brier": None}])
+    assert curve["loss"][0].tolist() == [1, 2] and curve["loss"][1].tolist() == [2, 1] and curve["calibration_brier"][1].tolist() == [0.2]
+    assert len(P.training_figure([{"step": 1, "loss": 2.0}]).axes) == 1 and len(P.training_figure([{"step": 1, "loss": 2.0, "calibration_brier": 0.2}]).axes) == 2
+    P.training_figure([])
+
+
+def test_forest_reads_cards_and_files_alike():
+    cards = {"baseline": metric_card(made_up_readings(80), 0.3, 50, names=["brier_skill_score", "rms_calibration_error"])}
+    for metric in ("brier_skill_score", "rms_calibration_error"):
+        rows = P.forest(cards, metric)
+        np.testing.assert_equal(rows, P.forest(jsonable(cards), metric))
+        _, ax = plt.subplots()
+        P.plot_forest(rows, ax)
+        assert ax.get_yticklabels()[0].get_text() == "baseline"
+
+
+def test_a_method_has_one_colour_and_known_methods_differ():
+    assert len(set(P.METHOD_COLOURS.values())) == len(P.METHOD_COLOURS) and not set(P.METHOD_COLOURS.values()) & set(P.OTHER_COLOURS)
+    assert P.method_colour("brand new") == P.method_colour("brand new") in P.OTHER_COLOURS
+
+
+def test_saved_figures_are_the_same_bytes_each_time(tmp_path):
+    paths = [P.save_figure(P.reliability_figure({"m": made_up_readings(60)}), tmp_path / name) for name in ("a", "b")]
+    for one, two in zip(*paths):
+        assert open(one, "rb").read() == open(two, "rb").read()
