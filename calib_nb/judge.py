@@ -437,7 +437,19 @@ def _match(text, references, question, allowed):  # one reading of the answer; a
         return ""
     if _states(words, sorted(map(normalise, references), key=len, reverse=True), allowed):
         return "states a reference and nothing else"
-    return next((reason for r in references if (reason := _match_loosely(text, words, r, question, allowed))), "")
+    near = _beginnings(tuple(words))
+    return next((reason for r in references if _may_match(text, near, r) and (reason := _match_loosely(text, words, r, question, allowed))), "")
+
+
+@lru_cache(maxsize=200_000)
+def _beginnings(words):  # a tuple of words
+    "What two texts must share to mean the same: the first three letters of a word, or that both hold numbers."
+    return frozenset("0" if any(c.isdigit() for c in w) or w[:3] in MONTHS else w[:3] for w in words if w not in FUNCTION_WORDS) | ({"people"} if DEMONYMS.keys() & set(words) else set())
+
+
+def _may_match(text, near, reference):
+    "A sieve before the slower comparisons: it lets through whatever they could accept."
+    return bool(near & _beginnings(_words(reference))) or "people" in near | _beginnings(_words(reference)) or reference.isupper() or text.isupper() or _RANGE.search(reference) is not None
 
 
 def _match_loosely(text, words, reference, question, allowed):
@@ -894,5 +906,5 @@ def plot_audit(table, ax):  # from `audit`; where to draw
         ax.plot([1 - sp_high, 1 - sp_low], [se, se], color=color, lw=2)
         ax.plot([1 - sp, 1 - sp], [se_low, se_high], color=color, lw=2)
         ax.plot(1 - sp, se, "o", color=color, ms=6)
-        ax.annotate(r.judge, (1 - sp, se), textcoords="offset points", xytext=(7, 5), fontsize="small", color=color)
+        ax.annotate(r.judge, (1 - sp, se), textcoords="offset points", xytext=(7, -14 if i % 2 == 0 and i else 5), fontsize="small", color=color)
     ax.set(xlabel="share of wrong answers accepted (1 - specificity)", ylabel="share of right answers accepted (sensitivity)", xlim=(-0.001, None), ylim=(0, 1))
