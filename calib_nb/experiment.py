@@ -91,7 +91,7 @@ def notebook_parameters(names, known=tuple(f.name for f in fields(Parameters))):
 # %% ../nbs/15_experiment.ipynb #75de2080
 def code_hash():
     "SHA-256 of the exported modules that a run executes: another version of the code is another experiment."
-    return content_key([(f.name, f.read_text(encoding="utf-8")) for f in sorted(files("calib_nb").iterdir(), key=lambda f: f.name) if f.name.endswith(".py") and f.name not in ("_modidx.py", "compare.py")])
+    return content_key([(f.name, f.read_text(encoding="utf-8")) for f in sorted(files("calib_nb").iterdir(), key=lambda f: f.name) if f.name.endswith(".py") and f.name not in ("_modidx.py", "compare.py", "plots.py")])
 
 
 def run_name(p):  # `Parameters`

@@ -14,6 +14,7 @@ import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -38,6 +39,8 @@ def theme():
     with sns.axes_style("whitegrid", {"grid.color": "0.92", "axes.edgecolor": "0.6"}), sns.plotting_context("notebook", font_scale=0.9):
         with plt.rc_context({"figure.dpi": 96, "savefig.dpi": 200, "savefig.bbox": "tight", "axes.titlesize": "medium", "axes.titlelocation": "left", "svg.hashsalt": "calib_nb", "svg.fonttype": "none"}):
             yield
+            interactive = matplotlib.is_interactive()  # a notebook's backend switches it on at the first figure; leaving the context would switch it off, and later figures would not be shown
+    matplotlib.interactive(interactive)
 
 
 def save_figure(fig, path):  # a figure; path without suffix
@@ -225,7 +228,8 @@ def plot_training(history, ax, ax_brier=None, color="#0072B2"):  # dicts with `s
         return
     ax_brier.plot(steps, brier, color=color, lw=1.5, marker="o", ms=4)
     best = brier.argmin()
-    ax_brier.annotate(f"{brier[best]:.3f} at step {steps[best]:g}", (steps[best], brier[best]), xytext=(0, -15), textcoords="offset points", ha="center", fontsize="small")
+    side = "right" if steps[best] > steps.mean() else "left"  # so that the text stays inside
+    ax_brier.annotate(f"{brier[best]:.3f} at step {steps[best]:g}", (steps[best], brier[best]), xytext=(0, -15), textcoords="offset points", ha=side, fontsize="small")
     ax_brier.margins(y=0.25)
     ax_brier.set(xlabel="step", ylabel="Brier score, calibration")
 
