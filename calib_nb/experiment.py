@@ -6,8 +6,9 @@
 __all__ = ['PROTOCOLS', 'RESULTS', 'Parameters', 'notebook_parameters', 'code_hash', 'run_name', 'planned_splits', 'grader_of',
            'answered', 'split_of', 'base_readings', 'select', 'calibration_brier', 'preset_of', 'sampled_responses',
            'read_joint', 'read_held_out', 'read_original', 'Run', 'seconds_of', 'comparison_table', 'shown_readout',
-           'show_reliability', 'show_training', 'overconfident', 'findings', 'difference_sentence', 'original_table',
-           'executed_notebook', 'keep_notebook', 'finished', 'run_method', 'listed', 'seeds_of', 'comparison_plan']
+           'show_reliability', 'show_labels', 'show_training', 'overconfident', 'findings', 'difference_sentence',
+           'original_table', 'executed_notebook', 'keep_notebook', 'finished', 'run_method', 'listed', 'seeds_of',
+           'comparison_plan']
 
 # %% ../nbs/15_experiment.ipynb #eb512a6d
 import os
@@ -26,6 +27,7 @@ from .core import (Judged, Manifest, Question, Reading, content_key, derived_see
                            seed_everything, unknown_name, write_json, write_jsonl)
 from .inference import METRICS, SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
 from .judge import JUDGES, endpoint_grader, judge_answers, local_grader
+from .labels import label_figure, label_table
 from .methods import METHODS, Workbench, check_options, follow
 from .metrics import brier_score
 from .models import TextFormat, load_model, sample_responses
@@ -336,6 +338,16 @@ def show_reliability(run):  # a `Run`
     figure = reliability_figure(sides, title=f"{run.parameters.method}, {readout} readout, {run.parameters.dataset}: stated confidence against what was right")
     save_figure(figure, run.folder / "reliability")
     return figure
+
+
+def show_labels(run):  # a `Run`
+    "For k-NN labels: prints their statistics beside the original's and returns their histogram, right and wrong answers apart; None for other methods."
+    if "k-NN labels" not in [step.name for step in run.method.steps]:
+        return None
+    rows = [row for _, row in read_jsonl(run.folder / "labels.jsonl")]
+    labels = [r["label"] for r in rows]
+    print(label_table(labels).to_string())
+    return label_figure(labels, [r["is_correct"] for r in rows])
 
 
 def show_training(run):  # a `Run`

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 
-from .core import lookup, unknown_name, write_jsonl
-from .labels import labelled_rows, preference_pairs, unlabelled_rows
+from .core import lookup, unknown_name, write_json, write_jsonl
+from .labels import label_statistics, labelled_rows, preference_pairs, unlabelled_rows
 from .training import Preset, train
 
 # %% ../nbs/14_methods.ipynb #7e6df76c
@@ -40,8 +40,10 @@ class Step:
 
 
 def keep_rows(bench, rows):
-    "The bench with `rows`, which are written to `labels.jsonl`."
+    "The bench with `rows`, which are written to `labels.jsonl`, and where they have labels, their statistics to `label_statistics.json`."
     write_jsonl(bench.folder / "labels.jsonl", rows)
+    if "label" in rows[0]:
+        write_json(bench.folder / "label_statistics.json", label_statistics([r["label"] for r in rows]))
     return replace(bench, rows=rows)
 
 

@@ -109,6 +109,7 @@ def test_the_other_methods_end_to_end(sft, method, labels):
     assert read_json(folder / "manifest.json")["complete"] and set(read_json(folder / "metrics.json")) == {"verbalized", "level"}
     rows = [row for _, row in read_jsonl(folder / "labels.jsonl")]
     assert len(rows) == 24 and set(rows[0]) & {"label", "rejected_label", "chosen", "rejected"} == labels
+    assert (folder / "label_statistics.json").exists() == bool(labels)
     trained, base = (read_records(folder / f"{name}.jsonl", Reading) for name in ("readings", "baseline_readings"))
     assert [r.answer for r in trained] == [r.answer for r in base], "the same answers for all methods"
     assert [r.confidence for r in trained if r.readout == "level"] != [r.confidence for r in base if r.readout == "level"]
