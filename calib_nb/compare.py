@@ -8,7 +8,8 @@ __all__ = ['ALIKE', 'COMPARED', 'RunFiles', 'read_run', 'made_up_run', 'label_of
            'method_table', 'differences', 'label_colours', 'plot_seeds', 'plot_panels', 'overlay', 'sorted_by_sign',
            'skill_sentence', 'difference_sentences', 'opening', 'conclusions', 'keep_comparison']
 
-# %% ../nbs/16_compare.ipynb #102d9acf
+# %% ../nbs/16_compare.ipynb #bcd8121c
+import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,10 +78,10 @@ def made_up_run(
                                           "data": {"accuracy": {"train": options.get("base_rate", 0.3)}}, "stages": stages if method == "baseline" else {**stages, "training": {"seconds": seconds[0]}}})
     return folder
 
-# %% ../nbs/16_compare.ipynb #5ac7e6e3
+# %% ../nbs/16_compare.ipynb #ed6bba74
 def label_of(run, presets):  # `RunFiles`; the presets of all runs
     "The method's name with what tells it from others of the same method."
-    words = [f"{k} {v}" for k, v in sorted(run.parameters.get("options", {}).items())]
+    words = [f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in sorted(run.parameters.get("options", {}).items())]
     words += [f"preset {run.parameters['preset']}"] if len(presets) > 1 else []
     return run.parameters["method"] + (f" ({', '.join(words)})" if words else "")
 
@@ -211,10 +212,10 @@ def differences(
     frame.insert(7, "p (Holm)", holm(frame["p"].to_numpy(float)))
     return frame
 
-# %% ../nbs/16_compare.ipynb #ec33bd7b
+# %% ../nbs/16_compare.ipynb #69e14b7b
 def label_colours(runs):  # `RunFiles`
     "A dict label -> colour: the method's own; where a method has several rows, the first keeps it."
-    colours = {"baseline": method_colour("baseline")}
+    colours = {} if any(run.parameters["method"] == "baseline" for run in runs) else {"baseline": method_colour("baseline")}
     for run in runs:
         name = run.parameters["method"]
         colours.setdefault(run.label, method_colour(name) if method_colour(name) not in colours.values() else method_colour(run.label))
@@ -242,10 +243,11 @@ def plot_panels(sets, axes, colours):  # label -> `Reading`s; a row or rows of a
     for i, (ax, (label, rows)) in enumerate(zip(axes.ravel(), sets.items())):
         plot_seeds(rows, ax, colours[label])
         seeds = len({r.seed for r in rows})
-        ax.set_title(label.replace(" (", "\n(", 1) + (f" ({seeds} seeds)" if seeds > 1 else ""))
+        ax.set_title(textwrap.fill(label + (f" ({seeds} seeds)" if seeds > 1 else ""), 24))
         ax.label_outer()
-        if i + axes.shape[1] < len(sets):
-            ax.set_xlabel("")
+        lowest = i + axes.shape[1] >= len(sets)
+        ax.tick_params(labelbottom=lowest)
+        ax.set_xlabel("confidence" if lowest else "")
 
 
 def overlay(runs, readout, columns=5):  # `RunFiles`; a readout; how many diagrams in a row
