@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['ALIKE', 'COMPARED', 'RunFiles', 'read_run', 'made_up_run', 'label_of', 'check_alike', 'check_same_answers',
-           'load_runs', 'readouts_of', 'by_label', 'held_out', 'sides', 'cards_of', 'seconds_of_label', 'method_table',
-           'differences', 'label_colours', 'plot_seeds', 'plot_panels', 'overlay', 'sorted_by_sign', 'skill_sentence',
-           'difference_sentences', 'opening', 'conclusions', 'keep_comparison']
+           'load_runs', 'readouts_of', 'by_label', 'held_out', 'sides', 'cards_of', 'seconds_of_label', 'ranked',
+           'method_table', 'differences', 'label_colours', 'plot_seeds', 'plot_panels', 'overlay', 'sorted_by_sign',
+           'skill_sentence', 'difference_sentences', 'opening', 'conclusions', 'keep_comparison']
 
-# %% ../nbs/16_compare.ipynb #102d9acf
+# %% ../nbs/16_compare.ipynb #bcd8121c
+import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,10 +78,10 @@ def made_up_run(
                                           "data": {"accuracy": {"train": options.get("base_rate", 0.3)}}, "stages": stages if method == "baseline" else {**stages, "training": {"seconds": seconds[0]}}})
     return folder
 
-# %% ../nbs/16_compare.ipynb #5ac7e6e3
+# %% ../nbs/16_compare.ipynb #ed6bba74
 def label_of(run, presets):  # `RunFiles`; the presets of all runs
     "The method's name with what tells it from others of the same method."
-    words = [f"{k} {v}" for k, v in sorted(run.parameters.get("options", {}).items())]
+    words = [f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in sorted(run.parameters.get("options", {}).items())]
     words += [f"preset {run.parameters['preset']}"] if len(presets) > 1 else []
     return run.parameters["method"] + (f" ({', '.join(words)})" if words else "")
 
@@ -157,7 +158,7 @@ def cards_of(runs, readout, names=SHOWN):  # `RunFiles`; a readout; names in `ME
     "A dict label -> its `metric_card` on the test questions."
     return {label: metric_card(rows, runs[0].reference, names=list(names)) for label, rows in sides(runs, readout).items()}
 
-# %% ../nbs/16_compare.ipynb #3049504a
+# %% ../nbs/16_compare.ipynb #2f226f5d
 def seconds_of_label(runs, label):  # `RunFiles`; a label
     "Seconds of training, and of reading calibration and test questions; NaN where nothing was timed."
     trained = [s for run in by_label(runs).get(label, []) if "training" in (s := run.manifest["stages"])]
@@ -168,20 +169,24 @@ def seconds_of_label(runs, label):  # `RunFiles`; a label
     return 0.0, read[0]["seconds"] if read else np.nan
 
 
-def method_table(runs, readout):  # `RunFiles`; a readout
-    "A frame with a row for each method, best Brier skill first. Values are those of `metric_card`, its headline that of `diagnose`."
-    sets, cards = sides(runs, readout), cards_of(runs, readout)
+def ranked(cards, headlines):  # label -> `metric_card`; label -> first finding of `diagnose`
+    "Labels by Brier skill, best first. Those that lack confidences come last: a few easy readings may score high, and say nothing about the rest."
     skill = {label: card["brier_skill_score"].value for label, card in cards.items()}
-    rows = {}
-    for label in sorted(cards, key=lambda k: (np.isnan(skill[k]), -skill[k])):
-        card, seeds = cards[label], {r.seed for r in sets[label]}
+    return sorted(cards, key=lambda k: (headlines[k] == "missing", np.isnan(skill[k]), -skill[k]))
+
+
+def method_table(runs, readout):  # `RunFiles`; a readout
+    "A frame with a row for each method, as `ranked`. Values are those of `metric_card`, the headline is that of `diagnose`."
+    sets, cards, rows = sides(runs, readout), cards_of(runs, readout), {}
+    headlines = {label: diagnose(sets[label], runs[0].reference, card)[0].code for label, card in cards.items()}
+    for label in ranked(cards, headlines):
+        card = cards[label]
+        sizes = {"seeds": f"{len({r.seed for r in sets[label]})}", "n": f"{card['brier_score'].n}", "coverage": f"{card['brier_score'].coverage:.1%}"}
         times = {f"{what} time (s)": "not timed" if np.isnan(s) else f"{s:.0f}" for what, s in zip(("training", "evaluation"), seconds_of_label(runs, label))}
-        any_metric = card["brier_score"]
-        rows[label] = {"seeds": f"{len(seeds)}", "n": f"{any_metric.n}", "coverage": f"{any_metric.coverage:.1%}", **{METRICS[k].label: as_text(card[k]) for k in SHOWN}, **times,
-                       "headline": diagnose(sets[label], runs[0].reference, card)[0].code}
+        rows[label] = {**sizes, **{METRICS[k].label: as_text(card[k]) for k in SHOWN}, **times, "headline": headlines[label]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(readout)
 
-# %% ../nbs/16_compare.ipynb #6480f5f9
+# %% ../nbs/16_compare.ipynb #42fd6cd2
 COMPARED = ("brier_skill_score", "auroc")  # what ranks: the proper score, and discrimination beside it
 
 
@@ -189,7 +194,7 @@ def differences(
     runs,  # `RunFiles`
     readout=None,  # a readout; default: all
     metric=None,  # a name in `METRICS`; default: those of `COMPARED`
-    n_resamples=10_000,  # of the bootstrap or swap test: the smallest p-value is 2 / n_resamples, and Holm multiplies it by the number of rows
+    n_resamples=4000,  # of the bootstrap or swap test: the smallest p-value is 2 / n_resamples, and Holm multiplies it by the number of rows
     seed=0,  # its seed
 ):
     "A frame with a row for each readout, metric and method: the paired difference to the baseline, p-value and the p-value adjusted over all rows (Holm). Raises `UnknownName` for a wrong readout or metric."
@@ -207,10 +212,10 @@ def differences(
     frame.insert(7, "p (Holm)", holm(frame["p"].to_numpy(float)))
     return frame
 
-# %% ../nbs/16_compare.ipynb #e40d7d12
+# %% ../nbs/16_compare.ipynb #69e14b7b
 def label_colours(runs):  # `RunFiles`
     "A dict label -> colour: the method's own; where a method has several rows, the first keeps it."
-    colours = {"baseline": method_colour("baseline")}
+    colours = {} if any(run.parameters["method"] == "baseline" for run in runs) else {"baseline": method_colour("baseline")}
     for run in runs:
         name = run.parameters["method"]
         colours.setdefault(run.label, method_colour(name) if method_colour(name) not in colours.values() else method_colour(run.label))
@@ -238,10 +243,11 @@ def plot_panels(sets, axes, colours):  # label -> `Reading`s; a row or rows of a
     for i, (ax, (label, rows)) in enumerate(zip(axes.ravel(), sets.items())):
         plot_seeds(rows, ax, colours[label])
         seeds = len({r.seed for r in rows})
-        ax.set_title(label.replace(" (", "\n(", 1) + (f" ({seeds} seeds)" if seeds > 1 else ""))
+        ax.set_title(textwrap.fill(label + (f" ({seeds} seeds)" if seeds > 1 else ""), 24))
         ax.label_outer()
-        if i + axes.shape[1] < len(sets):
-            ax.set_xlabel("")
+        lowest = i + axes.shape[1] >= len(sets)
+        ax.tick_params(labelbottom=lowest)
+        ax.set_xlabel("confidence" if lowest else "")
 
 
 def overlay(runs, readout, columns=5):  # `RunFiles`; a readout; how many diagrams in a row
@@ -250,8 +256,9 @@ def overlay(runs, readout, columns=5):  # `RunFiles`; a readout; how many diagra
     cards, width = cards_of(runs, readout, COMPARED), min(columns, max(len(sets), 3))
     lines = -(-len(sets) // width)
     with theme():
-        fig = plt.figure(figsize=(max(2.3 * width, 10), 2.6 * lines + 1.3 + 0.32 * len(sets)), layout="constrained")
-        above, below = fig.subfigures(2, 1, height_ratios=[2.6 * lines, 0.9 + 0.32 * len(sets)])
+        fig = plt.figure(figsize=(max(2.3 * width, 10), 2.7 * lines + 1.5 + 0.32 * len(sets)), layout="constrained")
+        fig.get_layout_engine().set(h_pad=0.1)
+        above, below = fig.subfigures(2, 1, height_ratios=[2.7 * lines, 0.9 + 0.32 * len(sets)])
         plot_panels(sets, above.subplots(lines, width, sharex=True, sharey=True, squeeze=False), colours)
         for ax, metric, zero, what in zip(below.subplots(1, 2), COMPARED, (0.0, 0.5), ("0: the constant forecast", "0.5: no discrimination")):
             plot_forest(forest(cards, metric), ax, f"{METRICS[metric].label} ({what})", zero, colours)
@@ -259,7 +266,7 @@ def overlay(runs, readout, columns=5):  # `RunFiles`; a readout; how many diagra
         fig.suptitle(f"Stated confidence against what was right, {readout} readout, {runs[0].parameters['dataset']}", x=0.01, ha="left")
     return fig
 
-# %% ../nbs/16_compare.ipynb #101593d6
+# %% ../nbs/16_compare.ipynb #edb45bb3
 def sorted_by_sign(entries):  # (label, value, low, high, text) each, NaN for no interval
     "The texts of those above zero, below it, and of those whose interval holds it; the undefined are left out."
     known = [e for e in entries if np.isfinite(e[2])]
@@ -270,7 +277,8 @@ def skill_sentence(cards, readout):  # label -> card; a readout
     "Which methods beat the constant forecast."
     skills = {label: card["brier_skill_score"] for label, card in cards.items()}
     above, below, neither = sorted_by_sign([(k, e.value, e.low, e.high, f"{k} {e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]") for k, e in skills.items()])
-    parts = [(above, "Better than the constant training accuracy"), (below, "Worse than the constant"), (neither, "Not told from the constant")]
+    undefined = [k for k, e in skills.items() if not np.isfinite(e.low)]
+    parts = [(above, "Better than the constant training accuracy"), (below, "Worse than the constant"), (neither, "Not told from the constant"), (undefined, "No interval, too few confidences")]
     return f"{readout}, Brier skill. " + ". ".join(f"{what}: {'; '.join(names)}" for names, what in parts if names) + "."
 
 
@@ -278,12 +286,12 @@ def difference_sentences(frame, level=0.05):  # from `differences`; of the famil
     "For each readout and metric: which methods differ from the baseline after correction for the whole family."
     lines = []
     for (readout, metric), rows in frame.groupby(["readout", "metric"], sort=False):
-        text = lambda r: f"{r['method']} {r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}], adjusted p = {r['p (Holm)']:.3f}"
+        text = lambda r: f"{r['method']} {r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}], adjusted p = {r['p (Holm)']:.3f}, n = {r['n']}"
         found = rows[rows["p (Holm)"] <= level]
         said = [f"{what}: {'; '.join(text(r) for _, r in part.iterrows())}" for what, part in (("Higher", found[found.difference > 0]), ("Lower", found[found.difference < 0])) if len(part)]
         unseen = rows[rows["p (Holm)"] > level].method.tolist()
         undefined = rows[rows["p (Holm)"].isna()].method.tolist()
-        said += [f"No visible difference: {', '.join(unseen)}"] * bool(unseen) + [f"Undefined: {', '.join(undefined)}"] * bool(undefined)
+        said += [f"No visible difference: {', '.join(unseen)}"] * bool(unseen) + [f"Not tested, too few confidences or answers: {', '.join(undefined)}"] * bool(undefined)
         lines.append(f"{readout}, {METRICS[metric].label}, difference to the baseline. {'. '.join(said)}.")
     return lines
 
@@ -297,6 +305,9 @@ def opening(runs):  # `RunFiles`
     single = [label for label, group in groups.items() if len(group) == 1 and "training" in group[0].manifest["stages"]]
     if single:
         lines.append(f"Trained with one seed only: {', '.join(single)}. The intervals hold the choice of questions, not the luck of training.")
+    subjects = len({r.group or r.question for r in next(iter(rows.values()))})
+    if subjects < 30:
+        lines.append(f"The questions are about {subjects} subjects only: a bootstrap over so few gives intervals that tend to be too narrow.")
     if len({run.manifest["code"] for run in runs}) > 1:
         lines.append("The runs were made by different versions of the code: run them again before a difference is believed.")
     return lines

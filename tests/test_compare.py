@@ -134,11 +134,21 @@ def test_a_method_without_confidences_has_a_row_that_says_so(runs):
     assert (shown["coverage"], shown["headline"]) == ("0.0%", "missing") and shown["Brier skill"].startswith("undefined")
     row = compare.differences(runs, "verbalized", "auroc", n_resamples=50).set_index("method").loc["dpo"]
     assert np.isnan(row["difference"]) and row["note"] == "one of them states no confidence at all"
-    assert any("Undefined: dpo" in line for line in compare.conclusions(runs))
+    assert any("Not tested, too few confidences or answers: dpo" in line for line in compare.conclusions(runs))
 
 
 def test_rows_are_sorted_by_brier_skill_and_the_undefined_are_last(runs):
     assert compare.method_table(runs, "verbalized").index.tolist() == ["sft", "baseline", "dpo"]
+
+
+def test_a_high_score_on_few_confidences_does_not_rank_first(tmp_path):
+    runs = compare.load_runs([compare.made_up_run(tmp_path, "sft", says=lambda c: np.sqrt(c), readouts=("level",))])
+    rows = runs[0].readings
+    lucky = [replace(r, confidence=float(r.is_correct)) if i < 30 else replace(r, confidence=None, provenance="missing") for i, r in enumerate(rows)]
+    both = [runs[0], replace(runs[0], label="lucky", readings=lucky)]
+    table = compare.method_table(both, "level")
+    assert float(table.loc["lucky", "Brier skill"].split()[0]) == 1 > float(table.loc["sft", "Brier skill"].split()[0])
+    assert table.index.tolist() == ["sft", "baseline", "lucky"] and table.loc["lucky", "headline"] == "missing"
 
 
 def test_the_baseline_is_there_without_a_run_of_its_own(folders):
@@ -207,7 +217,7 @@ def test_sentences_agree_with_the_tables(runs):
     assert lines[0].startswith("3 methods on 300 test answers of made-up to made-up; 29.0% are right")
     assert any(line.startswith("level, Brier skill, difference to the baseline. Higher: sft") and f"adjusted p = {p:.3f}" in line for line in lines)
     assert lines[1].startswith("Trained with one seed only: dpo.")
-    assert not any("versions of the code" in line for line in lines)
+    assert not any("versions of the code" in line or "too narrow" in line for line in lines)
     other = [replace(runs[0], manifest={**runs[0].manifest, "code": "new"}), *runs[1:]]
     assert any("versions of the code" in line for line in compare.opening(other))
 
@@ -216,6 +226,11 @@ def test_noise_is_no_difference(tmp_path):
     random = lambda seed: lambda c: np.random.default_rng(seed).random(len(c))
     runs = compare.load_runs([compare.made_up_run(tmp_path, m, says=random(i), base_says=random(9)) for i, m in enumerate(("sft", "dpo", "implicit"))])
     assert compare.difference_sentences(compare.differences(runs, "level", "auroc")) == ["level, AUROC, difference to the baseline. No visible difference: sft, dpo, implicit."]
+
+
+def test_few_subjects_are_said_to_be_few(tmp_path):
+    runs = compare.load_runs([compare.made_up_run(tmp_path, "sft", n=29)])
+    assert any(line.startswith("The questions are about 29 subjects only") for line in compare.opening(runs))
 
 
 def test_only_the_baseline(folders):
