@@ -254,12 +254,13 @@ def forest(cards, metric="brier_skill_score"):  # a dict method -> its `metric_c
 
 def plot_forest(rows, ax, label="", zero=0.0, colours=None):  # from `forest`; name of the metric; where the line of no effect is, or None; a dict method -> colour
     "Draw a row for each method, its value written beside it."
+    form = "+.2f" if zero == 0 else ".2f"  # a sign only where it says better or worse
     for y, r in enumerate(reversed(rows)):
         color = (colours or {}).get(r["method"]) or method_colour(r["method"])
         ax.hlines(y, r["low"], r["high"], color=color, lw=2)
         ax.plot(r["value"], y, "o", color=color, ms=6)
-        interval = f"  [{r['low']:+.2f}, {r['high']:+.2f}]" if np.isfinite(r["low"]) else ""
-        ax.text(1.02, y, f"{r['value']:+.2f}{interval}   n = {r['n']}" if np.isfinite(r["value"]) else f"undefined   n = {r['n']}", transform=ax.get_yaxis_transform(), va="center", fontsize="small")
+        interval = f"  [{r['low']:{form}}, {r['high']:{form}}]" if np.isfinite(r["low"]) else ""
+        ax.text(1.02, y, f"{r['value']:{form}}{interval}   n = {r['n']}" if np.isfinite(r["value"]) else f"undefined   n = {r['n']}", transform=ax.get_yaxis_transform(), va="center", fontsize="small")
     if zero is not None:
         ax.axvline(zero, color="0.4", lw=1, ls="--", zorder=1)
     ax.set(yticks=range(len(rows)), yticklabels=[r["method"] for r in reversed(rows)], ylim=(-0.6, len(rows) - 0.4), xlabel=label)
