@@ -23,14 +23,14 @@ import psutil
 import torch
 
 from .answers import answer_questions
-from .core import (Judged, Manifest, Question, Reading, content_key, derived_seed, file_sha256, lookup, project_root, make_record, read_json, read_jsonl, read_records,
-                           seed_everything, unknown_name, write_json, write_jsonl)
+from .core import (Judged, Manifest, Question, Reading, content_key, derived_seed, file_sha256, lookup, make_record, project_root, read_json, read_jsonl, read_records,
+                           seed_everything, unknown_name, versions, write_json, write_jsonl)
 from .inference import METRICS, SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
 from .judge import JUDGES, endpoint_grader, judge_answers, local_grader
 from .labels import label_figure, label_table
 from .methods import METHODS, Workbench, check_options, follow
 from .metrics import brier_score
-from .models import TextFormat, load_model, sample_responses
+from .models import TextFormat, folder_key, load_model, sample_responses
 from .plots import method_colour, reliability_figure, save_figure, training_figure
 from .prompts import parse_response
 from .questions import SPLITS, group_alike, load_questions, split_questions
@@ -84,7 +84,8 @@ class Parameters:
 
 def notebook_parameters(names, known=tuple(f.name for f in fields(Parameters))):  # a notebook's `globals()`; the names that its parameters may have
     "The parameters among the plain values of a notebook. Raises `UnknownName` for one that is none, such as a misspelt `-p`."
-    given = {k: v for k, v in names.items() if isinstance(v, (str, int, float, bool, dict, list, type(None))) and not k.startswith("_") and k not in ("In", "Out")}
+    plain = (str, int, float, bool, dict, type(None))
+    given = {k: v for k, v in names.items() if not k.startswith("_") and k not in ("In", "Out") and (isinstance(v, plain) or isinstance(v, list) and all(isinstance(x, plain) for x in v))}
     for name in given:
         if name not in known and not name.startswith("PAPERMILL_"):
             raise unknown_name("parameter", name, known)
@@ -96,10 +97,10 @@ def code_hash():
     return content_key([(f.name, f.read_text(encoding="utf-8")) for f in sorted(files("calib_nb").iterdir(), key=lambda f: f.name) if f.name.endswith(".py") and f.name not in ("_modidx.py", "compare.py", "plots.py")])
 
 
-def run_name(p):  # `Parameters`
-    "A readable name that ends in a hash of the parameters, of the judged file's content and of the code."
+def run_name(p, source=None):  # `Parameters`; what is known of the questions, from `planned_splits`
+    "A readable name that ends in a hash of the parameters, of the content of data and of a local model, and of the code."
     what = {k: v for k, v in asdict(p).items() if k not in ("out", "readout", "original")}
-    content = file_sha256(p.judged) if p.judged else ""
+    content = [source, folder_key(p.model) if Path(p.model).is_dir() else ""]
     words = [Path(p.dataset).stem, p.model.rstrip("/").split("/")[-1], p.method, p.preset, f"seed{p.seed}"]
     return "-".join([*words, content_key(what, content, code_hash(), length=8)])
 
@@ -144,15 +145,17 @@ def split_of(judged):
     return [j.extra["split"] for j in judged]
 
 # %% ../nbs/15_experiment.ipynb #bdcc4d76
-def base_readings(lm, fmt, judged, decimals, folder, counts, protocol="two_step"):  # a `LanguageModel` (adapters are switched off), a `TextFormat`, `Judged` answers, digits of the grid, the cache's folder, a dict for counts
+def base_readings(p, folder, lm, fmt, judged, decimals, counts):  # `Parameters`, the cache's folder, a `LanguageModel` (adapters are switched off), a `TextFormat`, `Judged` answers, digits of the grid, a dict for counts
     "The base model's readings by every readout of the protocol, from the cache where they are known."
     settings = {k: str(v) for k, v in lm.settings.items()}
-    asked = [(j.id, j.question, j.model_answer, j.is_correct, j.extra["split"]) for j in judged]
-    path = folder / f"readings-{content_key(lm.key, fmt.chat_template, decimals, settings, sorted(PROTOCOLS[protocol]), protocol, asked)}.jsonl"
+    asked = [(j.id, j.question, j.model_answer, j.is_correct, j.extra["split"], j.group, j.relation, j.answers) for j in judged]
+    how = [p.protocol, p.judge if p.protocol == "joint" else "", p.grader if p.protocol == "joint" else "", code_hash()]
+    key = content_key(lm.key, fmt.prompt("?"), decimals, settings, how, asked)
+    path = folder / f"readings-{key}.jsonl"
     counts["from_cache"] = path.exists()
     if not path.exists():
         with lm.base():
-            write_jsonl(path, read_held_out(lm, fmt, judged, "baseline", 0, decimals, protocol, counts))
+            write_jsonl(path, read_held_out(p, folder, lm, fmt, judged, "baseline", 0, decimals, counts))
     return read_records(path, Reading)
 
 
@@ -179,22 +182,22 @@ def sampled_responses(lm, fmt, judged, seed, title):  # a `LanguageModel`, a `Te
     return [(text, parse_response(text)) for text in texts]
 
 
-def read_joint(lm, fmt, judged, method, seed, counts=None):  # a `LanguageModel`, a `TextFormat`, `Judged` answers (only their questions and accepted answers are used), names for the readings
+def read_joint(lm, fmt, judged, method, seed, judge="rules", grader=None):  # a `LanguageModel`, a `TextFormat`, `Judged` answers (only their questions and accepted answers are used), names for the readings, the judge and its `Grader`
     "A `Reading` for each question: answer and confidence from one sampled response, the answer judged again."
     if bare := [j for j in judged if not j.answers]:
         raise ValueError(f"the joint protocol judges new answers, and '{bare[0].id}' has no accepted answers (field 'answers')")
     responses = sampled_responses(lm, fmt, judged, seed, "sampling responses")
     questions = [Question(j.id, j.question, j.answers, j.group, j.relation, j.grade) for j in judged]
-    again = judge_answers(questions, [{"id": j.id, "model_answer": r.answer} for j, (_, r) in zip(judged, responses)])
+    again = judge_answers(questions, [{"id": j.id, "model_answer": r.answer} for j, (_, r) in zip(judged, responses)], judge, grader)
     return [Reading(id=j.id, question=j.question, answer=r.answer, is_correct=new.is_correct, confidence=r.confidence, provenance=r.provenance, readout="verbalized", protocol="joint",
                     method=method, seed=seed, split=j.extra["split"], group=j.group, relation=j.relation, extra={"text": text, "verdict": new.verdict})
             for j, (text, r), new in zip(judged, responses, again)]
 
 
-def read_held_out(lm, fmt, judged, method, seed, decimals, protocol, counts):  # as in `read_confidences`; a name in `PROTOCOLS`; a dict for counts
-    "The readings of a protocol."
-    if protocol == "joint":
-        return read_joint(lm, fmt, judged, method, seed, counts)
+def read_held_out(p, folder, lm, fmt, judged, method, seed, decimals, counts):  # `Parameters`; the cache's folder; the rest as in `read_confidences`
+    "The readings of the parameters' protocol."
+    if p.protocol == "joint":
+        return read_joint(lm, fmt, judged, method, seed, p.judge, grader_of(p, folder))
     return read_confidences(lm, fmt, judged, split_of(judged), method, seed, decimals=decimals, progress=f"reading {method}", counts=counts)
 
 # %% ../nbs/15_experiment.ipynb #77aa0004
@@ -213,17 +216,22 @@ class Run:
         self.preset, self.method, out = preset_of(p), METHODS[p.method], project_root() / p.out
         self.cache = out / "cache"
         self.splits, source = planned_splits(p, self.cache)
-        self.folder = out / run_name(p)
+        self.folder = out / run_name(p, source)
         self.manifest = Manifest(self.folder / "manifest.json", parameters=asdict(p), preset=asdict(self.preset), options=check_options(p.method, p.options), questions=source, code=code_hash())
         if self.manifest.path.exists():  # an interrupted or finished run goes on
             earlier = read_json(self.manifest.path)
-            self.manifest.values.update({k: earlier[k] for k in ("stages", "history", "weight_shift") if k in earlier})
+            self.manifest.values.update({k: earlier[k] for k in ("stages", "history", "weight_shift", "versions", "model") if k in earlier})
+            if earlier["versions"] != versions():
+                self.manifest.values["resumed_under"] = versions()
 
     def load(self):
         "Load the model; the manifest gets what was loaded."
         p = self.parameters
         seed_everything(derived_seed(p.seed, "run"))
         self.lm = load_model(p.model, p.revision or None, self.preset.quantization)
+        made_with = self.manifest.values.get("model", {}).get("key", self.lm.key)
+        if made_with != self.lm.key:
+            raise ValueError(f"{self.folder} was begun with model {made_with}, now '{p.model}' is {self.lm.key}; name the revision, or delete the folder")
         self.fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template)
         device = {"type": str(self.lm.device), "threads": torch.get_num_threads(), **self.lm.settings}
         self.manifest.add(model={"name": p.model, "key": self.lm.key, "quantization": self.preset.quantization}, device={k: str(v) for k, v in device.items()})
@@ -246,8 +254,11 @@ class Run:
     def read_base(self):
         "`baseline_readings.jsonl`: calibration and test as the base model sees them."
         self.held_out = self.of("calibration") + self.of("test")
+        earlier = self.manifest.values["stages"].get("baseline readings")
         with self.manifest.stage("baseline readings") as counts:
-            self.base = base_readings(self.lm, self.fmt, self.held_out, self.method.decimals, self.cache, counts, self.parameters.protocol)
+            self.base = base_readings(self.parameters, self.cache, self.lm, self.fmt, self.held_out, self.method.decimals, counts)
+        if counts["from_cache"] and earlier:  # the time that it took is the time of the first reading
+            self.manifest.values["stages"]["baseline readings"] = earlier
         write_jsonl(self.folder / "baseline_readings.jsonl", self.base)
 
     def train(self):
@@ -278,7 +289,7 @@ class Run:
         if not path.exists():
             with self.manifest.stage("readings") as counts:
                 readings = [replace(r, seed=p.seed) for r in self.base] if not self.method.steps else read_held_out(
-                    self.lm, self.fmt, self.held_out, p.method, p.seed, self.method.decimals, p.protocol, counts)
+                    p, self.cache, self.lm, self.fmt, self.held_out, p.method, p.seed, self.method.decimals, counts)
             write_jsonl(path, readings)
         self.readings = read_records(path, Reading)
         if p.original:
@@ -307,10 +318,10 @@ class Run:
 
 # %% ../nbs/15_experiment.ipynb #d8e302c0
 def seconds_of(run):  # a `Run`
-    "Seconds by side: training, and reading of calibration and test questions."
+    "Texts by side: seconds of training, and of reading calibration and test questions; 'cached' for readings that another run had made."
     stages = run.manifest.values["stages"]
-    get = lambda stage: stages.get(stage, {}).get("seconds", 0.0)
-    return {"baseline": (0.0, get("baseline readings")), run.parameters.method: (get("training"), get("readings" if run.method.steps else "baseline readings"))}
+    get = lambda stage: "cached" if stages.get(stage, {}).get("from_cache") else f"{stages.get(stage, {}).get('seconds', 0):.0f}"
+    return {"baseline": ("0", get("baseline readings")), run.parameters.method: (get("training"), get("readings" if run.method.steps else "baseline readings"))}
 
 
 def comparison_table(run):  # a `Run`
@@ -321,7 +332,7 @@ def comparison_table(run):  # a `Run`
             card = cards[readout]
             any_metric = card["brier_score"]
             columns[readout, side] = {"n": f"{any_metric.n}", "coverage": f"{any_metric.coverage:.1%}", **{METRICS[k].label: as_text(card[k]) for k in SHOWN},
-                                      **{f"{what} time (s)": f"{s:.0f}" for what, s in zip(("training", "evaluation"), seconds_of(run)[side])}}
+                                      **{f"{what} time (s)": s for what, s in zip(("training", "evaluation"), seconds_of(run)[side])}}
     return pd.DataFrame(columns)
 
 

@@ -664,5 +664,6 @@ def _all_well(card):
     "The finding of a result that passes all checks."
     e, skill = card["auroc"], card.get("brier_skill_score")
     text = f"AUROC is {e.value:.2f} [{e.low:.2f}, {e.high:.2f}] on {e.n} questions, {e.base_rate:.0%} of them right"
-    text += f"; Brier skill is {skill.value:+.2f} [{skill.low:+.2f}, {skill.high:+.2f}]." if skill else "."
+    text += f"; Brier skill is {skill.value:+.2f} [{skill.low:+.2f}, {skill.high:+.2f}]" if skill else ""
+    text += "." if e.low > 0.5 else ". The order is upside down: higher confidences go with wrong answers."
     return Finding("ok", text, {"auroc": e.value, "low": e.low, "high": e.high, "n": e.n, "base_rate": e.base_rate} | ({"brier_skill_score": skill.value} if skill else {}))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'QUANTIZATIONS', 'default_device', 'EmbeddedModel', 'cache_folder',
-           'embedded_folder', 'LanguageModel', 'nf4_config', 'keep_differentiable', 'load_model', 'TextFormat',
-           'common_length', 'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions', 'tree_batch',
-           'logits_at_nodes', 'left_padded', 'continue_texts', 'continue_greedily', 'ConfidenceComplete',
+           'embedded_folder', 'LanguageModel', 'folder_key', 'nf4_config', 'keep_differentiable', 'load_model',
+           'TextFormat', 'common_length', 'spell_levels', 'TokenTree', 'token_tree', 'tree_mask', 'tree_positions',
+           'tree_batch', 'logits_at_nodes', 'left_padded', 'continue_texts', 'continue_greedily', 'ConfidenceComplete',
            'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
@@ -110,7 +110,7 @@ class LanguageModel:
         return [i for i, text in enumerate(texts) if "\n" in text or text in ends]
 
 
-def _folder_key(folder):
+def folder_key(folder):  # of a local model
     "Hash of a local model: its weights and its configuration."
     files = sorted([*Path(folder).glob("*.safetensors"), Path(folder) / "config.json"])
     return content_key([(f.name, file_sha256(f)) for f in files])
@@ -121,7 +121,7 @@ def _locate(name):
     if name in EMBEDDED_MODELS:
         return embedded_folder(EMBEDDED_MODELS[name]), EMBEDDED_MODELS[name].sha256[:16]
     if Path(name).is_dir():
-        return Path(name), _folder_key(name)
+        return Path(name), folder_key(name)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return name, None
     raise unknown_name("model (no embedded model, local folder or hub name such as 'owner/model')", name, EMBEDDED_MODELS)
@@ -177,16 +177,18 @@ class TextFormat:
         "The request as a user's turn, up to where the assistant's text begins."
         return self.tokenizer.apply_chat_template([{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True)
 
+    @property
+    def _start(self):
+        "What the tokenizer puts before raw text; a chat template brings its own."
+        return self.tokenizer.bos_token if self.tokenizer("").input_ids == [self.tokenizer.bos_token_id] else ""
+
     def prompt(self, question):
         "The request for answer and confidence, up to where the response begins."
-        if self.chat_template:
-            return self._turn(training_input(question))
-        start = self.tokenizer.bos_token if self.tokenizer("").input_ids == [self.tokenizer.bos_token_id] else ""
-        return f"{start}{training_input(question)}\n"
+        return self._turn(training_input(question)) if self.chat_template else f"{self._start}{training_input(question)}\n"
 
     def answer_prompt(self, question):
         "The request for an answer alone: by chat template where the model has one, else by examples. It does not depend on the preset."
-        return self._turn(answer_request(question)) if self.tokenizer.chat_template else few_shot_request(question)
+        return self._turn(answer_request(question)) if self.tokenizer.chat_template else self._start + few_shot_request(question)
 
     @property
     def terminator(self):
@@ -308,7 +310,7 @@ def continue_texts(lm, prompts, max_new_tokens, batch_size=None, done=None, prog
         for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
             inputs = left_padded([prompts[i] for i in batch], lm.pad_token, lm.device)
             with torch.no_grad():
-                out = lm.model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=lm.pad_token, **options)
+                out = lm.model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=lm.pad_token, repetition_penalty=1.0, **options)
             new = lm.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             texts.update(zip(batch, new))
             if done:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared/data"  # real question sets and published predictions, beside the checkout; tests that need them skip where they are absent
 
 
 @pytest.fixture(scope="session")

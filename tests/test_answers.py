@@ -1,4 +1,6 @@
 """Answers are the same in a batch and alone, and are asked for once."""
+from dataclasses import replace
+
 from calib_nb.answers import answer_cache, answer_questions
 from calib_nb.questions import load_questions
 
@@ -6,7 +8,8 @@ from calib_nb.questions import load_questions
 def test_batched_equals_one_at_a_time_in_fp32(embedded, tmp_path):
     questions = load_questions("facts")[::97]
     assert str(embedded.model.dtype) == "torch.float32"
-    together = answer_questions(embedded, questions, tmp_path / "batch")
+    fours = replace(embedded, settings={**embedded.settings, "answer_batch": 4})  # several batches, sorted by length
+    together = answer_questions(fours, questions, tmp_path / "batch")
     alone = [answer_questions(embedded, [q], tmp_path / "alone")[0] for q in questions]
     assert together == alone
 
@@ -34,6 +37,5 @@ def test_an_interrupted_run_asks_only_what_is_left(embedded, tmp_path, monkeypat
 
 
 def test_the_cache_is_named_by_what_an_answer_depends_on(embedded, tmp_path):
-    from dataclasses import replace
     names = {answer_cache(lm, tmp_path, n).name for lm in (embedded, replace(embedded, key="other")) for n in (8, 16)}
     assert len(names) == 4

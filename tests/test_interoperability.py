@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SHARED
 
 from calib_nb import metrics as M
 
-DATA = Path(__file__).parents[2] / "shared/data/predictions"
+DATA = SHARED / "predictions"
 
 
 def cases():

@@ -25,7 +25,7 @@ def on_a_circle(degrees):
 
 
 def plain_knn(outcomes, vectors, k, adjust=True):
-    "Issue 4's sentence, one question at a time, in exact arithmetic: unrounded labels."
+    "The formula, one question at a time, in exact arithmetic: unrounded labels."
     labels = []
     for i, right in enumerate(outcomes):
         similarity = {j: round(sum(float(a) * float(b) for a, b in zip(vectors[i], vectors[j])), 6) for j in range(len(outcomes)) if j != i}

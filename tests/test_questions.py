@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +20,7 @@ from calib_nb.judge import judge_by_rules
 from calib_nb.questions import QUESTION_SETS, answer_list, group_alike, load_questions, question_card, questions_from_rows, read_hub, split_overlap, split_questions
 
 ROOT = Path(__file__).parents[1]
-SHARED = next((d / "shared/data" for d in [ROOT, *ROOT.parents, Path("/work")] if (d / "shared/data").is_dir()), None)
-needs_shared = pytest.mark.skipif(SHARED is None, reason="the shared data folder is absent")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is absent")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_the_card_counts_what_is_there():
 # ---- sets from files
 
 def test_the_original_simpleqa_file(tmp_path):
-    if SHARED is None:
+    if not SHARED.is_dir():
         pytest.skip("the shared data folder is absent")
     simple = load_questions(SHARED / "simpleqa/simple_qa_test_set.csv")
     assert len(simple) == 4326 and simple.source["name"] == "simpleqa" and simple.source["license"] == "MIT" and len(simple.source["sha256"]) == 64

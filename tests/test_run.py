@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from calib_nb.core import Judged, Reading, read_json, read_jsonl, read_records, write_jsonl
-from calib_nb.experiment import Parameters, Run, original_table, planned_splits, read_joint
+from calib_nb.experiment import Parameters, Run, original_table, planned_splits, read_joint, run_name
 from calib_nb.judge import judge_by_rules
 
 FEW = dict(n_train=12, n_calibration=6, n_test=16)
@@ -143,6 +143,17 @@ def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_bes
         assert r.confidence == 0.5 or r.provenance != "filled"
     table = original_table(run)
     assert list(table.index) == [(side, how) for side in ("baseline", "sft") for how in ("as the original", "honest")]
+
+
+def test_running_a_notebook_twice_in_one_kernel_finds_the_same_parameters():
+    from calib_nb.experiment import notebook_parameters
+    left_over = {"run": object(), "folders": [Path("a")], "runs": [object()], "In": ["x"], "Out": {}, "_": 1}
+    assert notebook_parameters({**left_over, "method": "sft"}) == {"method": "sft"}
+
+
+def test_the_name_of_a_run_holds_the_content_of_its_data(tmp_path):
+    first = run_name(Parameters(), {"dataset": {"sha256": "a"}})
+    assert first != run_name(Parameters(), {"dataset": {"sha256": "b"}}) and first == run_name(Parameters(), {"dataset": {"sha256": "a"}})
 
 
 def test_training_on_one_set_and_testing_on_another_shares_nothing(tmp_path):

@@ -130,6 +130,16 @@ def test_training_is_reproducible_and_moved_by_the_seed(tmp_path):
     assert not torch.equal(first[0], other[0])
 
 
+def test_accumulated_batches_weigh_tokens_not_batches(tmp_path):
+    rows = labelled_rows([Judged("Who?", "x", True), Judged("Where?", "a much longer answer, with many more tokens in it than the other", False)])
+
+    def weights(batch_size, accumulation):
+        preset = Preset(chat_template=False, lora_r=4, epochs=3, batch_size=batch_size, accumulation=accumulation, evaluations=1)
+        lm, _ = train(small_model(small_tokenizer(False)), rows, "text", preset, 0, tmp_path / f"{batch_size}x{accumulation}")
+        return torch.cat([p.flatten() for n, p in lm.model.named_parameters() if "lora_" in n])
+    assert torch.allclose(weights(2, 1), weights(1, 2), atol=1e-5)
+
+
 def test_an_interrupted_training_resumes_to_the_same_adapter(tmp_path):
     rows, preset = labelled_rows(JUDGED * 2), Preset(chat_template=False, lora_r=4, epochs=2, batch_size=2, evaluations=4)
 
