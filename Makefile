@@ -23,9 +23,9 @@ run: $(READY)
 	mkdir -p runs
 	$(BIN)/papermill nbs/run_method.ipynb runs/$(METHOD).ipynb -p method $(METHOD) </dev/null
 
-# The notebooks' own examples and assertions, then the tests; pytest comes last.
+# The notebooks' own examples and assertions, then the tests; pytest comes last. Two notebooks at a time with one thread each: with two threads each they wait for one another, and take six times as long on 2 cores.
 test: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/nbdev_test --n_workers 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
 	HF_HUB_OFFLINE=1 $(BIN)/pytest tests
 
 check: $(READY)
