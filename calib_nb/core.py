@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PROVENANCES', 'PACKAGES', 'project_root', 'UnknownName', 'unknown_name', 'lookup', 'write_text', 'jsonable',
            'write_json', 'write_jsonl', 'RecordError', 'read_json', 'read_jsonl', 'Question', 'Judged', 'Reading',
-           'make_record', 'read_records', 'content_key', 'file_sha256', 'packaged_file', 'derived_seed',
+           'make_record', 'read_records', 'content_key', 'code_hash', 'file_sha256', 'packaged_file', 'derived_seed',
            'seed_everything', 'versions', 'peak_memory_gib', 'Manifest']
 
 # %% ../nbs/00_core.ipynb #878ab047
 import difflib
 import hashlib
 import importlib.metadata
+import importlib.resources
 import importlib.util
 import json
 import math
@@ -251,6 +252,12 @@ def content_key(*parts, length=16):  # JSON-able values; length: hexadecimal dig
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def code_hash(*modules):  # names such as 'training'; default: all that a run executes, which is all but tables and pictures
+    "A hash of exported modules: another version of the code is another experiment."
+    sources = {f.name.removesuffix(".py"): f.read_text(encoding="utf-8") for f in importlib.resources.files("calib_nb").iterdir() if f.name.endswith(".py")}
+    return content_key([(name, sources[name]) for name in sorted(modules or set(sources) - {"_modidx", "compare", "plots"})])
+
+
 def file_sha256(path):
     "SHA-256 of a file, read in blocks."
     with open(path, "rb") as f:
@@ -319,10 +326,10 @@ class Manifest:
 
     @contextmanager
     def stage(self, name):
-        "Time a stage: yields a dict to which the stage adds what it counts (`tokens` gives tokens per second)."
+        "Time a stage: yields a dict to which the stage adds what it counts (`tokens` gives tokens per second; `saved_seconds` is what a part that came from a cache took when it was made)."
         counts, start = {}, time.perf_counter()
         yield counts
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start + counts.pop("saved_seconds", 0.0)
         rate = {"tokens_per_second": round(counts["tokens"] / seconds, 1)} if counts.get("tokens") else {}
         self.values["stages"][name] = {"seconds": round(seconds, 3), **counts, **rate}
         self.add()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LABELS', 'ORIGINAL_KNN', 'TRL_COLUMNS', 'binary_labels', 'need_both', 'neighbour_accuracy', 'knn_labels',
            'label_statistics', 'label_table', 'label_counts', 'plot_label_summary', 'label_figure', 'labelled_rows',
-           'unlabelled_rows', 'preference_pairs', 'trl_preferences']
+           'rows_with', 'unlabelled_rows', 'preference_pairs', 'trl_preferences']
 
 # %% ../nbs/10_labels.ipynb #5f76a5b0
 from collections import Counter
@@ -111,7 +111,11 @@ def label_figure(labels, right):  # confidences; whether each answer is right
 # %% ../nbs/10_labels.ipynb #b198e342
 def labelled_rows(judged, labels="binary", decimals=1, **options):  # `Judged` training answers; a name in `LABELS`; digits written; options of that labeller
     "Rows `id, question, answer, is_correct, label, input, output` for training. Raises ValueError where `decimals` digits can't write a label."
-    values = lookup(LABELS, labels, "labels")(judged, **options)
+    return rows_with(judged, lookup(LABELS, labels, "labels")(judged, **options), decimals)
+
+
+def rows_with(judged, values, decimals):  # `Judged` training answers; a confidence for each; digits written
+    "The rows of `labelled_rows` for labels that are known."
     for j, value in zip(judged, values):
         if round(value, decimals) != value:
             raise ValueError(f"label {value} of '{j.id}' cannot be written with {decimals} decimals; raise `decimals` (k-NN labels have 2)")

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'TARGET_MODULES', 'OBJECTIVES', 'Preset', 'Example', 'make_example', 'Scored', 'collate', 'score',
-           'text_loss', 'expected_level', 'implicit_loss', 'dpo_loss', 'Objective', 'the_label', 'all_levels',
-           'chosen_and_rejected', 'no_future_warnings', 'add_adapter', 'remove_adapter', 'save_adapter', 'load_adapter',
-           'ConfidenceTrainer', 'Progress', 'training_arguments', 'reference_scores', 'train', 'lora_weights',
-           'weight_shift']
+           'text_loss', 'expected_level', 'implicit_loss', 'dpo_loss', 'on_grid', 'squared_errors', 'brier_loss',
+           'log_score_loss', 'soft_label_loss', 'Objective', 'the_label', 'all_levels', 'chosen_and_rejected',
+           'no_future_warnings', 'add_adapter', 'remove_adapter', 'save_adapter', 'load_adapter', 'ConfidenceTrainer',
+           'Progress', 'training_arguments', 'reference_scores', 'train', 'lora_weights', 'weight_shift']
 
 # %% ../nbs/11_training.ipynb #eba2f20f
 from .core import derived_seed, lookup, read_json, seed_everything, write_json
@@ -66,6 +66,7 @@ class Example:
     scored: int  # how many tokens at the end of the prefix are part of the loss
     is_correct: bool
     reference: tuple = ()  # log-probability of each branch under the base model, for objectives that need it
+    label: float = float("nan")  # the row's label; NaN where it has none
 
 
 def make_example(fmt, row, confidences, loss_on="completion", max_length=512):  # a `TextFormat`; a row of `labels.jsonl`; texts such as '0.9'
@@ -75,7 +76,7 @@ def make_example(fmt, row, confidences, loss_on="completion", max_length=512):  
     if longest > max_length:
         raise ValueError(f"question '{row['id']}': {longest} tokens, the preset allows {max_length}; shorten the answer or raise `max_length`")
     unscored = 1 if loss_on == "all" else common_length(fmt.encode(fmt.prompt(row["question"])), prefix)
-    return Example(token_tree(prefix, branches), len(prefix) - unscored, row["is_correct"])
+    return Example(token_tree(prefix, branches), len(prefix) - unscored, row["is_correct"], label=row.get("label", float("nan")))
 
 # %% ../nbs/11_training.ipynb #94d40fbe
 @dataclass
@@ -86,6 +87,7 @@ class Scored:
     branch_tokens: int  # number of tokens in all branches
     reference: torch.Tensor  # the same under the base model, (B, K); empty where the objective needs none
     correct: torch.Tensor  # 1.0 where the answer is right, (B,)
+    label: torch.Tensor | None = None  # the rows' labels, NaN where there is none, (B,)
     tokens_in_update: torch.Tensor | None = None  # scored tokens of the whole update, where batches are accumulated
 
 
@@ -99,7 +101,8 @@ def collate(examples, lm):  # `Example`s, a `LanguageModel`
               for j, path in enumerate(t.paths) for node, token in path]
     return {"model": tree_batch(trees, lm.pad_token, lm.model.dtype, "cpu", kept),
             "text": torch.tensor(text).reshape(-1, 2), "branch": torch.tensor(branch), "shape": (len(examples), len(trees[0].paths)),
-            "reference": torch.tensor([e.reference for e in examples]), "correct": torch.tensor([float(e.is_correct) for e in examples])}
+            "reference": torch.tensor([e.reference for e in examples]), "correct": torch.tensor([float(e.is_correct) for e in examples]),
+            "label": torch.tensor([float(e.label) for e in examples])}
 
 
 def score(model, batch):
@@ -108,7 +111,7 @@ def score(model, batch):
     logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     rows, tokens, owner = batch["branch"].unbind(1)
     branches = logp.new_zeros(batch["shape"]).flatten().index_add(0, owner, logp[rows, tokens]).reshape(batch["shape"])
-    return Scored(logp[tuple(batch["text"].unbind(1))], branches, len(rows), batch["reference"], batch["correct"], batch.get("tokens_in_update"))
+    return Scored(logp[tuple(batch["text"].unbind(1))], branches, len(rows), batch["reference"], batch["correct"], batch["label"], batch.get("tokens_in_update"))
 
 # %% ../nbs/11_training.ipynb #c97dca62
 def text_loss(scored):
@@ -133,6 +136,37 @@ def dpo_loss(scored, beta=0.1):  # beta: how strongly the model is held to the b
     ratio = scored.branches - scored.reference
     return -F.logsigmoid(beta * (ratio[:, 0] - ratio[:, 1])).mean()
 
+# %% ../nbs/11_training.ipynb #7d0f3a11
+def on_grid(scored):
+    "Mean of -ln(probability that a level of the grid is written at all)."
+    return -scored.branches.logsumexp(-1).mean()
+
+
+def squared_errors(branches, correct):  # (B, K); (B,)
+    "(level - correct)^2, (B, K)."
+    grid = torch.linspace(0, 1, branches.shape[1], device=branches.device, dtype=branches.dtype)
+    return (grid - correct[:, None]) ** 2
+
+
+def brier_loss(scored, format_weight=1.0):  # format_weight: of staying on the grid
+    "Mean expected Brier score of a confidence that is sampled from the grid."
+    expected = (scored.branches.softmax(-1) * squared_errors(scored.branches, scored.correct)).sum(-1)
+    return expected.mean() + format_weight * on_grid(scored)
+
+
+def log_score_loss(scored, format_weight=1.0, clip=0.01):  # clip: the expected level is moved into [clip, 1 - clip]
+    "Mean logarithmic score of the expected level."
+    c = expected_level(scored.branches).clamp(clip, 1 - clip)
+    return F.binary_cross_entropy(c, scored.correct) + format_weight * on_grid(scored)
+
+
+def soft_label_loss(scored, width=0.1):  # width: standard deviation of the normal around the label
+    "Mean cross-entropy to the levels' weights, a normal density around the label normalised over the grid. Raises ValueError for a row without a label."
+    if scored.label.isnan().any():
+        raise ValueError("soft labels need a label in each row; the recipe's first step must make some")
+    target = (-squared_errors(scored.branches, scored.label) / (2 * width**2)).softmax(-1)
+    return -(target * scored.branches).sum(-1).mean()
+
 # %% ../nbs/11_training.ipynb #3d04ba82
 @dataclass(frozen=True)
 class Objective:
@@ -149,7 +183,7 @@ def the_label(row, decimals):
 
 
 def all_levels(row, decimals):
-    "A branch for each level of the grid; the label is not used."
+    "A branch for each level of the grid, whatever the label."
     return level_grid(decimals)
 
 
@@ -162,6 +196,9 @@ OBJECTIVES = {
     "text": Objective(text_loss, the_label, per_token=True),
     "implicit": Objective(implicit_loss, all_levels),
     "dpo": Objective(dpo_loss, chosen_and_rejected, reference=True),
+    "brier": Objective(brier_loss, all_levels),
+    "log_score": Objective(log_score_loss, all_levels),
+    "soft_labels": Objective(soft_label_loss, all_levels),
 }
 
 # %% ../nbs/11_training.ipynb #d7ec64c7
@@ -189,11 +226,13 @@ def remove_adapter(lm):
     return replace(lm, model=lm.model.unload()) if isinstance(lm.model, PeftModel) else lm
 
 # %% ../nbs/11_training.ipynb #51e39e1b
-def save_adapter(lm, folder):  # a `LanguageModel` with an adapter
-    "Write the adapter (safetensors) and the base model's key to `folder`, whole or not at all."
+def save_adapter(lm, folder, **records):  # a `LanguageModel` with an adapter; JSON-able values by file name
+    "Write the adapter (safetensors), the base model's key and `records` to `folder`, whole or not at all."
     part = Path(folder).with_name(f".{Path(folder).name}.part")
     lm.model.save_pretrained(part)
     write_json(part / "base.json", {"name": lm.name, "key": lm.key})
+    for name, value in records.items():
+        write_json(part / f"{name}.json", value)
     part.replace(folder)
 
 

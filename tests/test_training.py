@@ -1,6 +1,7 @@
 """The losses are trl's losses; the auxiliary loss has the gradient it should; an adapter comes back as it was and fits no other model."""
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import small_model, small_tokenizer
@@ -9,8 +10,8 @@ from calib_nb.core import Judged
 from calib_nb.labels import labelled_rows, preference_pairs, trl_preferences, unlabelled_rows
 from calib_nb.models import TextFormat
 from calib_nb.prompts import level_grid
-from calib_nb.training import (OBJECTIVES, PRESETS, Preset, Scored, add_adapter, collate, dpo_loss, expected_level, implicit_loss, load_adapter, make_example, reference_scores,
-                               remove_adapter, save_adapter, score, text_loss, train)
+from calib_nb.training import (OBJECTIVES, PRESETS, Preset, Scored, add_adapter, brier_loss, collate, dpo_loss, expected_level, implicit_loss, load_adapter, log_score_loss, make_example, reference_scores,
+                               remove_adapter, save_adapter, score, soft_label_loss, text_loss, train)
 
 JUDGED = [Judged("What is the capital of France?", "Paris", True), Judged("What is the symbol for gold?", "Au", True), Judged("Capital of Chad?", "Abuja in the north", False),
           Judged("Who?", "x", False)]
@@ -230,3 +231,18 @@ def test_nf4_trains_on_a_cpu_with_adapters_in_fp32(tmp_path):
     assert all(p.dtype == torch.float32 for p in after.values()) and any("4bit" in type(m).__name__.lower() for m in lm.model.modules())
     assert [h["loss"] for h in history if "loss" in h]
     assert before.keys() == after.keys()
+
+
+def test_proper_scores_equal_their_formulas_and_their_least_loss_is_at_the_truth():
+    rng = np.random.default_rng(0)
+    p, y, label = rng.dirichlet(np.ones(11), 5) * 0.8, rng.integers(0, 2, 5), rng.random(5)
+    grid, q, mass = np.linspace(0, 1, 11), p / p.sum(1, keepdims=True), p.sum(1)
+    scored = Scored(torch.empty(0), torch.log(torch.tensor(p)), 0, torch.empty(0), torch.tensor(y, dtype=torch.float64), torch.tensor(label))
+    c = np.clip(q @ grid, 0.01, 0.99)
+    assert brier_loss(scored, format_weight=0.5).item() == pytest.approx(np.mean([sum(q[i] * (grid - y[i]) ** 2) for i in range(5)]) - 0.5 * np.log(mass).mean(), abs=1e-9)
+    assert log_score_loss(scored, format_weight=0).item() == pytest.approx(-np.mean(y * np.log(c) + (1 - y) * np.log(1 - c)), abs=1e-6)
+    target = np.exp(-((grid - label[:, None]) ** 2) / (2 * 0.2**2))
+    target /= target.sum(1, keepdims=True)
+    assert soft_label_loss(scored, width=0.2).item() == pytest.approx(-np.mean((target * np.log(p)).sum(1)), abs=1e-6)
+    with pytest.raises(ValueError, match="need a label in each row"):
+        soft_label_loss(replace(scored, label=torch.full((5,), float("nan"))))
