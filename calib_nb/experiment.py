@@ -462,8 +462,9 @@ def seeds_of(value):  # as in `listed`
 def comparison_plan(names):  # a notebook's `globals()`
     "Parameters of `run_method` for each method and seed. Raises as `notebook_parameters`, `seeds_of` and `Parameters` do, and for options of a method that is not compared."
     known = [f.name for f in fields(Parameters) if f.name not in ("method", "seed", "protocol", "original")]  # paired differences need the same answers: two_step
-    given = notebook_parameters(names, (*known, "methods", "seeds"))
+    given = notebook_parameters(names, (*known, "methods", "seeds", "publish"))
     methods, seeds, options = listed(given.pop("methods")), seeds_of(given.pop("seeds")), given.pop("options", {})
+    given.pop("publish", None)
     if not methods:
         raise ValueError(f"parameter 'methods' names none. Known: {', '.join(METHODS)}")
     for name in (*methods, *options):

@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT
 
 from calib_nb import compare
-from calib_nb.core import Reading, RecordError, UnknownName, read_json, read_records, write_json, write_jsonl
-from calib_nb.inference import SHOWN, as_text, diagnose, holm, metric_card, paired_difference
+from calib_nb.core import Judged, Reading, RecordError, UnknownName, read_json, read_records, write_json, write_jsonl
+from calib_nb.inference import as_text, diagnose, holm, metric_card, paired_difference
 
 
 def shaky(seed):
@@ -40,6 +40,7 @@ def changed(folder, path, **values):
     "A copy of a run in `path` with values of its manifest replaced."
     for name in ("readings.jsonl", "baseline_readings.jsonl"):
         write_jsonl(path / name, read_records(folder / name, Reading))
+    write_jsonl(path / "judged.jsonl", read_records(folder / "judged.jsonl", Judged))
     write_json(path / "manifest.json", {**read_json(folder / "manifest.json"), **values})
     return path
 
@@ -59,7 +60,7 @@ def test_a_bad_line_is_named(folders, tmp_path):
     folder = changed(folders[0], tmp_path / "bad")
     with open(folder / "readings.jsonl", "a") as f:
         f.write('{"id": "q"}\n')
-    with pytest.raises(RecordError, match=r"bad/readings.jsonl:601: field 'question' is missing"):
+    with pytest.raises(RecordError, match=r"bad/readings.jsonl:801: field 'question' is missing"):
         compare.load_runs([folder])
     (folder / "readings.jsonl").unlink()
     with pytest.raises(RecordError, match="readings.jsonl: no such file"):
@@ -109,53 +110,56 @@ def test_one_method_and_seed_twice_is_refused_but_not_with_other_options(folders
     other = changed(folders[3], tmp_path / "other", parameters={**read_json(copy / "manifest.json")["parameters"], "options": {"beta": 0.5}, "preset": "paper"})
     runs = compare.load_runs([folders[3], other])
     assert [r.label for r in runs] == ["dpo (preset default)", "dpo (beta 0.5, preset paper)"]
-    assert len(set(compare.label_colours(runs).values())) == 3
+    assert len(set(compare.label_colours(runs).values())) == 3 + 1
 
 
 def test_seeds_of_a_method_are_one_row_averaged(runs):
-    table = compare.method_table(runs, "level")
-    assert table.index.tolist()[0] == "sft" and table.loc["sft", "seeds"] == "3" and table.loc["sft", "n"] == "300"
-    single = [metric_card([r for r in compare.sides(runs, "level")["sft"] if r.seed == s], 0.3, n_resamples=20)["brier_score"].value for s in (0, 1, 2)]
-    assert table.loc["sft", "Brier score"].startswith(f"{np.mean(single):.3f} ") and len(set(single)) == 3
+    shown = compare.method_table(runs).loc[("sft", "level")]
+    assert (shown["seeds"], shown["n"]) == ("3", "300")
+    single = [metric_card([r for r in compare.sides(runs, "level")["sft"] if r.seed == s], 0.3, n_resamples=20)["brier_skill_score"].value for s in (0, 1, 2)]
+    assert float(shown["Brier skill"].split()[0]) == pytest.approx(np.mean(single), abs=5e-4) and len(set(single)) == 3
 
 
 @pytest.mark.parametrize("readout", ["verbalized", "level"])
 def test_the_table_shows_the_values_of_the_metric_cards(runs, readout):
-    table = compare.method_table(runs, readout)
+    table = compare.method_table(runs)
     for label, rows in compare.sides(runs, readout).items():
         card = metric_card(rows, 0.3)
-        shown = table.loc[label]
-        assert [shown[compare.METRICS[k].label] for k in SHOWN] == [as_text(card[k]) for k in SHOWN]
-        assert (shown["coverage"], shown["headline"]) == (f"{card['brier_score'].coverage:.1%}", diagnose(rows, 0.3)[0].code)
+        shown = table.loc[(label, readout)]
+        assert [shown[compare.METRICS[k].label] for k in compare.TABLE] == [as_text(card[k]) for k in compare.TABLE]
+        assert (shown["coverage"], shown["diagnosis"]) == (f"{card['brier_score'].coverage:.1%}", diagnose(rows, 0.3)[0].code)
 
 
 def test_a_method_without_confidences_has_a_row_that_says_so(runs):
-    shown = compare.method_table(runs, "verbalized").loc["dpo"]
-    assert (shown["coverage"], shown["headline"]) == ("0.0%", "missing") and shown["Brier skill"].startswith("undefined")
+    shown = compare.method_table(runs).loc[("dpo", "verbalized")]
+    assert (shown["coverage"], shown["diagnosis"]) == ("0.0%", "missing") and shown["Brier skill"].startswith("undefined")
     row = compare.differences(runs, "verbalized", "auroc", n_resamples=50).set_index("method").loc["dpo"]
     assert np.isnan(row["difference"]) and row["note"] == "one of them states no confidence at all"
     assert any("Not tested, too few confidences or answers: dpo" in line for line in compare.conclusions(runs))
 
 
 def test_rows_are_sorted_by_brier_skill_and_the_undefined_are_last(runs):
-    assert compare.method_table(runs, "verbalized").index.tolist() == ["sft", "baseline", "dpo"]
+    rows = compare.method_table(runs).index.tolist()
+    assert [r for r in rows if r[0] in ("sft", "dpo", "baseline") and r[1] == "verbalized"] == [("sft", "verbalized"), ("baseline", "verbalized"), ("dpo", "verbalized")]
+    assert rows[-1] == ("dpo", "verbalized") and rows.index(("free: constant", "free")) < rows.index(("free: half", "free"))
 
 
 def test_a_high_score_on_few_confidences_does_not_rank_first(tmp_path):
     runs = compare.load_runs([compare.made_up_run(tmp_path, "sft", says=lambda c: np.sqrt(c), readouts=("level",))])
     rows = runs[0].readings
-    lucky = [replace(r, confidence=float(r.is_correct)) if i < 30 else replace(r, confidence=None, provenance="missing") for i, r in enumerate(rows)]
+    lucky = [replace(r, confidence=float(r.is_correct)) if r.id < "q00030" else replace(r, confidence=None, provenance="missing") for r in rows]
     both = [runs[0], replace(runs[0], label="lucky", readings=lucky)]
-    table = compare.method_table(both, "level")
+    table = compare.method_table(both).xs("level", level="readout")
     assert float(table.loc["lucky", "Brier skill"].split()[0]) == 1 > float(table.loc["sft", "Brier skill"].split()[0])
-    assert table.index.tolist() == ["sft", "baseline", "lucky"] and table.loc["lucky", "headline"] == "missing"
+    assert table.index.tolist()[-1] == "lucky" and table.loc["lucky", "diagnosis"] == "missing"
 
 
 def test_the_baseline_is_there_without_a_run_of_its_own(folders):
     runs = compare.load_runs(folders[:1])
     assert list(compare.sides(runs, "level")) == ["baseline", "sft"]
     with_run = compare.load_runs([folders[0], folders[4]])
-    assert compare.method_table(runs, "level").drop(columns="evaluation time (s)").equals(compare.method_table(with_run, "level").drop(columns="evaluation time (s)"))
+    tables = [compare.method_table(r).drop(columns="evaluation time (s)").sort_index() for r in (runs, with_run)]
+    assert tables[0].equals(tables[1])
     assert compare.seconds_of_label(with_run, "baseline") == (0.0, 20.0) and np.isnan(compare.seconds_of_label(runs, "baseline")[1])
 
 
@@ -189,7 +193,7 @@ def test_a_run_is_compared_with_the_baseline_on_its_own_grid(tmp_path):
 
 
 def test_wrong_names_are_errors(runs):
-    for call in (lambda: compare.method_table(runs, "levle"), lambda: compare.differences(runs, "levle"), lambda: compare.overlay(runs, "levle")):
+    for call in (lambda: compare.differences(runs, "levle"), lambda: compare.overlay(runs, "levle")):
         with pytest.raises(UnknownName, match="unknown readout 'levle'. Did you mean 'level'"):
             call()
     with pytest.raises(UnknownName, match="unknown metric 'aurco'. Did you mean"):
@@ -202,7 +206,7 @@ def test_the_figure_has_a_diagram_a_method_in_its_colour_and_two_forests(runs, r
     drawn = [ax for ax in fig.axes if ax.axison]
     titles = [ax.get_title(loc="left") for ax in drawn]
     assert titles == ["sft (3 seeds)", "dpo", "baseline", "", ""]
-    assert [t.get_text() for t in drawn[3].get_yticklabels()] == ["baseline", "dpo", "sft"]
+    assert [t.get_text() for t in drawn[3].get_yticklabels()] == [*(free := [compare.PLATT, *(compare.free_label(k) for k in reversed(compare.FREE_BASELINES))]), "baseline", "dpo", "sft"] and len(free) == 6
     assert "Brier skill" in drawn[3].get_xlabel() and "AUROC" in drawn[4].get_xlabel()
     from matplotlib.colors import to_rgb
     assert tuple(drawn[0].collections[1].get_facecolor()[0][:3]) == to_rgb(compare.method_colour("sft"))
@@ -235,16 +239,49 @@ def test_few_subjects_are_said_to_be_few(tmp_path):
 
 def test_only_the_baseline(folders):
     runs = compare.load_runs(folders[4:])
-    assert compare.differences(runs).empty and compare.method_table(runs, "level").index.tolist() == ["baseline"]
+    assert compare.differences(runs).empty and set(compare.method_table(runs).index.get_level_values("method")) == {"baseline", compare.PLATT, *map(compare.free_label, compare.FREE_BASELINES)}
     compare.plt.close(compare.overlay(runs, "level"))
     assert len(compare.conclusions(runs)) == 5
 
 
 def test_what_is_kept_can_be_read_again(runs, tmp_path):
     folder = Path(compare.keep_comparison(runs, tmp_path).split(":")[0])
-    table = pd.read_csv(folder / "methods-level.csv", index_col=0, dtype=str)
-    assert table.equals(compare.method_table(runs, "level").astype(str))
-    assert read_json(folder / "runs.json") == [r.folder.name for r in runs] and (folder / "overlay-level.png").stat().st_size > 10_000
+    table = pd.read_csv(folder / "methods.csv", index_col=[0, 1], dtype=str, keep_default_na=False)
+    assert table.equals(compare.method_table(runs).astype(str))
+    assert list(read_json(folder / "runs.json")) == [r.folder.name for r in runs] and (folder / "level.png").stat().st_size > 10_000
+    rows = (folder / "methods.md").read_text().splitlines()
+    assert len(rows) == 2 + len(table) and all(row.count(" | ") == table.shape[1] + 1 for row in rows)
+    readings = pd.read_csv(folder / "readings.csv.gz")
+    cell = readings.query("method == 'sft' and readout == 'level' and split == 'test' and seed == 1")
+    assert np.allclose(cell.confidence, [r.confidence for r in runs[1].readings if r.readout == "level" and r.split == "test"])
+    assert {"free: knn", compare.PLATT, "baseline"} <= set(readings.method)
+
+
+def test_a_comparison_is_published_only_when_asked(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "project_root", lambda: tmp_path)
+    compare.keep_comparison(runs, "runs")
+    assert not (tmp_path / "figures").exists()
+    compare.keep_comparison(runs, "runs", "mine")
+    assert {"mine_level.png", "mine_level.svg"} <= {f.name for f in (tmp_path / "figures").iterdir()} and (tmp_path / "figures/data/mine_methods.csv").exists()
+
+
+def test_free_baselines_use_training_answers_only_and_say_when_they_cannot_be_made(runs):
+    free = compare.free_sides(runs, "level")
+    assert {len(rows) for rows in free.values()} == {300} and {r.split for rows in free.values() for r in rows} == {"test"}
+    turned = replace(runs[0], judged=[replace(j, is_correct=not j.is_correct) if j.extra["split"] == "test" else j for j in runs[0].judged])
+    again = compare.free_sides([turned, *runs[1:]], "level")
+    assert all([r.confidence for r in free[k]] == [r.confidence for r in again[k]] for k in free)
+    one_class = replace(runs[0], judged=[replace(j, is_correct=True) if j.extra["split"] == "train" else j for j in runs[0].judged])
+    rows = compare.free_sides([one_class, *runs[1:]], "level")["free: logistic"]
+    assert all(r.provenance == "missing" and "needs right and wrong" in r.extra["reason"] for r in rows)
+
+
+def test_data_complexity_and_the_original(runs):
+    assert compare.data_complexity(runs, "sft") == "300 texts, 2 labels" and compare.data_complexity(runs, "baseline") == ""
+    pairs = [replace(runs[3], rows=[{"label": 0.9, "rejected_label": 0.1}] * 7), replace(runs[0], rows=[{"id": "a"}] * 5)]
+    assert compare.data_complexity(pairs, "dpo") == "7 pairs" and compare.data_complexity(pairs, "sft") == "5 answers, no label"
+    beside = compare.beside_original(runs)
+    assert beside.loc["dpo", "published RMS error"] == "0.3060" and beside.loc["baseline", "published RMS error"] == "0.3888" and beside.loc["dpo", "verbalized coverage"] == "0.0%"
 
 
 def test_parameters_of_the_notebook_are_those_of_a_run():
@@ -254,7 +291,7 @@ def test_parameters_of_the_notebook_are_those_of_a_run():
     exec(next(c.source for c in cells if "parameters" in c.metadata.get("tags", [])), names)
     given = {k: v for k, v in names.items() if not k.startswith("__")}
     expected = {k: v for k, v in asdict(Parameters()).items() if k not in ("method", "seed", "protocol", "original")}
-    assert given == {**expected, "methods": "baseline,sft,performance_sft,dpo,implicit", "seeds": "0"}
+    assert given == {**expected, "methods": "baseline,sft,performance_sft,dpo,implicit", "seeds": "0,1,2", "publish": ""}
     assert [p["method"] for p in comparison_plan(given)] == given["methods"].split(",")
     with pytest.raises(UnknownName, match="unknown parameter 'metods'. Did you mean 'methods'?"):
         comparison_plan({**given, "metods": "sft"})
