@@ -9,9 +9,9 @@ __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS',
            'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'is_proper', 'same_phrase', 'forms_of',
            'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt', 'parse_grade', 'UngradedError', 'Grader',
            'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules', 'judge_all_by_model', 'rules_decide',
-           'judge_all_by_precedence', 'judge_answers', 'accuracy_by', 'JudgeQuality', 'judge_quality', 'rogan_gladen',
-           'corrected_accuracy', 'chance_right', 'drawn_truths', 'judge_band', 'reliability_band', 'human_judged',
-           'judge_simply', 'audit', 'cause_of_miss', 'disagreements', 'plot_audit']
+           'judge_all_by_precedence', 'judge_answers', 'accuracy_by', 'judge_quality', 'quality_table',
+           'corrected_accuracy', 'human_judged', 'judge_simply', 'audit', 'cause_of_miss', 'disagreements',
+           'plot_audit']
 
 # %% ../nbs/09_judge.ipynb #4deb1b06
 import hashlib
@@ -23,7 +23,7 @@ import time
 import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from .core import Judged, content_key, lookup, read_jsonl
-from .inference import METRICS, Sample, reading_arrays
+from .inference import JudgeQuality, rogan_gladen
 from .plots import wilson_interval
 
 # %% ../nbs/09_judge.ipynb #84186fcf
@@ -718,37 +718,6 @@ def accuracy_by(judged, field=None):  # `Judged` answers; an attribute such as '
     return pd.DataFrame(rows).round(3)
 
 # %% ../nbs/09_judge.ipynb #415c11c7
-@dataclass(frozen=True)
-class JudgeQuality:
-    "What is known of a judge, as counts, so that how sure we are of it goes along."
-    accepted_right: float  # right answers that the judge accepted
-    right: float  # right answers in the audit
-    rejected_wrong: float  # wrong answers that the judge rejected
-    wrong: float  # wrong answers in the audit
-
-    @property
-    def sensitivity(self):
-        return self.accepted_right / self.right
-
-    @property
-    def specificity(self):
-        return self.rejected_wrong / self.wrong
-
-    def table(self):
-        "Sensitivity and specificity with 95 % Wilson intervals."
-        rows = [("sensitivity", self.accepted_right, self.right), ("specificity", self.rejected_wrong, self.wrong)]
-        return pd.DataFrame([{"measure": name, "value": k / n, **dict(zip(("low", "high"), map(float, wilson_interval(k, n)))), "n": int(n)} for name, k, n in rows]).round(4)
-
-    def draws(self, n, rng):  # how many; a numpy generator
-        "(n,) sensitivities and (n,) specificities: Beta with Jeffreys' prior, only those with which the judge is better than chance."
-        se = rng.beta(self.accepted_right + 0.5, self.right - self.accepted_right + 0.5, 4 * n)
-        sp = rng.beta(self.rejected_wrong + 0.5, self.wrong - self.rejected_wrong + 0.5, 4 * n)
-        better = np.flatnonzero(se + sp > 1)[:n]
-        if len(better) < n:
-            raise ValueError(f"sensitivity {self.sensitivity:.3f} and specificity {self.specificity:.3f} sum to about 1 or less: such a judge says nothing about the truth, and nothing can be corrected")
-        return se[better], sp[better]
-
-
 def judge_quality(accepted, truth):  # (n,) whether the judge accepted; (n,) whether people did
     "The `JudgeQuality`. Raises ValueError where people accepted all or none."
     accepted, truth = np.asarray(accepted, bool), np.asarray(truth, bool)
@@ -756,15 +725,13 @@ def judge_quality(accepted, truth):  # (n,) whether the judge accepted; (n,) whe
         raise ValueError("right and wrong answers are both needed to measure a judge")
     return JudgeQuality(int((accepted & truth).sum()), int(truth.sum()), int((~accepted & ~truth).sum()), int((~truth).sum()))
 
+
+def quality_table(quality):  # a `JudgeQuality`
+    "Sensitivity and specificity with 95 % Wilson intervals."
+    rows = [("sensitivity", quality.accepted_right, quality.right), ("specificity", quality.rejected_wrong, quality.wrong)]
+    return pd.DataFrame([{"measure": name, "value": k / n, **dict(zip(("low", "high"), map(float, wilson_interval(k, n)))), "n": int(n)} for name, k, n in rows]).round(4)
+
 # %% ../nbs/09_judge.ipynb #cb63b280
-def rogan_gladen(accepted, sensitivity, specificity):  # shares in [0, 1], numbers or arrays
-    "The true share of right answers (Rogan & Gladen 1978), cut to [0, 1]. Raises ValueError where sensitivity + specificity <= 1."
-    gain = np.asarray(sensitivity) + specificity - 1
-    if np.any(gain <= 0):
-        raise ValueError(f"sensitivity + specificity must be above 1, found {float(np.min(gain)) + 1:.3f}: such a judge says nothing about the truth")
-    return np.clip((np.asarray(accepted) + specificity - 1) / gain, 0, 1)
-
-
 def corrected_accuracy(judged, quality, n_draws=10_000, seed=0):  # `Judged` answers; a `JudgeQuality`; draws; their seed
     "A dict: `judged` and `corrected` accuracy with 95 % `low` and `high`, n. The interval holds sampling and the judge's errors; questions are taken as independent."
     rng, n = np.random.default_rng(seed), len(judged)
@@ -772,55 +739,6 @@ def corrected_accuracy(judged, quality, n_draws=10_000, seed=0):  # `Judged` ans
     se, sp = quality.draws(n_draws, rng)
     low, high = np.quantile(rogan_gladen(rng.beta(k + 0.5, n - k + 0.5, n_draws), se, sp), [0.025, 0.975])
     return {"judged": k / n, "corrected": float(rogan_gladen(k / n, quality.sensitivity, quality.specificity)), "low": float(low), "high": float(high), "n": n}
-
-# %% ../nbs/09_judge.ipynb #69342e1e
-def chance_right(confidence, accepted, sensitivity, specificity, n_bins=10):  # (n,) in [0, 1]; (n,) of 0/1; shares; bins with equally many answers
-    "(n,) chance that each answer is truly right, given its confidence's bin and the judge's verdict."
-    accepted = np.asarray(accepted, bool)
-    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, n_bins + 1)[1:-1]))
-    bins = np.searchsorted(edges, confidence, side="right")
-    share = np.bincount(bins, accepted, len(edges) + 1) / np.maximum(np.bincount(bins, minlength=len(edges) + 1), 1)
-    prior = rogan_gladen(share, sensitivity, specificity)[bins]
-    right, wrong = (sensitivity, 1 - specificity), (1 - sensitivity, specificity)
-    p = np.where(accepted, prior * right[0], prior * wrong[0])
-    q = np.where(accepted, (1 - prior) * right[1], (1 - prior) * wrong[1])
-    return np.divide(p, p + q, out=np.asarray(accepted, float).copy(), where=p + q > 0)
-
-
-def drawn_truths(readings, quality, n_draws=200, seed=0):  # `Reading`s of one method and readout; a `JudgeQuality`; draws; their seed
-    "Yields `ReadingArrays` whose `correct` is drawn from what the judge's verdicts leave open; the same answer gets one truth in all seeds."
-    arrays, rng = reading_arrays(readings), np.random.default_rng(seed)
-    ids, index = np.unique(arrays.id.astype(str), return_inverse=True)
-    first = np.unique(index, return_index=True)[1]
-    mean = np.bincount(index, np.nan_to_num(arrays.confidence, nan=0.5)) / np.bincount(index)
-    for se, sp in zip(*quality.draws(n_draws, rng)):
-        truth = rng.random(len(ids)) < chance_right(mean, arrays.correct[first], se, sp)
-        yield replace(arrays, correct=truth[index].astype(float))
-
-
-def judge_band(readings,  # `Reading`s of one method and readout
-               reference,  # the constant forecast for Brier skill
-               quality,  # a `JudgeQuality`
-               names=("accuracy", "brier_score", "brier_skill_score", "auroc", "rms_calibration_error", "expected_calibration_error"),  # in `inference.METRICS`
-               n_draws=200, seed=0):  # draws of the truth; their seed
-    "A table: each metric as judged, and its mean and 95 % band over what the judge leaves open. The `reference` is corrected like the accuracy."
-    names = [n for n in names if n in METRICS]
-    judged = Sample(reading_arrays(readings)).values(names, reference)
-    fair = float(rogan_gladen(reference, quality.sensitivity, quality.specificity))
-    drawn = pd.DataFrame([Sample(a).values(names, fair) for a in drawn_truths(readings, quality, n_draws, seed)])
-    return pd.DataFrame({"metric": names, "judged": [judged[n] for n in names], "corrected": drawn[names].mean().to_numpy(), "low": drawn[names].quantile(0.025).to_numpy(), "high": drawn[names].quantile(0.975).to_numpy()}).round(4)
-
-
-def reliability_band(readings, quality, n_bins=10, n_draws=200, seed=0):  # as in `judge_band`; equal-width bins [a, b), 1.0 in the last
-    "A table for a reliability diagram: for each occupied bin the mean confidence, the accuracy as judged, and its corrected mean and 95 % band."
-    arrays = reading_arrays(readings)
-    kept = arrays.present
-    bins = np.minimum((arrays.confidence[kept] * n_bins).astype(int), n_bins - 1)
-    used, place = np.unique(bins, return_inverse=True)
-    mean = lambda x: np.bincount(place, x) / np.bincount(place)
-    drawn = np.array([mean(a.correct[kept]) for a in drawn_truths(readings, quality, n_draws, seed)])
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return pd.DataFrame({"confidence": mean(arrays.confidence[kept]), "judged": mean(arrays.correct[kept]), "corrected": drawn.mean(0), "low": low, "high": high, "n": np.bincount(place)}).round(4)
 
 # %% ../nbs/09_judge.ipynb #6c3d7a99
 HUMAN = {"def_correct_predictions": "definitely correct", "poss_correct_predictions": "possibly correct", "def_incorrect_predictions": "definitely incorrect"}

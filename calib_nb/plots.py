@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METHOD_COLOURS', 'OTHER_COLOURS', 'method_colour', 'theme', 'save_figure', 'Reliability', 'wilson_interval',
            'reliability', 'plot_reliability', 'Band', 'binned_band', 'plot_band', 'Curve', 'corp_curve', 'smooth_curve',
-           'plot_curve', 'Histogram', 'confidence_histogram', 'plot_histogram', 'reliability_figure', 'training_curve',
-           'plot_training', 'training_figure', 'forest', 'plot_forest', 'RiskCoverage', 'risk_coverage',
-           'plot_risk_coverage']
+           'plot_curve', 'Histogram', 'confidence_histogram', 'plot_histogram', 'judge_reliability', 'plot_judge_band',
+           'reliability_figure', 'training_curve', 'plot_training', 'training_figure', 'forest', 'plot_forest',
+           'RiskCoverage', 'risk_coverage', 'plot_risk_coverage']
 
 # %% ../nbs/03_plots.ipynb #17faee02
 import hashlib
@@ -21,7 +21,7 @@ import seaborn as sns
 from scipy import stats
 
 from . import metrics as M
-from .inference import reading_arrays
+from .inference import judge_truths, reading_arrays
 
 # %% ../nbs/03_plots.ipynb #918eb652
 METHOD_COLOURS = {"baseline": "#555555", "sft": "#0072B2", "dpo": "#D55E00", "performance_sft": "#009E73", "implicit": "#CC79A7", "brier": "#E69F00", "self_distill": "#56B4E9"}
@@ -188,8 +188,29 @@ def plot_histogram(record, ax, color="#0072B2"):  # a `Histogram`; where to draw
     ax.set(xlim=(-0.03, 1.03), xlabel="confidence", ylabel="answers")
     ax.yaxis.get_major_locator().set_params(integer=True, nbins=3)
 
+# %% ../nbs/03_plots.ipynb #3c1d5b02
+def judge_reliability(readings, judge, n_bins=10, n_draws=200, seed=0):  # `Reading`s of one method and readout; a `JudgeQuality`; bins as in `reliability`; draws; their seed
+    "The `Band` of a binned diagram: the middle 95 % of each bin's share of correct answers, over what the true outcomes may be."
+    a = reading_arrays(readings)
+    truths, p = judge_truths(a, judge, n_draws, seed)[:, a.present], a.confidence[a.present]
+    value, place = np.unique(p, return_inverse=True)
+    used, bins = np.unique(M.bin_index(value, n_bins)[place], return_inverse=True)
+    share = np.stack([truths[:, bins == b].mean(1) for b in range(len(used))], axis=1) if len(used) else np.zeros((n_draws, 0))
+    return Band(np.array([p[bins == b].mean() for b in range(len(used))]), *np.quantile(share, [0.025, 0.975], axis=0))
+
+
+def plot_judge_band(band, ax, color="#0072B2", label="where true labels may put the dots (95 %, from the judge's errors)"):  # from `judge_reliability`; where to draw; the dots' colour; the legend's label
+    "Draw a pale bar for each dot of the diagram."
+    ax.vlines(band.at, band.low, band.high, color=sns.light_palette(color, 6)[2], lw=9, zorder=1.5, label=label, capstyle="butt")
+
 # %% ../nbs/03_plots.ipynb #a1d36075
-def reliability_figure(panels, colours=None, title="", n_bins=10):  # a dict caption -> list of `Reading`; a dict caption -> colour (default: by the readings' method); the message; bins
+def reliability_figure(
+    panels,  # a dict caption -> list of `Reading`
+    colours=None,  # a dict caption -> colour; default: by the readings' method
+    title="",  # the message
+    n_bins=10,  # equal-width bins
+    judge=None,  # a `JudgeQuality`: the band of its errors is drawn behind the dots
+):
     "A figure with a column for each entry of `panels`: reliability diagram and histogram. Readings without a confidence are counted in the coverage."
     with theme():
         fig, axes = plt.subplots(2, len(panels), figsize=(max(3.2 * len(panels), 4.2), 4.9), height_ratios=[3, 1], sharex="col", squeeze=False, layout="constrained")
@@ -199,11 +220,15 @@ def reliability_figure(panels, colours=None, title="", n_bins=10):  # a dict cap
             kept = a[a.present]
             plot_reliability(reliability(kept.confidence, kept.correct, n_bins, float(a.present.mean())), axes[0, column], color=color)
             plot_band(binned_band(kept.confidence, kept.correct, n_bins), axes[0, column])
+            if judge:
+                plot_judge_band(judge_reliability(readings, judge, n_bins), axes[0, column], color)
             plot_histogram(confidence_histogram(kept.confidence, kept.correct), axes[1, column], color)
             axes[0, column].set(title=caption, xlabel="")
         for ax in axes[:, 1:].ravel():
             ax.set_ylabel("")
         axes[1, 0].legend(fontsize="x-small", frameon=False, loc="best", handlelength=1)
+        if judge:
+            fig.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="x-small", frameon=False, loc="outside lower left", handlelength=1)
         if title:
             fig.suptitle(title, x=0.01, ha="left")
     return fig

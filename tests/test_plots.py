@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from calib_nb import metrics as M
 from calib_nb import plots as P
 from calib_nb.core import jsonable
-from calib_nb.inference import made_up_readings, metric_card
+from calib_nb.inference import JudgeQuality, judged_by, made_up_readings, metric_card
 
 EDGES = {"none": ([], []), "one": ([0.7], [1]), "one value": ([0.5] * 20, [0, 1] * 10), "all right": ([0.2, 0.9], [1, 1]), "all wrong": ([0.2, 0.9], [0, 0]), "0 and 1": ([0.0, 1.0] * 10, [0, 1, 1, 0] * 5)}
 
@@ -92,6 +92,24 @@ def test_the_side_by_side_figure_says_n_coverage_and_captions():
     present = sum(r.confidence is not None for r in panels["baseline, text"])
     assert f"n = {present}" in text and f"coverage {present}%" in text
     assert np.isfinite(fig.get_size_inches()).all()
+
+
+def test_the_judge_s_band_is_drawn_on_request_and_holds_the_dots_with_true_labels():
+    judge, inside = JudgeQuality(800, 1000, 970, 1000), []
+    for seed in range(15):
+        true = made_up_readings(600, missing=0.1, says=lambda c: c.round(1), seed=seed)
+        band = P.judge_reliability(judged_by(true, 0.8, 0.97, seed), judge, n_draws=100)
+        kept = [r for r in true if r.confidence is not None]
+        dots = P.reliability([r.confidence for r in kept], [r.is_correct for r in kept])
+        assert band.at == pytest.approx(dots.confidence)
+        inside += ((band.low - 1e-9 <= dots.accuracy) & (dots.accuracy <= band.high + 1e-9)).tolist()
+    assert np.mean(inside) > 0.85
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for made in (true, true[:1], made_up_readings(10, missing=1.0)):
+            plain, asked = P.reliability_figure({"m": made}), P.reliability_figure({"m": made}, judge=judge)
+            asked.canvas.draw()
+            assert len(asked.axes[0].collections) == len(plain.axes[0].collections) + 1 and "true labels" in asked.legends[0].get_texts()[0].get_text()
 
 
 def test_readings_that_are_all_missing_still_draw():
