@@ -6,11 +6,11 @@
 __all__ = ['POSITIONS', 'CONFIDENCE_SAMPLING', 'MAX_CONFIDENCE_TOKENS', 'CORRECT_REQUEST', 'OPTIONS', 'ANSWER_SAMPLING',
            'PHRASES', 'SURE_REQUEST', 'STRENGTHS', 'READOUTS', 'MORE_READOUTS', 'walk_tree', 'greedy_in_tree',
            'Sampling', 'invert', 'drawn_in_tree', 'batches', 'tree_forward', 'path_scores', 'question_end', 'TreePass',
-           'confidence_uniforms', 'tree_passes', 'Value', 'read_level', 'read_verbalized', 'sample_batch',
-           'sample_texts', 'read_verbalized_sampled', 'request_prompt', 'reply_tree', 'reply_scores', 'read_p_true',
-           'answer_scores', 'read_sequence', 'read_sequence_total', 'grouped', 'read_consistency', 'group_folds',
-           'cross_fit', 'read_phrases', 'PhraseNumbers', 'fit_phrases', 'read_states', 'probe_layers', 'probe_model',
-           'Probe', 'fit_probe', 'Readout', 'cost_of', 'read_confidences']
+           'confidence_uniforms', 'tree_passes', 'Value', 'read_level', 'read_verbalized', 'read_prompts',
+           'sample_batch', 'sample_texts', 'read_verbalized_sampled', 'request_prompt', 'reply_tree', 'reply_scores',
+           'read_p_true', 'answer_scores', 'read_sequence', 'read_sequence_total', 'grouped', 'read_consistency',
+           'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers', 'fit_phrases', 'read_states', 'probe_layers',
+           'probe_model', 'Probe', 'fit_probe', 'Readout', 'cost_of', 'read_confidences']
 
 # %% ../nbs/12_readout.ipynb #28b26d5e
 import time
@@ -64,24 +64,22 @@ class Sampling:
         return np.random.default_rng(derived_seed(seed, *names)).random((self.n, self.max_new_tokens))
 
 
-def invert(logits, uniform, temperature):  # (..., V) logits or log-probabilities; (...,) in [0, 1)
-    "The token that each uniform number stands for, by inversion of the cumulative distribution; (...,)."
+def invert(logits, uniform, temperature):  # logits or log-probabilities, (..., V); numbers in [0, 1), several for each distribution, (..., n)
+    "The token that each uniform number stands for, by inversion of the cumulative distribution; (..., n)."
     cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    token = torch.searchsorted(cumulative, (uniform * cumulative[..., -1])[..., None], right=True)[..., 0]
-    return token.clamp(max=logits.shape[-1] - 1)
+    return torch.searchsorted(cumulative, uniform * cumulative[..., -1:], right=True).clamp(max=logits.shape[-1] - 1)
 
 
 def drawn_in_tree(tree, logp, stop_tokens, uniforms, temperature):  # as for `greedy_in_tree`; (n, steps)
     "For each row of `uniforms` the sampled token ids; None where they leave the tree."
-    def draw(row, depth):
-        if (row, depth) not in drawn:  # all samples that may come here at once
-            drawn[row, depth] = invert(logp[row].expand(len(uniforms), -1), torch.tensor(uniforms[:, depth], device=logp.device), temperature).tolist()
+    numbers, drawn = torch.tensor(uniforms, device=logp.device), {}
+
+    def draw(sample, row, depth):
+        if (row, depth) not in drawn:  # for all samples that may come here, at once
+            drawn[row, depth] = invert(logp[row], numbers[:, depth], temperature).tolist()
         return drawn[row, depth][sample]
 
-    drawn, samples = {}, []
-    for sample in range(len(uniforms)):
-        samples.append(walk_tree(tree, draw, stop_tokens))
-    return samples
+    return [walk_tree(tree, lambda row, depth: draw(sample, row, depth), stop_tokens) for sample in range(len(uniforms))]
 
 # %% ../nbs/12_readout.ipynb #a1000006
 def batches(sizes, batch_size, progress=None):  # the length of each item; a title for the progress bar
@@ -139,6 +137,11 @@ def _texts(lm, samples):
     return tuple(None if ids is None else lm.tokenizer.decode(ids, skip_special_tokens=True) for ids in samples)
 
 
+def _states_at(states, row, places):
+    "Hidden states of one text, (places, 1 + layers, width)."
+    return torch.stack([layer[row, places] for layer in states], 1).float().cpu().numpy()
+
+
 def tree_passes(lm,  # a `LanguageModel`
                 fmt,  # a `TextFormat`
                 judged,  # `Judged` answers
@@ -155,13 +158,13 @@ def tree_passes(lm,  # a `LanguageModel`
     for batch in batches(list(map(len, trees)), lm.settings["read_batch"], progress):
         scores, states = tree_forward(lm, [trees[i] for i in batch], hidden)
         for row, (i, logp) in enumerate(zip(batch, scores)):
-            greedy = greedy_in_tree(trees[i], logp, stops) if whole[i] else None
-            drawn = [None] * sampling.n if sampling else ()
-            if sampling and whole[i]:
-                drawn = drawn_in_tree(trees[i], logp, stops, confidence_uniforms(judged[i], seed, sampling), sampling.temperature)
-            places = [len(trees[i].prefix) - 1, question_end(fmt, judged[i].question)] if hidden else []
-            passes[i] = TreePass(torch.stack([s.sum() for s in path_scores(trees[i], logp)]).double().cpu().numpy(), _texts(lm, [greedy])[0], len(trees[i]), _texts(lm, drawn),
-                                 torch.stack([h[row, places] for h in states], 1).float().cpu().numpy() if hidden else None)
+            j, tree = judged[i], trees[i]
+            greedy = greedy_in_tree(tree, logp, stops) if whole[i] else None
+            uniforms = confidence_uniforms(j, seed, sampling) if sampling else ()
+            drawn = drawn_in_tree(tree, logp, stops, uniforms, sampling.temperature) if sampling and whole[i] else [None] * len(uniforms)
+            spelled = torch.stack([s.sum() for s in path_scores(tree, logp)]).double().cpu().numpy()
+            kept = _states_at(states, row, [len(tree.prefix) - 1, question_end(fmt, j.question)]) if hidden else None
+            passes[i] = TreePass(spelled, _texts(lm, [greedy])[0], len(tree), _texts(lm, drawn), kept)
     return [passes[i] for i in range(len(trees))]
 
 # %% ../nbs/12_readout.ipynb #462b7722
@@ -193,28 +196,34 @@ def read_verbalized(lm, fmt, judged, passes, seed=0):
     return [Value(c.value, c.provenance, {"text": text}) for c, text in ((parse_confidence(t), t) for t in texts)]
 
 # %% ../nbs/12_readout.ipynb #a1000011
-@torch.no_grad()
-def sample_batch(lm, prompts, uniforms, temperature):  # lists of token ids; for each prompt uniform numbers (samples, steps); the number of samples may differ
-    "For each prompt a list of sampled texts, up to the end of the line. The prompt is read once for all its samples."
-    inputs, owner = left_padded(prompts, lm.pad_token, lm.device), torch.tensor([i for i, u in enumerate(uniforms) for _ in u], device=lm.device)
+def read_prompts(lm, prompts, owner):  # a `LanguageModel`, lists of token ids; for each sample the index of its prompt
+    "`(cache, logits, mask, place)` for each sample: what the model knows behind its prompt. A prompt is read once for all its samples."
+    inputs = left_padded(prompts, lm.pad_token, lm.device)
     places = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     out = lm.model(**inputs, position_ids=places, use_cache=True, logits_to_keep=1)
-    cache, logits, mask, place = out.past_key_values, out.logits[owner, -1], inputs["attention_mask"][owner], places[owner, -1]
-    cache.batch_select_indices(owner)
+    out.past_key_values.batch_select_indices(owner)
+    return out.past_key_values, out.logits[owner, -1], inputs["attention_mask"][owner], places[owner, -1:]
+
+
+@torch.no_grad()
+def sample_batch(lm, prompts, uniforms, temperature):  # lists of token ids; for each prompt uniform numbers (samples, steps), the number of samples may differ
+    "For each prompt a list of sampled texts, up to the end of the line."
+    owner = torch.tensor([i for i, u in enumerate(uniforms) for _ in u], device=lm.device)
     numbers, stops = torch.tensor(np.concatenate(uniforms), device=lm.device), torch.tensor(lm.stop_tokens, device=lm.device)
+    cache, logits, mask, place = read_prompts(lm, prompts, owner)
     tokens, live = [[] for _ in owner], torch.arange(len(owner), device=lm.device)
     for step in range(numbers.shape[1]):
-        new = invert(logits, numbers[live, step], temperature)
-        for row, token in zip(live.tolist(), new.tolist()):
-            tokens[row].append(token)
-        going = (~torch.isin(new, stops)).nonzero()[:, 0]
+        new = invert(logits, numbers[live, step : step + 1], temperature)
+        for sample, token in zip(live.tolist(), new[:, 0].tolist()):
+            tokens[sample].append(token)
+        going = (~torch.isin(new[:, 0], stops)).nonzero()[:, 0]
         if not len(going) or step == numbers.shape[1] - 1:
             break
         if len(going) < len(live):  # those that have ended are not computed any more
             cache.batch_select_indices(going)
-            live, new, mask = live[going], new[going], mask[going]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        logits = lm.model(input_ids=new[:, None], attention_mask=mask, position_ids=(place[live] + step + 1)[:, None], past_key_values=cache, use_cache=True).logits[:, -1]
+            live, new, mask, place = live[going], new[going], mask[going], place[going]
+        mask, place = torch.cat([mask, mask.new_ones(len(mask), 1)], 1), place + 1
+        logits = lm.model(input_ids=new, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True).logits[:, -1]
     texts = iter(_texts(lm, tokens))
     return [[next(texts) for _ in u] for u in uniforms]
 
