@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POSITIONS', 'CONFIDENCE_SAMPLING', 'MAX_CONFIDENCE_TOKENS', 'CORRECT_REQUEST', 'OPTIONS', 'ANSWER_SAMPLING',
-           'PHRASES', 'SURE_REQUEST', 'STRENGTHS', 'READOUTS', 'MORE_READOUTS', 'walk_tree', 'greedy_in_tree',
+           'PHRASES', 'SURE_REQUEST', 'STRENGTHS', 'DEFAULT_READOUTS', 'READOUTS', 'walk_tree', 'greedy_in_tree',
            'Sampling', 'invert', 'drawn_in_tree', 'batches', 'tree_forward', 'path_scores', 'question_end', 'TreePass',
            'confidence_uniforms', 'tree_passes', 'Value', 'read_level', 'read_verbalized', 'read_prompts',
            'sample_batch', 'sample_texts', 'read_verbalized_sampled', 'request_prompt', 'reply_tree', 'reply_scores',
@@ -445,10 +445,11 @@ class Readout:
     wants: tuple = ()  # of the shared pass: 'tree', 'samples', 'hidden'
 
 
-READOUTS = {"verbalized": Readout(read_verbalized, wants=("tree",)), "level": Readout(read_level, wants=("tree",))}
-MORE_READOUTS = {"verbalized_sampled": Readout(read_verbalized_sampled, wants=("tree", "samples")), "p_true": Readout(read_p_true),
-                 "sequence": Readout(read_sequence), "sequence_total": Readout(read_sequence_total), "consistency": Readout(read_consistency),
-                 "linguistic": Readout(read_phrases, fit_phrases), "probe": Readout(read_states, fit_probe, wants=("tree", "hidden"))}
+DEFAULT_READOUTS = ("verbalized", "level")
+READOUTS = {"verbalized": Readout(read_verbalized, wants=("tree",)), "level": Readout(read_level, wants=("tree",)),
+            "verbalized_sampled": Readout(read_verbalized_sampled, wants=("tree", "samples")), "p_true": Readout(read_p_true),
+            "sequence": Readout(read_sequence), "sequence_total": Readout(read_sequence_total), "consistency": Readout(read_consistency),
+            "linguistic": Readout(read_phrases, fit_phrases), "probe": Readout(read_states, fit_probe, wants=("tree", "hidden"))}
 
 
 @contextmanager
@@ -472,12 +473,12 @@ def read_confidences(lm,  # a `LanguageModel`, with or without an adapter
                      judged,  # `Judged` answers
                      splits,  # the split of each answer; a readout that learns does so from 'calibration'
                      method, seed,  # written into the readings; samples are drawn with this seed
-                     readouts=tuple(READOUTS),  # names in `READOUTS` or `MORE_READOUTS`
+                     readouts=DEFAULT_READOUTS,  # names in `READOUTS`
                      decimals=1,  # digits of the grid
                      progress=None,  # a title for the progress bar
                      counts=None):  # a dict that gets the number of tokens in the shared pass, and under 'by_readout' what each readout costs alone
     "A list of `Reading`: all answers by the first readout, then by the next."
-    chosen = {name: lookup(READOUTS | MORE_READOUTS, name, "readout") for name in readouts}
+    chosen = {name: lookup(READOUTS, name, "readout") for name in readouts}
     wants = {want for readout in chosen.values() for want in readout.wants}
     values, costs, counts = {}, {}, {} if counts is None else counts
     with cost_of(lm) as shared:

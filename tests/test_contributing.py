@@ -9,7 +9,7 @@ from conftest import ROOT, small_model, small_tokenizer
 from calib_nb.core import Judged
 from calib_nb.methods import METHODS, Workbench, check_options, follow
 from calib_nb.models import TextFormat
-from calib_nb.readout import MORE_READOUTS, TreePass, read_confidences
+from calib_nb.readout import READOUTS, TreePass, read_confidences
 from calib_nb.training import OBJECTIVES, Preset, Scored, remove_adapter
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ JUDGED = [Judged(f"Question {i}?", "yes" if i % 2 else "no", bool(i % 2)) for i 
 @pytest.fixture
 def example():
     "The names that the worked example defines; the registries are as before afterwards."
-    registries = (OBJECTIVES, METHODS, MORE_READOUTS)
+    registries = (OBJECTIVES, METHODS, READOUTS)
     before, names = [dict(r) for r in registries], {}
     code, = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
     exec(compile(code, "CONTRIBUTING.md", "exec"), names)
@@ -30,7 +30,7 @@ def example():
 
 
 def test_the_example_adds_one_of_each(example):
-    assert "spherical" in OBJECTIVES and "spherical" in METHODS and "median_level" in MORE_READOUTS
+    assert "spherical" in OBJECTIVES and "spherical" in METHODS and "median_level" in READOUTS
     assert check_options("spherical", {"format_weight": 0.5})["format_weight"] == 0.5
 
 

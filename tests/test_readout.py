@@ -12,7 +12,7 @@ from calib_nb.core import Judged
 from calib_nb.metrics import auroc
 from calib_nb.models import TextFormat, continue_greedily, spell_levels, token_tree
 from calib_nb.prompts import level_grid, training_input
-from calib_nb.readout import (CONFIDENCE_SAMPLING, CORRECT_REQUEST, MAX_CONFIDENCE_TOKENS, MORE_READOUTS, PHRASES, READOUTS, SURE_REQUEST, Readout, TreePass, Value, confidence_uniforms,
+from calib_nb.readout import (CONFIDENCE_SAMPLING, CORRECT_REQUEST, MAX_CONFIDENCE_TOKENS, PHRASES, READOUTS, SURE_REQUEST, Readout, TreePass, Value, confidence_uniforms,
                               cross_fit, fit_phrases, fit_probe, greedy_in_tree, group_folds, invert, question_end, read_confidences, read_consistency, read_level, read_p_true,
                               read_phrases, read_sequence, read_sequence_total, read_verbalized_sampled, request_prompt, sample_texts, tree_passes)
 
@@ -264,7 +264,7 @@ def test_hidden_states_are_those_of_a_plain_pass(small):
         assert np.allclose(p.hidden, states[:, [len(prefix) - 1, end]].transpose(0, 1), atol=1e-4)
 
 
-ALL = tuple(READOUTS | MORE_READOUTS)
+ALL = tuple(READOUTS)
 EIGHT = JUDGED + [Judged("Who wrote it?", "Ann", True), Judged("When?", "In 1901", False), Judged("Where?", "at sea", True), Judged("Why?", "", False), Judged("How?", "so", True)]
 
 
@@ -290,7 +290,7 @@ def test_what_learns_needs_the_calibration_split(small):
 
 
 def test_a_new_readout_is_one_entry(small, monkeypatch):
-    monkeypatch.setitem(MORE_READOUTS, "length", Readout(lambda lm, fmt, judged, passes, seed=0: [Value(1 / (1 + len(j.model_answer)), "scored") for j in judged]))
+    monkeypatch.setitem(READOUTS, "length", Readout(lambda lm, fmt, judged, passes, seed=0: [Value(1 / (1 + len(j.model_answer)), "scored") for j in judged]))
     counts = {}
     readings = read_confidences(small, TextFormat(small.tokenizer, chat_template=False), JUDGED, ["test"] * 3, "m", 0, ["length"], counts=counts)
     assert [r.confidence for r in readings] == [1 / 6, 1 / 3, 1 / 27] and counts["by_readout"]["length"]["tokens"] == counts["tokens"] == 0
