@@ -181,7 +181,7 @@ class Watch(TrainerCallback):
             model.train()
 
 # %% ../nbs/14_methods.ipynb #14bb0007
-LOGGED = ("step", "epoch", "loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std", "calibration_brier", "train_loss", "train_runtime")
+LOGGED = ("step", "epoch", "loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std")  # of an update; trl has twenty more
 
 
 def train_by_reward(lm, rows, preset, seed, folder, evaluate_model=lambda lm: {}, penalty=1.0, generations=8, steps=None, temperature=1.0, beta=0.0):  # as for `train`; `METHODS["grpo"].options`
@@ -201,7 +201,7 @@ def train_by_reward(lm, rows, preset, seed, folder, evaluate_model=lambda lm: {}
         lm.model.delete_adapter("ref")
     lm.model.eval()
     trainer.state.log_history[-1]["tokens"] = trainer.state.num_input_tokens_seen
-    return lm, [{k: v for k, v in entry.items() if k in (*LOGGED, "tokens")} for entry in trainer.state.log_history]
+    return lm, [{k: v for k, v in entry.items() if k in LOGGED or "reward" not in entry} for entry in trainer.state.log_history]
 
 
 def reward_step(bench, epochs=None, **options):

@@ -31,6 +31,7 @@ def test_training_by_reward_moves_the_adapter_and_logs_rewards_and_tokens(tmp_pa
                                   generations=4, steps=3)
     logged = [h for h in history if "loss" in h]
     assert [h["step"] for h in logged] == [1, 2, 3] and all(-1 <= h["reward"] <= 1 for h in logged)
+    assert not set().union(*logged) - {"step", "epoch", "loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std"} and "train_runtime" in history[-1]
     assert measured == [False] and [h["step"] for h in history if "calibration_brier" in h] == [3]
     assert history[-1]["tokens"] > 3 * 3 * 4 * 30, "three updates of three prompts, four texts each"
     assert any(p.abs().max() > 0 for n, p in lm.model.named_parameters() if "lora_B" in n) and list(lm.model.peft_config) == ["default"]
