@@ -113,21 +113,21 @@ def train_step(bench, objective, patience=None, epochs=None, **options):
     return kept_training(bench, key, lambda folder: train(bench.lm, bench.rows, objective, preset, bench.seed, folder, measure, bench.decimals, patience, **options))
 
 # %% ../nbs/14_methods.ipynb #14aa0004
-def cross_fitted(bench, inner, folds):
-    "`(bench, confidences)`: the expected level of each training answer under a model that was trained on the other folds with objective `inner`, (n,)."
+def cross_fitted(bench, inner, inner_epochs, folds):  # inner: a name in `OBJECTIVES`; inner_epochs: of its training, None for the preset's
+    "`(bench, confidences)`: the expected level of each training answer under a model that was trained on the other folds, (n,)."
     groups, confidence = [j.group or j.question for j in bench.judged], np.empty(len(bench.judged))
     for others, held in GroupKFold(folds, shuffle=True, random_state=bench.seed).split(groups, groups=groups):
-        rows, part = unlabelled_rows([bench.judged[i] for i in others]), [bench.judged[i] for i in held]
-        trained = train_step(replace(bench, rows=rows, decimals=1, evaluate_model=lambda lm, decimals: {}, watched=""), inner)
+        rows, part = labelled_rows([bench.judged[i] for i in others]), [bench.judged[i] for i in held]
+        trained = train_step(replace(bench, rows=rows, decimals=1, evaluate_model=lambda lm, decimals: {}, watched=""), inner, epochs=inner_epochs)
         read = read_confidences(trained.lm, TextFormat(trained.lm.tokenizer, bench.preset.chat_template), part, ["train"] * len(part), inner, bench.seed, ("level",), 1, "cross-fitting")
         confidence[held] = [r.confidence for r in read]
         bench = replace(bench, lm=remove_adapter(trained.lm), tokens=trained.tokens, saved_seconds=trained.saved_seconds)
     return bench, confidence
 
 
-def cross_fit_step(bench, inner, folds, calibrator):
+def cross_fit_step(bench, inner, inner_epochs, folds, calibrator):
     "Labels from cross-fitted readings, recalibrated, as `bench.decimals` can write them. Raises ValueError without both right and wrong answers."
-    bench, confidence = cross_fitted(bench, inner, folds)
+    bench, confidence = cross_fitted(bench, inner, inner_epochs, folds)
     mapped = lookup(CALIBRATORS, calibrator, "calibrator")(confidence, [j.is_correct for j in bench.judged])
     labels = [round(float(c), bench.decimals) for c in mapped(confidence)]
     return keep_rows(bench, rows_with(bench.judged, labels, bench.decimals))
@@ -243,7 +243,7 @@ METHODS = {
                    (Step("answers", unlabelled_step),
                     Step("train: grpo", reward_step, {"penalty": 1.0, "generations": 8, "steps": None, "epochs": None, "temperature": 1.0, "beta": 0.0}))),
     "self_distill": Method("fine-tuning on the model's own recalibrated readings",
-                           (Step("cross-fitted labels", cross_fit_step, {"inner": "implicit", "folds": 2, "calibrator": "platt"}), training("text")), decimals=2),
+                           (Step("cross-fitted labels", cross_fit_step, {"inner": "text", "inner_epochs": 3, "folds": 2, "calibrator": "platt"}), training("text", epochs=4)), decimals=2),
 }
 
 
