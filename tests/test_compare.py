@@ -322,3 +322,37 @@ def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
     times = lambda: {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file() and re.search("-(baseline|sft)-", f.parent.name)}
     before = times()
     assert papermill().returncode == 0 and times() == before and len(before) > 8, "finished runs are left as they are"
+
+
+def test_the_matrix_leaves_cells_without_confidences_empty_and_chooses_on_its_split():
+    rows = [*compare.made_up_readings(split="calibration", method="sft", readout="level"), *compare.made_up_readings(split="calibration", method="dpo", readout="level", says=np.sqrt),
+            *compare.made_up_readings(split="calibration", method="dpo", missing=0.2), *compare.made_up_readings(split="test", method="dpo", readout="level", says=lambda c: 1.0 * (c > 0.3))]
+    cells = compare.by_cell(rows)
+    assert {r.split for part in cells.values() for r in part} == {"calibration"} and len(cells) == 3
+    table = compare.matrix(cells, "brier_skill_score", 0.3)
+    assert table.loc["sft", "level"] == metric_card(cells["sft", "level"], 0.3)["brier_skill_score"].value and np.isnan(table.loc["dpo", "verbalized"]) and np.isnan(table.loc["sft", "verbalized"])
+    assert compare.best_cell(cells, 0.3) == ("sft", "level")
+    fig = compare.matrix_figure(cells, 0.3)
+    assert [t.get_text() for t in fig.axes[2].get_xticklabels()] == ["level", "verbalized"]
+    compare.plt.close(fig)
+
+
+def test_a_rival_of_one_seed_is_paired_with_every_seed():
+    rival = compare.made_up_readings(says=np.sqrt, method="knn", readout="free")
+    seeds = [replace(r, seed=s) for s in (0, 1) for r in compare.made_up_readings(method="sft")]
+    table = compare.against({"two": seeds, "same": rival}, rival, 0.3, n_resamples=200).set_index(["method", "metric"])
+    d = paired_difference(compare.made_up_readings(method="sft"), rival, "brier_skill_score", 0.3, 200, 0)
+    assert table.loc[("two", "Brier skill"), "difference"] == pytest.approx(d.value) and table.loc[("same", "Brier skill"), "difference"] == 0
+    np.testing.assert_array_equal(table["p (Holm)"], holm(table["p"].to_numpy(float)))
+
+
+def test_the_matrix_is_kept(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "project_root", lambda: tmp_path)
+    rows = compare.made_up_readings(split="calibration", method="sft", readout="level")
+    tested = {("sft", "level"): compare.made_up_readings(method="sft", readout="level")}
+    compare.keep_matrix(rows, tested, compare.made_up_readings(method="knn", readout="free"), runs, "runs", "m")
+    values = pd.read_csv(tmp_path / "figures/data/m_values.csv", index_col=[0, 1])
+    assert values.loc[("auroc", "sft"), "level"] == pytest.approx(metric_card(rows, 0.3)["auroc"].value)
+    readings = pd.read_csv(tmp_path / "figures/data/m_readings.csv.gz")
+    assert readings.groupby(["method", "split"]).size().to_dict() == {("sft", "calibration"): 300, ("sft", "test"): 300, ("knn", "test"): 300}
+    assert (tmp_path / "figures/m_heatmaps.png").exists()
