@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
-           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'NAME_PARTS', 'DEMONYMS',
-           'GRADES', 'GRADER_PROMPT', 'JUDGES', 'HUMAN', 'SIMPLE_JUDGES', 'normalise', 'Surroundings', 'first_sentence',
-           'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'is_proper', 'same_phrase', 'forms_of',
-           'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt', 'parse_grade', 'UngradedError', 'Grader',
-           'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules', 'judge_all_by_model', 'rules_decide',
-           'judge_all_by_precedence', 'judge_answers', 'accuracy_by', 'JudgeQuality', 'judge_quality', 'rogan_gladen',
-           'corrected_accuracy', 'chance_right', 'drawn_truths', 'judge_band', 'reliability_band', 'human_judged',
-           'judge_simply', 'audit', 'cause_of_miss', 'disagreements', 'plot_audit']
+           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'PARTICLES', 'VAGUE', 'NAME_PARTS',
+           'DEMONYMS', 'GRADES', 'GRADER_PROMPT', 'JUDGES', 'HUMAN', 'SIMPLE_JUDGES', 'normalise', 'Surroundings',
+           'first_sentence', 'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'is_proper',
+           'same_phrase', 'forms_of', 'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt', 'parse_grade',
+           'UngradedError', 'Grader', 'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules',
+           'judge_all_by_model', 'rules_decide', 'judge_all_by_precedence', 'judge_answers', 'accuracy_by',
+           'accuracy_by_set', 'JudgeQuality', 'judge_quality', 'rogan_gladen', 'corrected_accuracy', 'chance_right',
+           'drawn_truths', 'judge_band', 'reliability_band', 'human_judged', 'judge_simply', 'audit', 'cause_of_miss',
+           'disagreements', 'plot_audit']
 
 # %% ../nbs/09_judge.ipynb #4deb1b06
 import hashlib
@@ -31,13 +32,13 @@ import numpy as np
 import pandas as pd
 
 from .core import Judged, content_key, lookup, read_jsonl
-from .inference import METRICS, Sample, reading_arrays
+from .inference import METRICS, Sample, reading_arrays, smallest_auroc
 from .plots import wilson_interval
 
 # %% ../nbs/09_judge.ipynb #84186fcf
 ARTICLES = {"a", "an", "the"}
 UNITS = {"kilometers": "km", "kilometres": "km", "kilometer": "km", "kilometre": "km", "meters": "m", "metres": "m", "meter": "m", "metre": "m", "kilograms": "kg",
-         "kilogram": "kg", "grams": "g", "gram": "g", "percent": "%", "years": "year", "miles": "mile", "feet": "ft", "foot": "ft", "seconds": "s", "second": "s"}
+         "kilogram": "kg", "grams": "g", "gram": "g", "percent": "%", "years": "year", "miles": "mile", "gigabytes": "gb", "gigabyte": "gb", "megabytes": "mb", "megabyte": "mb", "feet": "ft", "foot": "ft", "seconds": "s", "second": "s"}
 LETTERS = str.maketrans({"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "ı": "i", "−": "-"})  # what Unicode does not take apart
 ONES = dict(zip("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(20)))
 TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
@@ -48,7 +49,7 @@ ORDINALS = {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth
 @lru_cache(maxsize=200_000)
 def _words(text):
     "The tuple behind `normalise`, kept for texts that come again, as aliases do."
-    text = unicodedata.normalize("NFKD", text.translate(LETTERS))
+    text = unicodedata.normalize("NFKD", text.replace("Â\xa0", " ").translate(LETTERS))  # a space that was decoded wrongly
     text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
     text = re.sub(r"(?<=\d),(?=\d{3}\b)|(?<=\b\d), (?=\d{3}\b)|(?<=\b\d\d), (?=\d{3}\b)|(?<=\b\d{3}), (?=000\b)", "", text)  # 1,000; 500, 000
     text = re.sub(r"\b(?:[a-z]\.){2,}", lambda m: m[0].replace(".", ""), text)  # d.c. -> dc
@@ -115,10 +116,12 @@ CONTRAST = set("north south east west northern southern eastern western northeas
                "non anti pre post half great greater lesser big little grand bc bce".split())
 
 
+@lru_cache(maxsize=200_000)
 def _stem(word):
-    "`word` without plural, past tense or possessive endings, -ise as -ize; crude, and the same for both sides of a comparison."
+    "`word` without plural (Latin -ae too), past tense or possessive endings, -ise as -ize; crude, and the same for both sides of a comparison."
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
+    word = word[:-1] if len(word) > 4 and word.endswith("ae") else word
     word = re.sub(r"is(e|es|ed|ing|ation)$", r"iz\1", word) if len(word) > 6 else word
     return re.sub(r"(?<=[^su])s$|(?<=e)d$", "", word) if len(word) > 3 else word
 
@@ -189,6 +192,7 @@ def _states(words, references, allowed):  # lists of words; what may stand besid
 
 # %% ../nbs/09_judge.ipynb #fde013d0
 _AFTER = set("in on at of for from by with as during after before since until to when which who that where because while".split())
+_ASIDE = re.compile(r"\b(?:after|before|although|though|unlike|despite|succeeding|replacing|beating|defeating|ahead of|instead of|rather than|(?:who|which) (?:beat|defeated|succeeded|replaced|preceded|followed|declined))\b", re.I)
 _VERBS = set("is are was were has had became won wrote played designed founded received shares borders".split())
 
 
@@ -211,7 +215,7 @@ def _in_answer_place(sentence, words, reference, allowed):
         listed = before in ("and", "or", "not") or after in ("and", "or") or before in CONTRAST or _part_of_name(sentence, reference, allowed)
         ends = not after or after in _AFTER or after in allowed or re.match(r"[\"'”]?[,;:(]", (_around(sentence, reference) or [""])[-1])
         first = (i == 0 and after in _VERBS) or (i == 1 and before in ("in", "on") and ends)
-        if not listed and (first or i > 0 and ends and not _comma_list(sentence, reference)):
+        if not listed and not _in_aside(sentence, reference, allowed) and (first or i > 0 and ends and not _comma_list(sentence, reference)):
             return True
     return False
 
@@ -220,6 +224,16 @@ def _around(sentence, reference):
     "What stands before and behind the reference's first place in the sentence, case and punctuation kept; None where the words are not found in a row."
     plain = "".join(c for c in unicodedata.normalize("NFKD", sentence.translate(LETTERS)) if not unicodedata.combining(c))
     return re.split(r"(?<!\w)" + r"\W+".join(map(re.escape, reference)) + r"(?!\w)", plain, maxsplit=1, flags=re.I) if reference else None
+
+
+def _in_aside(sentence, reference, allowed):
+    "Whether the reference, which is no number, comes only in an aside, behind another name that is not in the question."
+    before, *behind = _around(sentence, reference) or [""]
+    asides = [m.start() for m in _ASIDE.finditer(before) if normalise(m[0])[0] not in allowed.words]
+    if not (asides and behind) or any(c.isdigit() for w in reference for c in w):
+        return False
+    names = {w for name in re.findall(r"\b[A-Z]\w+", before[: asides[-1]]) for w in normalise(name) if w[:3] not in MONTHS}
+    return not all(w in allowed or w in _AFTER for w in names)
 
 
 def _part_of_name(sentence, reference, allowed):
@@ -257,13 +271,14 @@ class PartialDate:
         return all(a == b for a, b in shared) and (pairs[0] in shared or len(shared) == 2)
 
 
+@lru_cache(maxsize=200_000)
 def parse_date(text):
-    "The `PartialDate`s that the whole of `text` can mean (10/09/2001 can mean two); empty where it is no date."
+    "A tuple of the `PartialDate`s that the whole of `text` can mean (10/09/2001 can mean two); empty where it is no date."
     words = " ".join(w for w in normalise(re.sub(r"(?<=\d)[/.-](?=\d)", " ", text)) if w not in ("on", "in", "of", "year", "since", "late", "early", "around"))
     for pattern, kind in _DATES:
         if m := pattern.fullmatch(words):
-            return [d for d in _dates(kind, m.groups()) if (d.month or 1) <= 12 and (d.day or 1) <= 31]
-    return []
+            return tuple(d for d in _dates(kind, m.groups()) if (d.month or 1) <= 12 and (d.day or 1) <= 31)
+    return ()
 
 
 def _dates(kind, parts):
@@ -286,7 +301,7 @@ def same_date(answer, reference, question=""):  # two texts
     return any(a.agrees(b) and (a.day is not None or b.day is None or not exact) for a in given for b in wanted)
 
 # %% ../nbs/09_judge.ipynb #9fbe10f3
-TITLES = set("mr mrs ms miss sir dame lord lady dr doctor prof professor president prime minister king queen saint st captain general colonel lieutenant second sergeant senator governor rev pope emperor princess prince senior pilot commander maharaja sultan gen capt lt sgt col sen gov maj".split())
+TITLES = set("mr mrs ms miss shri sir dame lord lady dr doctor prof professor president prime minister king queen saint st captain general colonel lieutenant second sergeant senator governor rev pope emperor princess prince senior pilot commander maharaja sultan gen capt lt sgt col sen gov maj".split())
 NICKNAMES = {"tom": "thomas", "bill": "william", "will": "william", "bob": "robert", "rob": "robert", "jim": "james", "jimmy": "james", "mike": "michael", "dick": "richard", "rick": "richard", "joe": "joseph", "dan": "daniel",
              "dave": "david", "tony": "anthony", "chris": "christopher", "ben": "benjamin", "sam": "samuel", "ed": "edward", "ted": "edward", "kate": "katherine", "liz": "elizabeth", "beth": "elizabeth", "jack": "john",
              "patty": "patricia", "pat": "patrick", "steve": "stephen", "nick": "nicholas", "matt": "matthew", "andy": "andrew", "tim": "timothy", "ron": "ronald", "don": "donald", "ken": "kenneth", "greg": "gregory", "eddie": "edward", "ned": "edward",
@@ -304,13 +319,22 @@ def same_name(answer, reference, alone=False):  # lists of words; whether a surn
         return False
     if len(a) == 1:
         return alone and a[0] == r[-1] and len(a[0]) > 2
-    if {"and", "or"} & set(a) - set(r) or CONTRAST & set(a) ^ CONTRAST & set(r):
+    if {"and", "or"} & set(a) - set(r) or CONTRAST & set(a) ^ CONTRAST & set(r) or _initials_contradict(a, r):
         return False
     if _sound(a[-1]) == _sound(r[-1]):
         return len(a) <= len(r) + 3 and (_same_given(a[0], r[0]) or alone and (len(r) > 2 or len(a) > 2) and (set(a) <= set(r) or set(r) <= set(a)))
     if alone and len(a) <= len(r) + 2 and r[-1] in a[1:]:  # a name that was added later: Judi Evans Luciano
         return _same_given(a[0], r[0])
     return len(r) > 2 and a[-1] in r[1:] and set(a) <= set(r) and _same_given(a[0], r[0])
+
+
+PARTICLES = set("van von der den de du da di del della la le el al bin ibn ter ten".split())  # of a surname
+
+
+def _initials_contradict(a, r):
+    "Whether both have a middle name, one of them an initial, and the initials differ."
+    a, r = ([w for w in words[1:-1] if w not in PARTICLES] for words in (a, r))
+    return bool(a and r) and 1 in (len(a[0]), len(r[0])) and a[0][0] != r[0][0]
 
 
 def _untitled(words):
@@ -455,8 +479,8 @@ def _may_match(text, near, reference):
 def _match_loosely(text, words, reference, question, allowed):
     "Why `text` means `reference`, though in other words; '' where it does not."
     wanted = normalise(reference)
-    if set(wanted) <= set(allowed.words):  # only the exact words can tell
-        return ""
+    if set(wanted) <= set(allowed.words):  # only the exact words can tell, or the name of the people
+        return "the country and its people" if _same_people(words, wanted, question) else ""
     stems = {_stem(w) for w in wanted}
     core = [w for w in words if w not in allowed or _stem(w) in stems] or words
     if set(core) <= set(allowed.words):
@@ -472,12 +496,31 @@ def _match_loosely(text, words, reference, question, allowed):
         return "the same name"
     if _acronym(reference, text) or _acronym(text.strip(" ."), reference):
         return "the initials of the name"
-    if _ORIGIN.search(question) and [DEMONYMS.get(w, w) for w in core] == [DEMONYMS.get(w, w) for w in wanted]:
+    if _same_people(core, wanted, question):
         return "the country and its people"
     return "a longer form of the name" if _extends(words, wanted) else _match_phrase(core, reference, allowed)
 
 
 _ORIGIN = re.compile(r"\s*(where|who)\b|\b(come|came|from|origin|win|won)\b", re.I)
+
+
+def _same_people(words, wanted, question):
+    "Whether one is the country and the other its people, where the question asks for an origin or a winner."
+    return bool(_ORIGIN.search(question)) and [DEMONYMS.get(w, w) for w in words] == [DEMONYMS.get(w, w) for w in wanted]
+
+
+def _items(text):
+    return [item for item in re.split(r"\s*(?:[,;&]|\band\b)\s*", text) if item]
+
+
+def _states_list(sentence, references, question, allowed):
+    "Whether a sentence is a list whose items mean each another reference, or each another item of one reference, and all of them."
+    items = _items(sentence)
+    if len(items) < 2 or any(c.isdigit() for c in sentence):
+        return False
+    lists = [references] * (len(references) >= len(items)) + [wanted for wanted in map(_items, references) if len(wanted) == len(items)]
+    found = ([next((r for r in wanted if _match(item, [r], question, allowed)), None) for item in items] for wanted in lists)
+    return any(None not in means and len(set(means)) == len(items) for means in found)
 
 
 def _states_date(sentence, references, question):
@@ -522,6 +565,8 @@ def judge_by_rules(answer, references, question=""):  # what the model said; acc
         if reason := _match(text, references, question, allowed):
             return Verdict("correct", reason)
     first = first_sentence(answer)
+    if _states_list(first, references, question, allowed):
+        return Verdict("correct", "a list of references")
     said = set(normalise(re.sub(r'"[^"]*"|“[^”]*”', " ", first)))  # a title may hold a 'no'
     if not (NEGATION & said) - set(allowed.words) and (_restates(first, list(map(normalise, references)), allowed) or _states_date(first, references, question)):
         return Verdict("correct", "a sentence that answers the question with it")
@@ -716,6 +761,16 @@ def accuracy_by(judged, field=None):  # `Judged` answers; an attribute such as '
         low, high = map(float, wilson_interval(right, len(part)))
         rows.append({field or "set": value, "n": len(part), "accuracy": right / len(part), "low": low, "high": high, "not_attempted": sum(j.verdict == "not_attempted" for j in part) / len(part)})
     return pd.DataFrame(rows).round(3)
+
+# %% ../nbs/09_judge.ipynb #b0a5e702
+def accuracy_by_set(judged):  # a dict `(model, set) -> Judged answers`
+    "A table with a row for each: n, correct, accuracy with its 95 % Wilson interval, share not attempted, and the smallest AUROC that n and correct tell from 0.5 with 80 % power (`smallest_auroc`; NaN where a class is absent)."
+    rows = []
+    for (model, name), answers in judged.items():
+        right = sum(j.is_correct for j in answers)
+        share = accuracy_by(answers).drop(columns="set").iloc[0].to_dict()
+        rows.append({"model": model, "set": name, **share, "n": len(answers), "correct": right, "smallest_auroc": round(smallest_auroc(right, len(answers) - right), 3)})
+    return pd.DataFrame(rows)[["model", "set", "n", "correct", "accuracy", "low", "high", "not_attempted", "smallest_auroc"]]
 
 # %% ../nbs/09_judge.ipynb #415c11c7
 @dataclass(frozen=True)
