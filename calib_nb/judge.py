@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
-           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'PARTICLES', 'VAGUE', 'NAME_PARTS',
-           'DEMONYMS', 'GRADES', 'GRADER_PROMPT', 'JUDGES', 'HUMAN', 'SIMPLE_JUDGES', 'normalise', 'Surroundings',
-           'first_sentence', 'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'is_proper',
-           'same_phrase', 'forms_of', 'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt', 'parse_grade',
-           'UngradedError', 'Grader', 'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules',
+           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'KIND_STEMS', 'MONTHS', 'TITLES', 'NICKNAMES', 'PARTICLES', 'VAGUE',
+           'NAME_PARTS', 'DEMONYMS', 'GRADES', 'GRADER_PROMPT', 'JUDGES', 'HUMAN', 'SIMPLE_JUDGES', 'normalise',
+           'Surroundings', 'first_sentence', 'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name',
+           'is_proper', 'same_phrase', 'forms_of', 'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt',
+           'parse_grade', 'UngradedError', 'Grader', 'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules',
            'judge_all_by_model', 'rules_decide', 'judge_all_by_precedence', 'judge_answers', 'accuracy_by',
-           'accuracy_by_set', 'JudgeQuality', 'judge_quality', 'rogan_gladen', 'corrected_accuracy', 'chance_right',
-           'drawn_truths', 'judge_band', 'reliability_band', 'human_judged', 'judge_simply', 'audit', 'cause_of_miss',
-           'disagreements', 'plot_audit']
+           'accuracy_by_set', 'plot_accuracy_by_set', 'JudgeQuality', 'judge_quality', 'rogan_gladen',
+           'corrected_accuracy', 'chance_right', 'drawn_truths', 'judge_band', 'reliability_band', 'human_judged',
+           'judge_simply', 'audit', 'cause_of_miss', 'disagreements', 'plot_audit']
 
 # %% ../nbs/09_judge.ipynb #4deb1b06
 import hashlib
@@ -33,7 +33,7 @@ import pandas as pd
 
 from .core import Judged, content_key, lookup, read_jsonl
 from .inference import METRICS, Sample, reading_arrays, smallest_auroc
-from .plots import wilson_interval
+from .plots import plot_forest, wilson_interval
 
 # %% ../nbs/09_judge.ipynb #84186fcf
 ARTICLES = {"a", "an", "the"}
@@ -132,12 +132,15 @@ def _related(word, other):
     return n >= 4 and n >= 0.6 * max(len(word), len(other))
 
 
+KIND_STEMS = set(map(_stem, KIND_WORDS))
+
+
 class Surroundings:
     "Says of a word whether it may stand beside an answer to `question`."
 
     def __init__(self, question):
         self.words = normalise(question)
-        self.stems = {_stem(w) for w in self.words} | FUNCTION_WORDS | KIND_WORDS | set().union(*(SYNONYMS.get(w, ()) for w in self.words))
+        self.stems = {_stem(w) for w in self.words} | FUNCTION_WORDS | KIND_WORDS | KIND_STEMS | set().union(*(SYNONYMS.get(w, ()) for w in self.words))
         self.seen = {}
 
     def __contains__(self, word):
@@ -181,11 +184,23 @@ def _take_out(words, phrase):  # lists of words
     return left, found
 
 
+def _count(words, phrase):  # lists of words
+    return sum(words[i : i + len(phrase)] == phrase for i in range(len(words) - len(phrase) + 1))
+
+
+def _only_repeats(words, reference, asked):  # lists of words: the answer's, a reference's, the question's
+    "Whether the answer holds the reference only as part of the question that it says again."
+    if not _count(asked, reference) or _count(asked, ["or", *reference]) or _count(asked, [*reference, "or"]):
+        return False
+    more = [w for w in words if w in asked and w not in FUNCTION_WORDS and w not in KIND_WORDS and w not in reference]
+    return len(more) > 1 and _count(words, reference) <= _count(asked, reference)
+
+
 def _states(words, references, allowed):  # lists of words; what may stand beside the reference
     "Whether `words` state one of `references` and, beyond `allowed` words, nothing else."
     found = 0
     for reference in references:
-        if reference and reference[0] in words:
+        if reference and reference[0] in words and not _only_repeats(words, reference, allowed.words):
             words, here = _take_out(words, reference)
             found += here
     return found > 0 and all(w in allowed or (w == "or" and found > 1) for w in words)
@@ -395,8 +410,10 @@ def same_phrase(answer, reference, allowed, proper):  # lists of words; what may
     if not proper and len(a) == len(r) == 1 and (a[0] + r[0]).isalpha() and min(len(a[0]), len(r[0])) > 6 and a[0][:6] == r[0][:6] and _related(a[0], r[0]):
         return True
     missing, more = [w for w in r if w not in a], [w for w in a if w not in r]
+    if all(w in allowed for w in a if w in r):
+        return False
     if proper:
-        return bool(set(a) & set(r)) and all(w in NAME_PARTS or w in {_stem(p) for p in NAME_PARTS} for w in more) and all(w in allowed or w in NAME_PARTS for w in missing)
+        return all(w in NAME_PARTS or w in {_stem(p) for p in NAME_PARTS} for w in more) and all(w in allowed or w in NAME_PARTS for w in missing)
     return (not more and len(missing) <= len(r) / 2) or (not missing and len(more) <= len(a) / 2 and "or" not in a)
 
 
@@ -764,13 +781,21 @@ def accuracy_by(judged, field=None):  # `Judged` answers; an attribute such as '
 
 # %% ../nbs/09_judge.ipynb #b0a5e702
 def accuracy_by_set(judged):  # a dict `(model, set) -> Judged answers`
-    "A table with a row for each: n, correct, accuracy with its 95 % Wilson interval, share not attempted, and the smallest AUROC that n and correct tell from 0.5 with 80 % power (`smallest_auroc`; NaN where a class is absent)."
+    "A table with a row for each: n, correct, accuracy with its 95 % Wilson interval, share not attempted, and the smallest AUROC that n and correct tell from 0.5 with 80 % power (`smallest_auroc`; above 1 where not even a perfect order would be seen, NaN where a class is absent)."
     rows = []
     for (model, name), answers in judged.items():
         right = sum(j.is_correct for j in answers)
         share = accuracy_by(answers).drop(columns="set").iloc[0].to_dict()
         rows.append({"model": model, "set": name, **share, "n": len(answers), "correct": right, "smallest_auroc": round(smallest_auroc(right, len(answers) - right), 3)})
     return pd.DataFrame(rows)[["model", "set", "n", "correct", "accuracy", "low", "high", "not_attempted", "smallest_auroc"]]
+
+
+def plot_accuracy_by_set(table, ax):  # from `accuracy_by_set`; where to draw
+    "Draw a row for each model and set: accuracy with its interval, and in the label the smallest AUROC that would be seen."
+    several = table["model"].nunique() > 1
+    seen = [f"AUROC from {a:.2f}" if a < 1 else "no AUROC" for a in table["smallest_auroc"]]
+    names = [f"{r.set}{f', {r.model}' if several else ''}: shows {text}" for r, text in zip(table.itertuples(), seen)]
+    plot_forest(table.assign(method=names, value=table["accuracy"]).to_dict("records"), ax, "answered correctly, with 95 % interval", zero=None, colours=dict.fromkeys(names, "#0072B2"))
 
 # %% ../nbs/09_judge.ipynb #415c11c7
 @dataclass(frozen=True)
