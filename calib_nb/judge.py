@@ -193,7 +193,7 @@ def _only_repeats(words, reference, asked):  # lists of words: the answer's, a r
     if not _count(asked, reference) or _count(asked, ["or", *reference]) or _count(asked, [*reference, "or"]):
         return False
     more = [w for w in words if w in asked and w not in FUNCTION_WORDS and w not in KIND_WORDS and w not in reference]
-    return len(more) > 1 and _count(words, reference) <= _count(asked, reference)
+    return bool(more) and _count(words, reference) <= _count(asked, reference)
 
 
 def _states(words, references, allowed):  # lists of words; what may stand beside the reference
@@ -987,4 +987,4 @@ def plot_audit(table, ax):  # from `audit`; where to draw
         ax.plot([1 - sp, 1 - sp], [se_low, se_high], color=color, lw=2)
         ax.plot(1 - sp, se, "o", color=color, ms=6)
         ax.annotate(r.judge, (1 - sp, se), textcoords="offset points", xytext=(7, -14 if i % 2 == 0 and i else 5), fontsize="small", color=color)
-    ax.set(xlabel="share of wrong answers accepted (1 - specificity)", ylabel="share of right answers accepted (sensitivity)", xlim=(-0.001, None), ylim=(0, 1))
+    ax.set(xlabel="share of wrong answers accepted (1 - specificity)", ylabel="share of right answers accepted (sensitivity)", xlim=(-0.001, None), ylim=(-0.03, 1))

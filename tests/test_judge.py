@@ -98,7 +98,8 @@ def test_a_list_of_answers_may_name_several_right_ones_and_no_wrong_one():
 
 
 @pytest.mark.parametrize("answer, references, question, verdict", [
-    ("The nickname of Nick Freeman is the Red Sleigh", ["Nick Freeman", "Mr Loophole"], "What is the nickname of Nick Freeman?", "incorrect"), ("The capital of Waupaca County is Waupaca.", ["Waupaca"], "What is the capital of Waupaca County?", "correct"),
+    ("The nickname of Nick Freeman is the Red Sleigh", ["Nick Freeman", "Mr Loophole"], "What is the nickname of Nick Freeman?", "incorrect"),
+    ("The nickname of Nick Freeman, a solicitor, is the Red Sleigh", ["Nick Freeman", "Mr Loophole"], "What is the nickname of Nick Freeman?", "incorrect"), ("The capital of Waupaca County is Waupaca.", ["Waupaca"], "What is the capital of Waupaca County?", "correct"),
     ("Mexico City lies in Mexico", ["Mexico"], "In which country is Mexico City?", "correct"), ("Waupaca", ["Waupaca"], "What is the capital of Waupaca County?", "correct"), ("The 17th state to join the union", ["Ohio", "17th State"], "What was the 17th state to join the union in 1803?", "incorrect"),
     ("It was Sparta in the Peloponnesian War.", ["Sparta"], "Did Athens or Sparta win the Peloponnesian War?", "correct"), ("The contestants quit in season 2", ["2"], "How many contestants quit in season 2?", "incorrect"),
     ("It is celebrated in the month of June.", ["May", "May (month)"], "In which month is it celebrated?", "incorrect"), ("The UK uses units", ["imperial units"], "What system does the UK use?", "incorrect")])
