@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['ARTICLES', 'UNITS', 'LETTERS', 'ONES', 'TENS', 'SCALES', 'ORDINALS', 'REFUSAL', 'NEGATION', 'FUNCTION_WORDS',
-           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'MONTHS', 'TITLES', 'NICKNAMES', 'VAGUE', 'NAME_PARTS', 'DEMONYMS',
-           'GRADES', 'GRADER_PROMPT', 'JUDGES', 'HUMAN', 'SIMPLE_JUDGES', 'normalise', 'Surroundings', 'first_sentence',
-           'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name', 'is_proper', 'same_phrase', 'forms_of',
-           'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt', 'parse_grade', 'UngradedError', 'Grader',
-           'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules', 'judge_all_by_model', 'rules_decide',
-           'judge_all_by_precedence', 'judge_answers', 'accuracy_by', 'judge_quality', 'quality_table',
-           'corrected_accuracy', 'human_judged', 'judge_simply', 'audit', 'cause_of_miss', 'disagreements',
-           'plot_audit']
+           'KIND_WORDS', 'SYNONYMS', 'CONTRAST', 'KIND_STEMS', 'MONTHS', 'TITLES', 'NICKNAMES', 'PARTICLES', 'VAGUE',
+           'NAME_PARTS', 'DEMONYMS', 'GRADES', 'GRADER_PROMPT', 'JUDGES', 'HUMAN', 'SIMPLE_JUDGES', 'normalise',
+           'Surroundings', 'first_sentence', 'readings_of', 'PartialDate', 'parse_date', 'same_date', 'same_name',
+           'is_proper', 'same_phrase', 'forms_of', 'acceptable_range', 'Verdict', 'judge_by_rules', 'grader_prompt',
+           'parse_grade', 'UngradedError', 'Grader', 'Retry', 'local_grader', 'endpoint_grader', 'judge_all_by_rules',
+           'judge_all_by_model', 'rules_decide', 'judge_all_by_precedence', 'judge_answers', 'accuracy_by',
+           'accuracy_by_set', 'plot_accuracy_by_set', 'judge_quality', 'quality_table', 'corrected_accuracy',
+           'human_judged', 'judge_simply', 'audit', 'cause_of_miss', 'disagreements', 'plot_audit']
 
 # %% ../nbs/09_judge.ipynb #4deb1b06
 import hashlib
@@ -31,13 +31,13 @@ import numpy as np
 import pandas as pd
 
 from .core import Judged, content_key, lookup, read_jsonl
-from .inference import JudgeQuality, rogan_gladen
-from .plots import wilson_interval
+from .inference import JudgeQuality, Sample, reading_arrays, rogan_gladen, smallest_auroc
+from .plots import plot_forest, wilson_interval
 
 # %% ../nbs/09_judge.ipynb #84186fcf
 ARTICLES = {"a", "an", "the"}
 UNITS = {"kilometers": "km", "kilometres": "km", "kilometer": "km", "kilometre": "km", "meters": "m", "metres": "m", "meter": "m", "metre": "m", "kilograms": "kg",
-         "kilogram": "kg", "grams": "g", "gram": "g", "percent": "%", "years": "year", "miles": "mile", "feet": "ft", "foot": "ft", "seconds": "s", "second": "s"}
+         "kilogram": "kg", "grams": "g", "gram": "g", "percent": "%", "years": "year", "miles": "mile", "gigabytes": "gb", "gigabyte": "gb", "megabytes": "mb", "megabyte": "mb", "feet": "ft", "foot": "ft", "seconds": "s", "second": "s"}
 LETTERS = str.maketrans({"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "ı": "i", "−": "-"})  # what Unicode does not take apart
 ONES = dict(zip("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(20)))
 TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
@@ -48,7 +48,7 @@ ORDINALS = {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth
 @lru_cache(maxsize=200_000)
 def _words(text):
     "The tuple behind `normalise`, kept for texts that come again, as aliases do."
-    text = unicodedata.normalize("NFKD", text.translate(LETTERS))
+    text = unicodedata.normalize("NFKD", text.replace("Â\xa0", " ").translate(LETTERS))  # a space that was decoded wrongly
     text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
     text = re.sub(r"(?<=\d),(?=\d{3}\b)|(?<=\b\d), (?=\d{3}\b)|(?<=\b\d\d), (?=\d{3}\b)|(?<=\b\d{3}), (?=000\b)", "", text)  # 1,000; 500, 000
     text = re.sub(r"\b(?:[a-z]\.){2,}", lambda m: m[0].replace(".", ""), text)  # d.c. -> dc
@@ -115,10 +115,12 @@ CONTRAST = set("north south east west northern southern eastern western northeas
                "non anti pre post half great greater lesser big little grand bc bce".split())
 
 
+@lru_cache(maxsize=200_000)
 def _stem(word):
-    "`word` without plural, past tense or possessive endings, -ise as -ize; crude, and the same for both sides of a comparison."
+    "`word` without plural (Latin -ae too), past tense or possessive endings, -ise as -ize; crude, and the same for both sides of a comparison."
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
+    word = word[:-1] if len(word) > 4 and word.endswith("ae") else word
     word = re.sub(r"is(e|es|ed|ing|ation)$", r"iz\1", word) if len(word) > 6 else word
     return re.sub(r"(?<=[^su])s$|(?<=e)d$", "", word) if len(word) > 3 else word
 
@@ -129,12 +131,15 @@ def _related(word, other):
     return n >= 4 and n >= 0.6 * max(len(word), len(other))
 
 
+KIND_STEMS = set(map(_stem, KIND_WORDS))
+
+
 class Surroundings:
     "Says of a word whether it may stand beside an answer to `question`."
 
     def __init__(self, question):
         self.words = normalise(question)
-        self.stems = {_stem(w) for w in self.words} | FUNCTION_WORDS | KIND_WORDS | set().union(*(SYNONYMS.get(w, ()) for w in self.words))
+        self.stems = {_stem(w) for w in self.words} | FUNCTION_WORDS | KIND_WORDS | KIND_STEMS | set().union(*(SYNONYMS.get(w, ()) for w in self.words))
         self.seen = {}
 
     def __contains__(self, word):
@@ -178,17 +183,30 @@ def _take_out(words, phrase):  # lists of words
     return left, found
 
 
+def _count(words, phrase):  # lists of words
+    return sum(words[i : i + len(phrase)] == phrase for i in range(len(words) - len(phrase) + 1))
+
+
+def _only_repeats(words, reference, asked):  # lists of words: the answer's, a reference's, the question's
+    "Whether the answer holds the reference only as part of the question that it says again."
+    if not _count(asked, reference) or _count(asked, ["or", *reference]) or _count(asked, [*reference, "or"]):
+        return False
+    more = [w for w in words if w in asked and w not in FUNCTION_WORDS and w not in KIND_WORDS and w not in reference]
+    return bool(more) and _count(words, reference) <= _count(asked, reference)
+
+
 def _states(words, references, allowed):  # lists of words; what may stand beside the reference
     "Whether `words` state one of `references` and, beyond `allowed` words, nothing else."
     found = 0
     for reference in references:
-        if reference and reference[0] in words:
+        if reference and reference[0] in words and not _only_repeats(words, reference, allowed.words):
             words, here = _take_out(words, reference)
             found += here
     return found > 0 and all(w in allowed or (w == "or" and found > 1) for w in words)
 
 # %% ../nbs/09_judge.ipynb #fde013d0
 _AFTER = set("in on at of for from by with as during after before since until to when which who that where because while".split())
+_ASIDE = re.compile(r"\b(?:after|before|although|though|unlike|despite|succeeding|replacing|beating|defeating|ahead of|instead of|rather than|(?:who|which) (?:beat|defeated|succeeded|replaced|preceded|followed|declined))\b", re.I)
 _VERBS = set("is are was were has had became won wrote played designed founded received shares borders".split())
 
 
@@ -211,7 +229,7 @@ def _in_answer_place(sentence, words, reference, allowed):
         listed = before in ("and", "or", "not") or after in ("and", "or") or before in CONTRAST or _part_of_name(sentence, reference, allowed)
         ends = not after or after in _AFTER or after in allowed or re.match(r"[\"'”]?[,;:(]", (_around(sentence, reference) or [""])[-1])
         first = (i == 0 and after in _VERBS) or (i == 1 and before in ("in", "on") and ends)
-        if not listed and (first or i > 0 and ends and not _comma_list(sentence, reference)):
+        if not listed and not _in_aside(sentence, reference, allowed) and (first or i > 0 and ends and not _comma_list(sentence, reference)):
             return True
     return False
 
@@ -220,6 +238,16 @@ def _around(sentence, reference):
     "What stands before and behind the reference's first place in the sentence, case and punctuation kept; None where the words are not found in a row."
     plain = "".join(c for c in unicodedata.normalize("NFKD", sentence.translate(LETTERS)) if not unicodedata.combining(c))
     return re.split(r"(?<!\w)" + r"\W+".join(map(re.escape, reference)) + r"(?!\w)", plain, maxsplit=1, flags=re.I) if reference else None
+
+
+def _in_aside(sentence, reference, allowed):
+    "Whether the reference, which is no number, comes only in an aside, behind another name that is not in the question."
+    before, *behind = _around(sentence, reference) or [""]
+    asides = [m.start() for m in _ASIDE.finditer(before) if normalise(m[0])[0] not in allowed.words]
+    if not (asides and behind) or any(c.isdigit() for w in reference for c in w):
+        return False
+    names = {w for name in re.findall(r"\b[A-Z]\w+", before[: asides[-1]]) for w in normalise(name) if w[:3] not in MONTHS}
+    return not all(w in allowed or w in _AFTER for w in names)
 
 
 def _part_of_name(sentence, reference, allowed):
@@ -257,13 +285,14 @@ class PartialDate:
         return all(a == b for a, b in shared) and (pairs[0] in shared or len(shared) == 2)
 
 
+@lru_cache(maxsize=200_000)
 def parse_date(text):
-    "The `PartialDate`s that the whole of `text` can mean (10/09/2001 can mean two); empty where it is no date."
+    "A tuple of the `PartialDate`s that the whole of `text` can mean (10/09/2001 can mean two); empty where it is no date."
     words = " ".join(w for w in normalise(re.sub(r"(?<=\d)[/.-](?=\d)", " ", text)) if w not in ("on", "in", "of", "year", "since", "late", "early", "around"))
     for pattern, kind in _DATES:
         if m := pattern.fullmatch(words):
-            return [d for d in _dates(kind, m.groups()) if (d.month or 1) <= 12 and (d.day or 1) <= 31]
-    return []
+            return tuple(d for d in _dates(kind, m.groups()) if (d.month or 1) <= 12 and (d.day or 1) <= 31)
+    return ()
 
 
 def _dates(kind, parts):
@@ -286,7 +315,7 @@ def same_date(answer, reference, question=""):  # two texts
     return any(a.agrees(b) and (a.day is not None or b.day is None or not exact) for a in given for b in wanted)
 
 # %% ../nbs/09_judge.ipynb #9fbe10f3
-TITLES = set("mr mrs ms miss sir dame lord lady dr doctor prof professor president prime minister king queen saint st captain general colonel lieutenant second sergeant senator governor rev pope emperor princess prince senior pilot commander maharaja sultan gen capt lt sgt col sen gov maj".split())
+TITLES = set("mr mrs ms miss shri sir dame lord lady dr doctor prof professor president prime minister king queen saint st captain general colonel lieutenant second sergeant senator governor rev pope emperor princess prince senior pilot commander maharaja sultan gen capt lt sgt col sen gov maj".split())
 NICKNAMES = {"tom": "thomas", "bill": "william", "will": "william", "bob": "robert", "rob": "robert", "jim": "james", "jimmy": "james", "mike": "michael", "dick": "richard", "rick": "richard", "joe": "joseph", "dan": "daniel",
              "dave": "david", "tony": "anthony", "chris": "christopher", "ben": "benjamin", "sam": "samuel", "ed": "edward", "ted": "edward", "kate": "katherine", "liz": "elizabeth", "beth": "elizabeth", "jack": "john",
              "patty": "patricia", "pat": "patrick", "steve": "stephen", "nick": "nicholas", "matt": "matthew", "andy": "andrew", "tim": "timothy", "ron": "ronald", "don": "donald", "ken": "kenneth", "greg": "gregory", "eddie": "edward", "ned": "edward",
@@ -304,13 +333,22 @@ def same_name(answer, reference, alone=False):  # lists of words; whether a surn
         return False
     if len(a) == 1:
         return alone and a[0] == r[-1] and len(a[0]) > 2
-    if {"and", "or"} & set(a) - set(r) or CONTRAST & set(a) ^ CONTRAST & set(r):
+    if {"and", "or"} & set(a) - set(r) or CONTRAST & set(a) ^ CONTRAST & set(r) or _initials_contradict(a, r):
         return False
     if _sound(a[-1]) == _sound(r[-1]):
         return len(a) <= len(r) + 3 and (_same_given(a[0], r[0]) or alone and (len(r) > 2 or len(a) > 2) and (set(a) <= set(r) or set(r) <= set(a)))
     if alone and len(a) <= len(r) + 2 and r[-1] in a[1:]:  # a name that was added later: Judi Evans Luciano
         return _same_given(a[0], r[0])
     return len(r) > 2 and a[-1] in r[1:] and set(a) <= set(r) and _same_given(a[0], r[0])
+
+
+PARTICLES = set("van von der den de du da di del della la le el al bin ibn ter ten".split())  # of a surname
+
+
+def _initials_contradict(a, r):
+    "Whether both have a middle name, one of them an initial, and the initials differ."
+    a, r = ([w for w in words[1:-1] if w not in PARTICLES] for words in (a, r))
+    return bool(a and r) and 1 in (len(a[0]), len(r[0])) and a[0][0] != r[0][0]
 
 
 def _untitled(words):
@@ -371,8 +409,10 @@ def same_phrase(answer, reference, allowed, proper):  # lists of words; what may
     if not proper and len(a) == len(r) == 1 and (a[0] + r[0]).isalpha() and min(len(a[0]), len(r[0])) > 6 and a[0][:6] == r[0][:6] and _related(a[0], r[0]):
         return True
     missing, more = [w for w in r if w not in a], [w for w in a if w not in r]
+    if all(w in allowed for w in a if w in r):
+        return False
     if proper:
-        return bool(set(a) & set(r)) and all(w in NAME_PARTS or w in {_stem(p) for p in NAME_PARTS} for w in more) and all(w in allowed or w in NAME_PARTS for w in missing)
+        return all(w in NAME_PARTS or w in {_stem(p) for p in NAME_PARTS} for w in more) and all(w in allowed or w in NAME_PARTS for w in missing)
     return (not more and len(missing) <= len(r) / 2) or (not missing and len(more) <= len(a) / 2 and "or" not in a)
 
 
@@ -455,8 +495,8 @@ def _may_match(text, near, reference):
 def _match_loosely(text, words, reference, question, allowed):
     "Why `text` means `reference`, though in other words; '' where it does not."
     wanted = normalise(reference)
-    if set(wanted) <= set(allowed.words):  # only the exact words can tell
-        return ""
+    if set(wanted) <= set(allowed.words):  # only the exact words can tell, or the name of the people
+        return "the country and its people" if _same_people(words, wanted, question) else ""
     stems = {_stem(w) for w in wanted}
     core = [w for w in words if w not in allowed or _stem(w) in stems] or words
     if set(core) <= set(allowed.words):
@@ -472,12 +512,31 @@ def _match_loosely(text, words, reference, question, allowed):
         return "the same name"
     if _acronym(reference, text) or _acronym(text.strip(" ."), reference):
         return "the initials of the name"
-    if _ORIGIN.search(question) and [DEMONYMS.get(w, w) for w in core] == [DEMONYMS.get(w, w) for w in wanted]:
+    if _same_people(core, wanted, question):
         return "the country and its people"
     return "a longer form of the name" if _extends(words, wanted) else _match_phrase(core, reference, allowed)
 
 
 _ORIGIN = re.compile(r"\s*(where|who)\b|\b(come|came|from|origin|win|won)\b", re.I)
+
+
+def _same_people(words, wanted, question):
+    "Whether one is the country and the other its people, where the question asks for an origin or a winner."
+    return bool(_ORIGIN.search(question)) and [DEMONYMS.get(w, w) for w in words] == [DEMONYMS.get(w, w) for w in wanted]
+
+
+def _items(text):
+    return [item for item in re.split(r"\s*(?:[,;&]|\band\b)\s*", text) if item]
+
+
+def _states_list(sentence, references, question, allowed):
+    "Whether a sentence is a list whose items mean each another reference, or each another item of one reference, and all of them."
+    items = _items(sentence)
+    if len(items) < 2 or any(c.isdigit() for c in sentence):
+        return False
+    lists = [references] * (len(references) >= len(items)) + [wanted for wanted in map(_items, references) if len(wanted) == len(items)]
+    found = ([next((r for r in wanted if _match(item, [r], question, allowed)), None) for item in items] for wanted in lists)
+    return any(None not in means and len(set(means)) == len(items) for means in found)
 
 
 def _states_date(sentence, references, question):
@@ -522,6 +581,8 @@ def judge_by_rules(answer, references, question=""):  # what the model said; acc
         if reason := _match(text, references, question, allowed):
             return Verdict("correct", reason)
     first = first_sentence(answer)
+    if _states_list(first, references, question, allowed):
+        return Verdict("correct", "a list of references")
     said = set(normalise(re.sub(r'"[^"]*"|“[^”]*”', " ", first)))  # a title may hold a 'no'
     if not (NEGATION & said) - set(allowed.words) and (_restates(first, list(map(normalise, references)), allowed) or _states_date(first, references, question)):
         return Verdict("correct", "a sentence that answers the question with it")
@@ -717,6 +778,24 @@ def accuracy_by(judged, field=None):  # `Judged` answers; an attribute such as '
         rows.append({field or "set": value, "n": len(part), "accuracy": right / len(part), "low": low, "high": high, "not_attempted": sum(j.verdict == "not_attempted" for j in part) / len(part)})
     return pd.DataFrame(rows).round(3)
 
+# %% ../nbs/09_judge.ipynb #b0a5e702
+def accuracy_by_set(judged):  # a dict `(model, set) -> Judged answers`
+    "A table with a row for each: n, correct, accuracy with its 95 % Wilson interval, share not attempted, and the smallest AUROC that n and correct tell from 0.5 with 80 % power (`smallest_auroc`; above 1 where not even a perfect order would be seen, NaN where a class is absent)."
+    rows = []
+    for (model, name), answers in judged.items():
+        right = sum(j.is_correct for j in answers)
+        share = accuracy_by(answers).drop(columns="set").iloc[0].to_dict()
+        rows.append({"model": model, "set": name, **share, "n": len(answers), "correct": right, "smallest_auroc": round(smallest_auroc(right, len(answers) - right), 3)})
+    return pd.DataFrame(rows)[["model", "set", "n", "correct", "accuracy", "low", "high", "not_attempted", "smallest_auroc"]]
+
+
+def plot_accuracy_by_set(table, ax):  # from `accuracy_by_set`; where to draw
+    "Draw a row for each model and set: accuracy with its interval, and in the label the smallest AUROC that would be seen."
+    several = table["model"].nunique() > 1
+    seen = [f"AUROC from {a:.2f}" if a < 1 else "no AUROC" for a in table["smallest_auroc"]]
+    names = [f"{r.set}{f', {r.model}' if several else ''}: shows {text}" for r, text in zip(table.itertuples(), seen)]
+    plot_forest(table.assign(method=names, value=table["accuracy"]).to_dict("records"), ax, "answered correctly, with 95 % interval", zero=None, colours=dict.fromkeys(names, "#0072B2"))
+
 # %% ../nbs/09_judge.ipynb #415c11c7
 def judge_quality(accepted, truth):  # (n,) whether the judge accepted; (n,) whether people did
     "The `JudgeQuality`. Raises ValueError where people accepted all or none."
@@ -825,4 +904,4 @@ def plot_audit(table, ax):  # from `audit`; where to draw
         ax.plot([1 - sp, 1 - sp], [se_low, se_high], color=color, lw=2)
         ax.plot(1 - sp, se, "o", color=color, ms=6)
         ax.annotate(r.judge, (1 - sp, se), textcoords="offset points", xytext=(7, -14 if i % 2 == 0 and i else 5), fontsize="small", color=color)
-    ax.set(xlabel="share of wrong answers accepted (1 - specificity)", ylabel="share of right answers accepted (sensitivity)", xlim=(-0.001, None), ylim=(0, 1))
+    ax.set(xlabel="share of wrong answers accepted (1 - specificity)", ylabel="share of right answers accepted (sensitivity)", xlim=(-0.001, None), ylim=(-0.03, 1))

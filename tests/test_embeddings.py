@@ -63,14 +63,15 @@ def test_vectors_that_are_not_unit_vectors_are_refused(vectors):
             work()
 
 
-@given(coarse, st.floats(0.5, 1), st.sampled_from([1, 5, 60, 2**22]))
+@given(coarse, st.floats(0.5, 1), st.booleans(), st.sampled_from([1, 3, 10, 1024]))
 @settings(max_examples=60, deadline=None)
-def test_similar_pairs_are_exactly_those_above_the_threshold_in_order(vectors, threshold, block):
+def test_similar_pairs_are_exactly_those_above_the_threshold_also_where_they_tie_with_it(vectors, threshold, tie, tile):
     similarity = np.round(vectors.astype(float) @ vectors.T.astype(float), embeddings.DECIMALS)
-    wanted = [(i, j) for i in range(len(vectors)) for j in range(i + 1, len(vectors)) if similarity[i, j] >= threshold]
+    threshold = similarity[0, -1] if tie else threshold
+    wanted = [(i, j, similarity[i, j]) for i in range(len(vectors)) for j in range(i + 1, len(vectors)) if similarity[i, j] >= threshold]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embeddings, "BLOCK", block)
-        assert [(i, j) for i, j, _ in similar_pairs(vectors, threshold)] == wanted
+        patch.setattr(embeddings, "TILE", tile)
+        assert sorted(similar_pairs(vectors, threshold)) == wanted
 
 
 def test_no_block_of_100_000_vectors_is_larger_than_stated():

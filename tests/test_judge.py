@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calib_nb.core import Judged, Question, UnknownName
-from calib_nb.judge import (Grader, JudgeQuality, Retry, UngradedError, accuracy_by, corrected_accuracy, endpoint_grader, grader_prompt, human_judged, judge_answers, judge_by_rules, judge_quality,
+from calib_nb.inference import smallest_auroc
+from calib_nb.judge import (Grader, JudgeQuality, Retry, UngradedError, accuracy_by, accuracy_by_set, corrected_accuracy, endpoint_grader, grader_prompt, human_judged, judge_answers, judge_by_rules, judge_quality,
                             local_grader, normalise, parse_date, parse_grade, quality_table, same_name)
 
 ROOT = Path(__file__).parents[1]
@@ -70,10 +71,9 @@ def test_every_full_date_agrees_with_itself_only(year, month, day):
 
 @pytest.mark.parametrize("answer, reference, verdict", [("Curie", "Marie Curie", "correct"), ("M. Curie", "Marie Curie", "correct"), ("Marie Sklodowska Curie", "Marie Curie", "correct"), ("Pierre Curie", "Marie Curie", "incorrect"),
                                                         ("Marie", "Marie Curie", "incorrect"), ("Sir Isaac Newton", "Isaac Newton", "correct"), ("Bill Clinton", "William Clinton", "correct"), ("Marie Curie or Pierre Curie", "Marie Curie", "incorrect"),
-                                                        ("Louis XIV", "Louis XVI", "incorrect"), ("George W. Bush", "George H. W. Bush", "correct")])
+                                                        ("Louis XIV", "Louis XVI", "incorrect"), ("George W. Bush", "George H. W. Bush", "incorrect"), ("George Bush", "George H. W. Bush", "correct"),
+                                                        ("George H. Bush", "George Herbert Walker Bush", "correct"), ("J. D. van Dyk", "John van Dyk", "correct"), ("Shri H. D. Deve Gowda", "H. D. Deve Gowda", "correct")])
 def test_names_of_persons(answer, reference, verdict):
-    if (answer, reference) == ("George W. Bush", "George H. W. Bush"):
-        pytest.xfail("initials that contradict are not seen: known to be wrong")
     assert grade(answer, reference, "Who was it?") == verdict
 
 
@@ -96,16 +96,34 @@ def test_a_list_of_answers_may_name_several_right_ones_and_no_wrong_one():
     assert grade("Spain and Portugal", near, "Name a country that borders France.") == "incorrect"
 
 
+@pytest.mark.parametrize("answer, references, question, verdict", [
+    ("The nickname of Nick Freeman is the Red Sleigh", ["Nick Freeman", "Mr Loophole"], "What is the nickname of Nick Freeman?", "incorrect"),
+    ("The nickname of Nick Freeman, a solicitor, is the Red Sleigh", ["Nick Freeman", "Mr Loophole"], "What is the nickname of Nick Freeman?", "incorrect"), ("The capital of Waupaca County is Waupaca.", ["Waupaca"], "What is the capital of Waupaca County?", "correct"),
+    ("Mexico City lies in Mexico", ["Mexico"], "In which country is Mexico City?", "correct"), ("Waupaca", ["Waupaca"], "What is the capital of Waupaca County?", "correct"), ("The 17th state to join the union", ["Ohio", "17th State"], "What was the 17th state to join the union in 1803?", "incorrect"),
+    ("It was Sparta in the Peloponnesian War.", ["Sparta"], "Did Athens or Sparta win the Peloponnesian War?", "correct"), ("The contestants quit in season 2", ["2"], "How many contestants quit in season 2?", "incorrect"),
+    ("It is celebrated in the month of June.", ["May", "May (month)"], "In which month is it celebrated?", "incorrect"), ("The UK uses units", ["imperial units"], "What system does the UK use?", "incorrect")])
+def test_an_answer_that_only_repeats_the_question_is_none(answer, references, question, verdict):
+    assert grade(answer, references, question) == verdict
+
+
+@pytest.mark.parametrize("answer, references, question, verdict", [
+    ("Simon & Garfunkel", ["Roy Halee", "Art Garfunkel", "Paul Simon"], "Who wrote it?", "correct"), ("Simon and Halley", ["Roy Halee", "Art Garfunkel", "Paul Simon"], "Who wrote it?", "incorrect"),
+    ("Nelson Tibideaux and Winnie Tibideaux", ["Nelson and Winnie"], "Who are the children?", "correct"), ("Nelson Tibideaux and Sondra Tibideaux", ["Nelson and Winnie"], "Who are the children?", "incorrect"),
+    ("Simon, Simon", ["Art Garfunkel", "Paul Simon"], "Who wrote it?", "incorrect"), ("Spartan", ["Sparta"], "Did Athens or Sparta win?", "correct"), ("4", ["4Â\xa0GB"], "How much memory has it?", "correct"), ("4 MB", ["4 GB"], "How much memory has it?", "incorrect")])
+def test_items_of_a_list_peoples_and_units(answer, references, question, verdict):
+    assert grade(answer, references, question) == verdict
+
+
 @pytest.mark.parametrize("answer, verdict", [("118", "correct"), ("122", "correct"), ("117.9", "incorrect"), ("between 100 and 200", "incorrect"), ("about 120 rooms", "correct")])
 def test_acceptable_ranges(answer, verdict):
     assert grade(answer, "120 (acceptable range: anything between 118 and 122)", "How many rooms are there?") == verdict
 
 
 @pytest.mark.parametrize("answer, verdict", [("The Leelavati Award in 2018 was given to Ali Nesin, a Turkish mathematician, for his work.", "correct"), ("Ali Nesin received the Leelavati Award in 2018.", "correct"),
-                                             ("The Leelavati Award in 2018 was given to Adrian Paenza, after Ali Nesin declined it.", "incorrect"), ("Ali Nesin was born in Turkey.", "incorrect")])
+                                             ("The Leelavati Award in 2018 was given to Adrian Paenza, after Ali Nesin declined it.", "incorrect"), ("The Leelavati Award in 2018 was given to Ali Nesin, after Adrian Paenza declined it.", "correct"),
+                                             ("The mathematician Adrian Paenza received the Leelavati Award in 2018, defeating Ali Nesin.", "incorrect"), ("The Leelavati Award in 2018 was given to Adrian Paenza, who succeeded Ali Nesin.", "incorrect"),
+                                             ("Ali Nesin was born in Turkey.", "incorrect")])
 def test_full_sentences_must_take_up_the_question(answer, verdict):
-    if "Paenza" in answer:
-        pytest.xfail("a rival in the same sentence is not seen: known to be wrong")
     assert grade(answer, "Ali Nesin", "Which mathematician received the Leelavati Award in 2018?") == verdict
 
 
@@ -309,6 +327,13 @@ def test_accuracy_tables_add_up():
     assert table["n"].sum() == 4 and accuracy_by(judged)["accuracy"].item() == 0.25 and accuracy_by(judged)["not_attempted"].item() == 0.25
 
 
+def test_accuracy_by_set_says_which_auroc_each_set_can_show():
+    judged = judge_answers(QUESTIONS, SAID)
+    table = accuracy_by_set({("m", "some"): judged, ("m", "none right"): judged[1:]}).set_index("set")
+    assert table["n"].tolist() == [4, 3] and table["correct"].tolist() == [1, 0] and table["accuracy"].tolist() == [0.25, 0]
+    assert table.loc["some", "smallest_auroc"] == round(smallest_auroc(1, 3), 3) and np.isnan(table.loc["none right", "smallest_auroc"])
+
+
 def test_same_name_is_symmetric_enough():
     assert same_name(["roger", "l", "jackson"], ["roger", "labon", "jackson"]) and same_name(["roger", "labon", "jackson"], ["roger", "l", "jackson"])
 
@@ -337,9 +362,9 @@ def test_the_corrected_accuracy_covers_the_truth_about_as_often_as_it_says():
 
 @needs_shared
 def test_the_rules_on_human_judged_predictions_do_not_get_worse():
-    "Measured .55 and .986 on all 885 questions; this fails when a change of rules loses what was reached."
+    "Measured .56 and .986 on all 885 questions; this fails when a change of rules loses what was reached."
     rows = human_judged(SHARED / "nq_open/efficientqa_human_judged_half.jsonl")
     definite = rows[rows["human"].isin(["definitely correct", "definitely incorrect"])]
     accepted = [judge_by_rules(r.answer, r.references, r.question).grade == "correct" for r in definite.itertuples()]
     quality = judge_quality(accepted, definite["human"] == "definitely correct")
-    assert quality.sensitivity >= 0.54 and quality.specificity >= 0.984
+    assert quality.sensitivity >= 0.55 and quality.specificity >= 0.984

@@ -14,6 +14,7 @@ import pytest
 from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
 
 from calib_nb.core import Judged, Question, RecordError, UnknownName, write_jsonl
 from calib_nb.judge import judge_by_rules
@@ -324,6 +325,18 @@ def test_a_chain_of_alikes_is_one_group():
     few = [Question(str(i), f"Question {i}?", ["x"]) for i in range(4)]
     joined, _ = group_alike(few, threshold=0.9, embed=lambda texts, folder: np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32))
     assert len({q.group for q in joined}) == 1
+
+
+@given(st.lists(st.tuples(*[st.integers(1, 3)] * 3), min_size=2, max_size=25), st.data())
+@settings(max_examples=40, deadline=None)
+def test_groups_are_the_connected_parts_of_the_graph_of_alikes_also_where_similarity_ties_with_the_threshold(points, data):
+    vectors = np.array(points, float) / np.linalg.norm(points, axis=1, keepdims=True)
+    similarity = np.round(vectors @ vectors.T, 6)
+    threshold = float(data.draw(st.sampled_from(sorted(set(similarity.ravel())))))  # one of the similarities: it counts as alike
+    joined, counts = group_alike([Question(str(i), f"Question {i}?", ["x"]) for i in range(len(points))], threshold, embed=lambda texts, folder: vectors)
+    n_groups, part = connected_components(similarity >= threshold)
+    assert counts["groups"] == n_groups and counts.get("joined_by_similarity", 0) == len(points) - n_groups
+    assert [[a.group == b.group for b in joined] for a in joined] == (part[:, None] == part).tolist()
 
 
 @needs_shared
