@@ -9,8 +9,8 @@ __all__ = ['ALIKE', 'COMPARED', 'PLATT', 'TABLE', 'ORIGINAL', 'ORIGINAL_ACCURACY
            'all_sides', 'seconds_of_label', 'ranked', 'data_complexity', 'as_cells', 'costs', 'method_table',
            'as_markdown', 'styled', 'beside_original', 'label_colours', 'plot_seeds', 'plot_panels', 'overlay',
            'sorted_by_sign', 'skill_sentence', 'difference_sentences', 'opening', 'conclusions', 'readings_frame',
-           'write_comparison', 'keep_comparison', 'by_cell', 'matrix', 'best_cell', 'matrix_figure', 'against',
-           'cost_table', 'keep_matrix', 'score_table']
+           'write_comparison', 'published_readings', 'keep_comparison', 'by_cell', 'matrix', 'best_cell',
+           'matrix_figure', 'against', 'cost_table', 'keep_matrix', 'score_table']
 
 # %% ../nbs/16_compare.ipynb #bcd8121c
 import textwrap
@@ -464,6 +464,17 @@ def write_comparison(runs, figures, data, prefix=""):  # `RunFiles`; folder of t
     return paths + [data / f"{prefix}{name}" for name in (*texts, "runs.json", "readings.csv.gz")]
 
 
+def published_readings(path, split="test"):  # a file that `write_comparison` or `keep_matrix` wrote; a split
+    "A dict (method, readout) -> `Reading`s, the id in place of the question. Raises FileNotFoundError where there is no such file."
+    frame = pd.read_csv(path, keep_default_na=False, dtype={"confidence": str, "is_correct": bool})
+    cells = {}
+    for row in frame[frame.split == split].to_dict("records"):
+        said = float(row.pop("confidence") or "nan")
+        reading = Reading(**row, question=row["id"], answer="", confidence=None if np.isnan(said) else said, provenance="missing" if np.isnan(said) else "scored", protocol="two_step")
+        cells.setdefault((row["method"], row["readout"]), []).append(reading)
+    return cells
+
+
 def keep_comparison(runs, out, publish=""):  # `RunFiles`; where the folder is made, relative to the project's root; a name under which all goes to `figures/` and `figures/data/` as well
     "Write tables, figures, sentences and readings; returns a sentence that says where everything is."
     folder = project_root() / out / f"compare-{content_key(sorted(run.folder.name for run in runs), length=8)}"
@@ -515,7 +526,7 @@ def against(sets, rival, reference, metrics=COMPARED, n_resamples=4000):  # name
     rows = []
     for name, readings in sets.items():
         copies = [replace(r, seed=s) for s in sorted({r.seed for r in readings}) for r in rival]
-        for metric in metrics:
+        for metric in metrics:  # a family: every name with every metric
             d = difference_or_reason(readings, copies, metric, reference, n_resamples, 0)
             rows.append({"method": name, "metric": METRICS[metric].label, "difference": d.value, "low": d.low, "high": d.high, "p": d.p_value, "n": d.n, "note": d.reason})
     return pd.DataFrame(rows).assign(**{"p (Holm)": holm(np.array([r["p"] for r in rows], float))})

@@ -356,3 +356,12 @@ def test_the_matrix_is_kept(runs, tmp_path, monkeypatch):
     readings = pd.read_csv(tmp_path / "figures/data/m_readings.csv.gz")
     assert readings.groupby(["method", "split"]).size().to_dict() == {("sft", "calibration"): 300, ("sft", "test"): 300, ("knn", "test"): 300}
     assert (tmp_path / "figures/m_heatmaps.png").exists()
+
+
+def test_published_readings_come_back_as_they_were(runs, tmp_path):
+    compare.write_comparison(runs, tmp_path, tmp_path)
+    back, sets = compare.published_readings(tmp_path / "readings.csv.gz"), compare.all_sides(runs)
+    assert back.keys() == sets.keys()
+    for key, rows in sets.items():
+        assert [(r.id, r.seed, r.confidence, r.is_correct, r.relation) for r in back[key]] == [(r.id, r.seed, r.confidence, r.is_correct, r.relation) for r in rows]
+    assert {r.split for rows in compare.published_readings(tmp_path / "readings.csv.gz", "calibration").values() for r in rows} == {"calibration"}
