@@ -8,8 +8,9 @@ import nbformat
 import pytest
 from conftest import ROOT
 
+from calib_nb.compare import cost_table
 from calib_nb.core import Judged, Reading, read_json, read_jsonl, read_records, write_jsonl
-from calib_nb.experiment import Parameters, Run, original_table, planned_splits, read_joint, run_name
+from calib_nb.experiment import Parameters, Run, original_table, planned_splits, read_joint, read_more, run_name
 from calib_nb.judge import judge_by_rules
 
 FEW = dict(n_train=12, n_calibration=6, n_test=16)
@@ -100,7 +101,7 @@ def test_baseline_shares_the_answers_of_other_methods(sft):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method, labels", [("performance_sft", {"label"}), ("dpo", {"label", "rejected_label", "chosen", "rejected"}), ("implicit", set())])
+@pytest.mark.parametrize("method, labels", [("performance_sft", {"label"}), ("dpo", {"label", "rejected_label", "chosen", "rejected"}), ("implicit", set()), ("self_distill", {"label"})])
 def test_the_other_methods_end_to_end(sft, method, labels):
     out = sft.parent
     done = papermill(out / f"{method}.ipynb", out, method=method, n_train=24)
@@ -113,6 +114,20 @@ def test_the_other_methods_end_to_end(sft, method, labels):
     trained, base = (read_records(folder / f"{name}.jsonl", Reading) for name in ("readings", "baseline_readings"))
     assert [r.answer for r in trained] == [r.answer for r in base], "the same answers for all methods"
     assert [r.confidence for r in trained if r.readout == "level"] != [r.confidence for r in base if r.readout == "level"]
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_read_by_more_readouts_once(sft, tmp_path):
+    readings = read_more(sft, ("calibration",), ("level", "sequence"))
+    own = {r.id: r.confidence for r in read_records(sft / "readings.jsonl", Reading) if (r.readout, r.split) == ("level", "calibration")}
+    assert {r.id: r.confidence for r in readings if r.readout == "level"} == pytest.approx(own, abs=1e-5) and len(own) == FEW["n_calibration"]
+    assert {r.readout for r in readings} == {"level", "sequence"} and {r.split for r in readings} == {"calibration"}
+    file = next(sft.glob("more-*.jsonl"))
+    before = file.stat().st_mtime_ns
+    assert read_more(sft, ("calibration",), ("level", "sequence")) == readings and file.stat().st_mtime_ns == before
+    assert cost_table(sft).loc["sequence", "tokens an answer"] > 5
+    with pytest.raises(ValueError, match="no finished run"):
+        read_more(tmp_path)
 
 
 @pytest.mark.slow
