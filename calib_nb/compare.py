@@ -286,7 +286,7 @@ def method_table(runs):  # `RunFiles`
     sets, rows = all_sides(runs), {}
     cards = {key: metric_card(readings, runs[0].reference, names=[*TABLE, "brier_score"]) for key, readings in sets.items()}
     found = {key: diagnose(readings, runs[0].reference, cards[key])[0].code for key, readings in sets.items()}
-    gain = {(d.method, d.readout): "" if np.isnan(d.difference) else f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in differences(runs, metric="brier_skill_score").itertuples()}
+    gain = {(d.method, d.readout): "not tested" if np.isnan(d.low) else f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in differences(runs, metric="brier_skill_score").itertuples()}
     for key in ranked(cards, found):
         cells = as_cells(cards[key])
         at = list(cells).index("Brier skill") + 1
