@@ -10,7 +10,7 @@ __all__ = ['ALIKE', 'COMPARED', 'PLATT', 'TABLE', 'ORIGINAL', 'ORIGINAL_ACCURACY
            'as_markdown', 'styled', 'beside_original', 'label_colours', 'plot_seeds', 'plot_panels', 'overlay',
            'sorted_by_sign', 'skill_sentence', 'difference_sentences', 'opening', 'conclusions', 'readings_frame',
            'write_comparison', 'published_readings', 'keep_comparison', 'by_cell', 'matrix', 'best_cell',
-           'matrix_figure', 'against', 'cost_table', 'keep_matrix', 'score_table']
+           'matrix_figure', 'with_seeds', 'against', 'cost_table', 'keep_matrix', 'score_table']
 
 # %% ../nbs/16_compare.ipynb #bcd8121c
 import textwrap
@@ -521,13 +521,18 @@ def matrix_figure(cells, reference, title=""):  # from `by_cell`; the constant f
     return fig
 
 
-def against(sets, rival, reference, metrics=COMPARED, n_resamples=4000):  # name -> `Reading`s of one or several seeds; `Reading`s of one seed on the same questions; the constant forecast; names in `METRICS`; as in `differences`
+def with_seeds(rival, seeds):  # `Reading`s; a set of seeds
+    "`rival`, repeated for each seed where it has only one."
+    return rival if {r.seed for r in rival} == seeds else [replace(r, seed=s) for s in sorted(seeds) for r in rival]
+
+
+def against(sets, rival, reference, metrics=COMPARED, n_resamples=4000):  # name -> `Reading`s of one or several seeds; `Reading`s of the same seeds, or of one, on the same questions; the constant forecast; names in `METRICS`; as in `differences`
     "A frame with the paired difference of each to the rival, p-values adjusted over all rows (Holm)."
     rows = []
     for name, readings in sets.items():
-        copies = [replace(r, seed=s) for s in sorted({r.seed for r in readings}) for r in rival]
-        for metric in metrics:  # a family: every name with every metric
-            d = difference_or_reason(readings, copies, metric, reference, n_resamples, 0)
+        copies = with_seeds(rival, {r.seed for r in readings})
+        for metric in metrics:
+            d = difference_or_reason(readings, copies, metric, reference, n_resamples)
             rows.append({"method": name, "metric": METRICS[metric].label, "difference": d.value, "low": d.low, "high": d.high, "p": d.p_value, "n": d.n, "note": d.reason})
     return pd.DataFrame(rows).assign(**{"p (Holm)": holm(np.array([r["p"] for r in rows], float))})
 
