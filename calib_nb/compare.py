@@ -355,7 +355,7 @@ def plot_panels(sets, axes, colours):  # label -> `Reading`s; a row or rows of a
     for i, (ax, (label, rows)) in enumerate(zip(axes.ravel(), sets.items())):
         plot_seeds(rows, ax, colours[label])
         seeds = len({r.seed for r in rows})
-        ax.set_title(textwrap.fill(label + (f" ({seeds} seeds)" if seeds > 1 else ""), 24))
+        ax.set_title(textwrap.fill(label + (f" ({seeds} seeds)" if seeds > 1 else ""), 26))
         ax.label_outer()
         lowest = i + axes.shape[1] >= len(sets)
         ax.tick_params(labelbottom=lowest)

@@ -102,7 +102,7 @@ def test_commands_of_the_readme_exist():
     for notebook in re.findall(r"papermill (nbs/\S+\.ipynb)", readme):
         assert (ROOT / notebook).is_file()
     from calib_nb.experiment import Parameters
-    assert set(re.findall(r"-p (\w+) ", readme)) <= set(Parameters.__dataclass_fields__)
+    assert set(re.findall(r"-p (\w+) ", readme)) <= {*Parameters.__dataclass_fields__, "methods", "seeds", "publish"}
     for path in re.findall(r"\]\(((?:nbs|figures|tests|calib_nb)/[^)#]+)", readme):
         assert (ROOT / path).exists(), path
 
