@@ -441,9 +441,10 @@ def conclusions(runs):  # `RunFiles`
 def readings_frame(runs):  # `RunFiles`
     "All readings of all rows of the table, a line each, without the texts: what every number and figure can be made from again."
     columns = ("seed", "split", "id", "group", "relation", "is_correct", "confidence")
-    base = [] if any(run.parameters["method"] == "baseline" for run in runs) else [("baseline", r) for r in runs[0].base]
-    rows = [*base, *((run.label, r) for run in runs for r in run.readings), *((label, r) for (label, readout), readings in all_sides(runs).items() if label not in by_label(runs) and label != "baseline" for r in readings)]
-    return pd.DataFrame([{"method": label, "readout": r.readout, **{k: getattr(r, k) for k in columns}} for label, r in rows])
+    base = [] if any(run.parameters["method"] == "baseline" for run in runs) else [("baseline", r.readout, r) for r in runs[0].base]
+    free = [(label, readout, r) for (label, readout), readings in all_sides(runs).items() if label not in by_label(runs) and label != "baseline" for r in readings]
+    rows = [*base, *((run.label, r.readout, r) for run in runs for r in run.readings), *free]
+    return pd.DataFrame([{"method": label, "readout": readout, **{k: getattr(r, k) for k in columns}} for label, readout, r in rows])
 
 
 def write_comparison(runs, figures, data, prefix=""):  # `RunFiles`; folder of the figures; folder of tables, sentences and readings; in front of each name
