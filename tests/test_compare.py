@@ -165,8 +165,8 @@ def test_the_baseline_is_there_without_a_run_of_its_own(folders):
 
 def test_differences_are_paired_differences(runs, folders):
     table = compare.differences(runs, n_resamples=300).set_index(["readout", "metric", "method"])
-    rows = [r for f in folders[:3] for r in read_records(f / "readings.jsonl", Reading) if r.readout == "level"]
-    base = [replace(r, seed=s) for s in (0, 1, 2) for r in read_records(folders[0] / "baseline_readings.jsonl", Reading) if r.readout == "level"]
+    rows = [r for f in folders[:3] for r in read_records(f / "readings.jsonl", Reading) if (r.readout, r.split) == ("level", "test")]
+    base = [replace(r, seed=s) for s in (0, 1, 2) for r in read_records(folders[0] / "baseline_readings.jsonl", Reading) if (r.readout, r.split) == ("level", "test")]
     d = paired_difference(rows, base, "brier_skill_score", 0.3, 300)
     found = table.loc[("level", "brier_skill_score", "sft")]
     assert (found["difference"], found["low"], found["high"], found["p"], found["n"]) == (d.value, d.low, d.high, d.p_value, 300)
@@ -292,7 +292,7 @@ def test_parameters_of_the_notebook_are_those_of_a_run():
     given = {k: v for k, v in names.items() if not k.startswith("__")}
     expected = {k: v for k, v in asdict(Parameters()).items() if k not in ("method", "seed", "protocol", "original")}
     assert given == {**expected, "methods": "baseline,sft,performance_sft,dpo,implicit", "seeds": "0,1,2", "publish": ""}
-    assert [p["method"] for p in comparison_plan(given)] == given["methods"].split(",")
+    assert [(p["method"], p["seed"]) for p in comparison_plan(given)] == [("baseline", 0), *((m, s) for m in given["methods"].split(",")[1:] for s in (0, 1, 2))]
     with pytest.raises(UnknownName, match="unknown parameter 'metods'. Did you mean 'methods'?"):
         comparison_plan({**given, "metods": "sft"})
 
