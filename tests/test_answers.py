@@ -1,10 +1,13 @@
 """Answers are the same in a batch and alone, and are asked for once."""
 from dataclasses import replace
 
+import pytest
+
 from calib_nb.answers import answer_cache, answer_questions
 from calib_nb.questions import load_questions
 
 
+@pytest.mark.slow
 def test_batched_equals_one_at_a_time_in_fp32(embedded, tmp_path):
     questions = load_questions("facts")[::97]
     assert str(embedded.model.dtype) == "torch.float32"

@@ -130,6 +130,7 @@ def test_the_table_shows_the_values_of_the_metric_cards(runs, readout):
         assert (shown["coverage"], shown["diagnosis"]) == (f"{card['brier_score'].coverage:.1%}", diagnose(rows, 0.3)[0].code)
 
 
+@pytest.mark.slow
 def test_a_method_without_confidences_has_a_row_that_says_so(runs):
     shown = compare.method_table(runs).loc[("dpo", "verbalized")]
     assert (shown["coverage"], shown["diagnosis"]) == ("0.0%", "missing") and shown["Brier skill"].startswith("undefined")
@@ -154,6 +155,7 @@ def test_a_high_score_on_few_confidences_does_not_rank_first(tmp_path):
     assert table.index.tolist()[-1] == "lucky" and table.loc["lucky", "diagnosis"] == "missing"
 
 
+@pytest.mark.slow
 def test_the_baseline_is_there_without_a_run_of_its_own(folders):
     runs = compare.load_runs(folders[:1])
     assert list(compare.sides(runs, "level")) == ["baseline", "sft"]
@@ -244,6 +246,7 @@ def test_only_the_baseline(folders):
     assert len(compare.conclusions(runs)) == 5
 
 
+@pytest.mark.slow
 def test_what_is_kept_can_be_read_again(runs, tmp_path):
     folder = Path(compare.keep_comparison(runs, tmp_path).split(":")[0])
     table = pd.read_csv(folder / "methods.csv", index_col=[0, 1], dtype=str, keep_default_na=False)
@@ -257,6 +260,7 @@ def test_what_is_kept_can_be_read_again(runs, tmp_path):
     assert {"free: knn", compare.PLATT, "baseline"} <= set(readings.method)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_published_only_when_asked(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "project_root", lambda: tmp_path)
     compare.keep_comparison(runs, "runs")
@@ -358,6 +362,7 @@ def test_the_matrix_is_kept(runs, tmp_path, monkeypatch):
     assert (tmp_path / "figures/m_heatmaps.png").exists()
 
 
+@pytest.mark.slow
 def test_published_readings_come_back_as_they_were(runs, tmp_path):
     compare.write_comparison(runs, tmp_path, tmp_path)
     back, sets = compare.published_readings(tmp_path / "readings.csv.gz"), compare.all_sides(runs)

@@ -195,6 +195,7 @@ def test_a_text_that_is_too_long_is_an_error():
         make_example(fmt, unlabelled_rows(JUDGED)[3], ["0.9"], max_length=20)
 
 
+@pytest.mark.slow
 def test_nf4_gradients_on_a_cpu_are_those_of_the_dequantised_model_even_after_reading():
     from bitsandbytes.functional import dequantize_4bit
 
