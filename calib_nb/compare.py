@@ -6,13 +6,15 @@
 __all__ = ['ALIKE', 'COMPARED', 'PLATT', 'TABLE', 'ORIGINAL', 'ORIGINAL_ACCURACY', 'MATRIX', 'RunFiles', 'read_run',
            'made_up_run', 'label_of', 'check_alike', 'check_same_answers', 'load_runs', 'readouts_of', 'by_label',
            'held_out', 'sides', 'cards_of', 'differences', 'free_label', 'or_missing', 'free_forecasts', 'free_sides',
-           'all_sides', 'seconds_of_label', 'ranked', 'data_complexity', 'as_cells', 'costs', 'method_table',
-           'as_markdown', 'styled', 'beside_original', 'label_colours', 'plot_seeds', 'plot_panels', 'overlay',
-           'sorted_by_sign', 'skill_sentence', 'difference_sentences', 'opening', 'conclusions', 'readings_frame',
-           'write_comparison', 'published_readings', 'keep_comparison', 'by_cell', 'matrix', 'best_cell',
-           'matrix_figure', 'with_seeds', 'against', 'cost_table', 'keep_matrix', 'score_table']
+           'all_sides', 'seconds_of_label', 'ranked', 'data_complexity', 'as_cells', 'costs', 'scored', 'score_table',
+           'gains', 'method_table', 'as_markdown', 'styled', 'beside_original', 'label_colours', 'plot_seeds',
+           'plot_panels', 'overlay', 'sorted_by_sign', 'skill_sentence', 'difference_sentences', 'opening',
+           'conclusions', 'readings_frame', 'columns_of', 'keep_files', 'publish_files', 'published_readings',
+           'keep_comparison', 'by_cell', 'matrix', 'best_cell', 'matrix_figure', 'with_seeds', 'against', 'cost_table',
+           'keep_matrix']
 
 # %% ../nbs/16_compare.ipynb #bcd8121c
+import shutil
 import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ import seaborn as sns
 
 from .core import Judged, Reading, content_key, project_root, read_json, read_jsonl, read_records, unknown_name, write_json, write_jsonl, write_text
 from .embeddings import embed
-from .inference import METRICS, SHOWN, as_text, diagnose, difference_or_reason, holm, made_up_readings, metric_card, reading_arrays
+from .inference import METRICS, Sample, as_text, diagnose, difference_or_reason, holm, made_up_readings, metric_card, reading_arrays
 from .posthoc import FREE_BASELINES, free_readings, recalibrate
 from .plots import binned_band, forest, method_colour, plot_band, plot_forest, plot_reliability, reliability, save_figure, theme
 
@@ -175,7 +177,7 @@ def sides(runs, readout):  # `RunFiles`; a readout
     return found if any(run.parameters["method"] == "baseline" for run in runs) else {"baseline": held_out(runs[0].base, readout), **found}
 
 
-def cards_of(runs, readout, names=SHOWN):  # `RunFiles`; a readout; names in `METRICS`
+def cards_of(runs, readout, names):  # `RunFiles`; a readout; names in `METRICS`
     "A dict label -> its `metric_card` on the test questions."
     return {label: metric_card(rows, runs[0].reference, names=list(names)) for label, rows in sides(runs, readout).items()}
 
@@ -281,17 +283,32 @@ def costs(runs, label):  # `RunFiles`; a label
     return {"training time (s)": seconds[0], "evaluation time (s)": seconds[1], "training data": data_complexity(runs, label)}
 
 
+def scored(sets, reference, names):  # key -> `Reading`s; the constant forecast; names in `METRICS`
+    "A dict key -> `metric_card`, and a dict key -> code of the first finding of `diagnose`."
+    cards = {key: metric_card(rows, reference, names=[*dict.fromkeys([*names, "brier_skill_score", "brier_score", "auroc"])]) for key, rows in sets.items()}
+    return cards, {key: diagnose(rows, reference, cards[key])[0].code for key, rows in sets.items()}
+
+
+def score_table(sets, reference, names=("accuracy", *TABLE)):  # name -> `Reading`s; as in `scored`
+    "A frame with a row for each set: metrics with intervals or noise floors, and the diagnosis."
+    cards, codes = scored(sets, reference, names)
+    return pd.DataFrame.from_dict({name: {**as_cells(cards[name], names), "diagnosis": codes[name]} for name in sets}, orient="index")
+
+
+def gains(runs):  # `RunFiles`
+    "A dict (method, readout) -> the paired difference of Brier skill to the baseline, in words."
+    rows = differences(runs, metric="brier_skill_score").itertuples()
+    return {(d.method, d.readout): "not tested" if np.isnan(d.low) else f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in rows}
+
+
 def method_table(runs):  # `RunFiles`
     "A frame with a row for each method and readout, the free baselines among them, as `ranked`. Values are those of `metric_card`, the diagnosis is that of `diagnose`."
-    sets, rows = all_sides(runs), {}
-    cards = {key: metric_card(readings, runs[0].reference, names=[*TABLE, "brier_score"]) for key, readings in sets.items()}
-    found = {key: diagnose(readings, runs[0].reference, cards[key])[0].code for key, readings in sets.items()}
-    gain = {(d.method, d.readout): "not tested" if np.isnan(d.low) else f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in differences(runs, metric="brier_skill_score").itertuples()}
-    for key in ranked(cards, found):
-        cells = as_cells(cards[key])
-        at = list(cells).index("Brier skill") + 1
-        rows[key] = {"seeds": f"{len({r.seed for r in sets[key]})}", **dict(list(cells.items())[:at]), "Brier skill - baseline": gain.get(key, ""), **dict(list(cells.items())[at:]), **costs(runs, key[0]), "diagnosis": found[key]}
-    return pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["method", "readout"]))
+    sets, gain = all_sides(runs), gains(runs)
+    cards, codes = scored(sets, runs[0].reference, TABLE)
+    rows = {key: {"seeds": f"{len({r.seed for r in sets[key]})}", **as_cells(cards[key]), **costs(runs, key[0]), "diagnosis": codes[key]} for key in ranked(cards, codes)}
+    table = pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["method", "readout"]))
+    table.insert(table.columns.get_loc("Brier skill") + 1, "Brier skill - baseline", [gain.get(key, "") for key in rows])
+    return table
 
 
 def as_markdown(frame):
@@ -440,49 +457,60 @@ def conclusions(runs):  # `RunFiles`
 # %% ../nbs/16_compare.ipynb #f39c2577
 def readings_frame(runs):  # `RunFiles`
     "All readings of all rows of the table, a line each, without the texts: what every number and figure can be made from again."
-    columns = ("seed", "split", "id", "group", "relation", "is_correct", "confidence")
     base = [] if any(run.parameters["method"] == "baseline" for run in runs) else [("baseline", r.readout, r) for r in runs[0].base]
     free = [(label, readout, r) for (label, readout), readings in all_sides(runs).items() if label not in by_label(runs) and label != "baseline" for r in readings]
     rows = [*base, *((run.label, r.readout, r) for run in runs for r in run.readings), *free]
-    return pd.DataFrame([{"method": label, "readout": readout, **{k: getattr(r, k) for k in columns}} for label, readout, r in rows])
+    return columns_of(rows)
 
 
-def write_comparison(runs, figures, data, prefix=""):  # `RunFiles`; folder of the figures; folder of tables, sentences and readings; in front of each name
-    "Write all of it; returns the paths."
-    for folder in (figures, data):
-        folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for readout in readouts_of(runs):
-        figure = overlay(runs, readout)
-        paths += map(Path, save_figure(figure, figures / f"{prefix}{readout}"))
+def columns_of(rows):  # (method, readout, `Reading`) each
+    "A frame with a line for each."
+    names = ("seed", "split", "id", "group", "relation", "is_correct", "confidence", "provenance")
+    return pd.DataFrame([{"method": method, "readout": readout, **{k: getattr(r, k) for k in names}} for method, readout, r in rows])
+
+
+def keep_files(folder, figures, contents, readings, publish=""):  # where; name -> figure, which is closed; name -> text or JSON-able value; a frame of readings; see `publish_files`
+    "Write all of it; returns the names."
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        save_figure(figure, folder / name)
         plt.close(figure)
-    table = method_table(runs)
-    texts = {"methods.csv": table.to_csv(), "methods.md": as_markdown(table), "differences.csv": differences(runs).to_csv(index=False), "conclusions.txt": "\n".join(conclusions(runs)) + "\n"}
-    for name, text in texts.items():
-        write_text(data / f"{prefix}{name}", text)
-    write_json(data / f"{prefix}runs.json", {run.folder.name: {k: run.manifest.get(k) for k in ("parameters", "preset", "code", "versions", "device", "weight_shift")} for run in runs})
-    readings_frame(runs).to_csv(data / f"{prefix}readings.csv.gz", index=False, compression={"method": "gzip", "mtime": 0})
-    return paths + [data / f"{prefix}{name}" for name in (*texts, "runs.json", "readings.csv.gz")]
+    for name, content in contents.items():
+        (write_text if isinstance(content, str) else write_json)(folder / name, content)
+    readings.to_csv(folder / "readings.csv.gz", index=False, compression={"method": "gzip", "mtime": 0})  # the same bytes for the same readings
+    names = sorted([*(f"{name}{suffix}" for name in figures for suffix in (".png", ".svg")), *contents, "readings.csv.gz"])
+    if publish:
+        publish_files(folder, names, publish)
+    return names
 
 
-def published_readings(path, split="test"):  # a file that `write_comparison` or `keep_matrix` wrote; a split
+def publish_files(folder, names, prefix):  # where they are; their names; goes in front of each
+    "Copy figures to `figures/` of the project and everything else to `figures/data/`."
+    for name in names:
+        place = project_root() / ("figures" if name.endswith((".png", ".svg")) else "figures/data")
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, place / f"{prefix}_{name}")
+
+
+def published_readings(path, split="test"):  # a file of readings that `keep_files` wrote; a split
     "A dict (method, readout) -> `Reading`s, the id in place of the question. Raises FileNotFoundError where there is no such file."
     frame = pd.read_csv(path, keep_default_na=False, dtype={"confidence": str, "is_correct": bool})
     cells = {}
     for row in frame[frame.split == split].to_dict("records"):
-        said = float(row.pop("confidence") or "nan")
-        reading = Reading(**row, question=row["id"], answer="", confidence=None if np.isnan(said) else said, provenance="missing" if np.isnan(said) else "scored", protocol="two_step")
+        said = row.pop("confidence")
+        reading = Reading(**row, question=row["id"], answer="", confidence=float(said) if said else None, protocol="two_step")
         cells.setdefault((row["method"], row["readout"]), []).append(reading)
     return cells
 
 
 def keep_comparison(runs, out, publish=""):  # `RunFiles`; where the folder is made, relative to the project's root; a name under which all goes to `figures/` and `figures/data/` as well
     "Write tables, figures, sentences and readings; returns a sentence that says where everything is."
-    folder = project_root() / out / f"compare-{content_key(sorted(run.folder.name for run in runs), length=8)}"
-    paths = write_comparison(runs, folder, folder)
-    if publish:
-        paths += write_comparison(runs, project_root() / "figures", project_root() / "figures/data", f"{publish}_")
-    return f"{out}/{folder.name}: {', '.join(sorted(p.name for p in paths))}"
+    folder, table = project_root() / out / f"compare-{content_key(sorted(run.folder.name for run in runs), length=8)}", method_table(runs)
+    made_with = {run.folder.name: {k: run.manifest.get(k) for k in ("parameters", "preset", "code", "versions", "device", "weight_shift")} for run in runs}
+    texts = {"methods.csv": table.to_csv(), "methods.md": as_markdown(table), "differences.csv": differences(runs).to_csv(index=False), "conclusions.txt": "\n".join(conclusions(runs)) + "\n",
+             "runs.json": made_with}
+    names = keep_files(folder, {readout: overlay(runs, readout) for readout in readouts_of(runs)}, texts, readings_frame(runs), publish)
+    return f"{out}/{folder.name}: {', '.join(names)}"
 
 # %% ../nbs/16_compare.ipynb #16f0ee11
 MATRIX = {"brier_skill_score": ("RdBu", -0.5, 0.5), "auroc": ("RdBu", 0.2, 0.8), "auroc_within_relation": ("RdBu", 0.2, 0.8), "smooth_calibration_error": ("Reds", 0.0, 0.5)}  # metric: colour map and its ends
@@ -499,7 +527,7 @@ def by_cell(readings, split="calibration"):  # `Reading`s of all methods and rea
 
 def matrix(cells, metric, reference, least=0.9):  # from `by_cell`; a name in `METRICS`; the constant forecast; share of readings that must have a confidence
     "A frame methods x readouts of point estimates; NaN for a cell that lacks too many confidences."
-    point = lambda rows: metric_card(rows, reference, names=[metric], n_resamples=2)[metric].value
+    point = lambda rows: Sample(reading_arrays(rows)).values([metric], reference)[metric]
     full = {key: rows for key, rows in cells.items() if np.mean([r.confidence is not None for r in rows]) >= least}
     methods, readouts = ([*dict.fromkeys(key[i] for key in cells)] for i in (0, 1))
     return pd.DataFrame([[point(full[m, r]) if (m, r) in full else np.nan for r in readouts] for m in methods], index=methods, columns=readouts)
@@ -539,31 +567,17 @@ def against(sets, rival, reference, metrics=COMPARED, n_resamples=4000):  # name
 
 
 def cost_table(folder):  # a run's folder with a file of costs of its readings
-    "A frame with a row for each readout: tokens and seconds an answer, alone."
-    path = min(Path(folder).glob("more-*.costs.json"))
+    "A frame with a row for each readout: tokens and seconds an answer, alone. Of several files it takes the one with most readouts."
+    path = max(sorted(Path(folder).glob("more-*.costs.json")), key=lambda p: len(read_json(p)["by_readout"]))
     n = len({r.id for r in read_records(path.with_name(path.name.replace(".costs.json", ".jsonl")), Reading)})
     return pd.DataFrame(read_json(path)["by_readout"]).T.div(n).round(2).rename(columns=lambda name: f"{name} an answer")
 
 
 def keep_matrix(readings, tested, rival, runs, out, publish=""):  # `Reading`s of the matrix; from `by_cell`, on the test split; the free baseline's; `RunFiles`; as in `keep_comparison`
     "Write the figure, the matrix of each metric, and all readings; returns a sentence that says where everything is."
-    cells, reference, root = by_cell(readings), runs[0].reference, project_root()
-    name = f"matrix-{content_key(sorted(run.folder.name for run in runs), length=8)}"
-    places = [(root / out / name, root / out / name, "")] + [(root / "figures", root / "figures/data", f"{publish}_")] * bool(publish)
-    frames = pd.concat({metric: matrix(cells, metric, reference) for metric in MATRIX}, names=["metric", "method"])
-    columns = ("method", "readout", "seed", "split", "id", "group", "relation", "is_correct", "confidence")
-    rows = pd.DataFrame([{k: getattr(r, k) for k in columns} for r in [*readings, *(r for part in tested.values() for r in part), *rival]]).drop_duplicates()
-    for figures, data, prefix in places:
-        figures.mkdir(parents=True, exist_ok=True)
-        figure = matrix_figure(cells, reference)
-        save_figure(figure, figures / f"{prefix}heatmaps")
-        plt.close(figure)
-        write_text(data / f"{prefix}values.csv", frames.to_csv())
-        rows.to_csv(data / f"{prefix}readings.csv.gz", index=False, compression={"method": "gzip", "mtime": 0})
-    return f"{out}/{name}: heatmaps.png, heatmaps.svg, readings.csv.gz, values.csv"
-
-
-def score_table(sets, reference, names=("accuracy", *TABLE)):  # name -> `Reading`s; the constant forecast
-    "A frame with a row for each set: metrics with intervals or noise floors, and the diagnosis."
-    cards = {name: metric_card(rows, reference, names=[*names, "brier_score"]) for name, rows in sets.items()}
-    return pd.DataFrame.from_dict({name: {**as_cells(card, names), "diagnosis": diagnose(sets[name], reference, card)[0].code} for name, card in cards.items()}, orient="index")
+    cells, reference = by_cell(readings), runs[0].reference
+    folder = project_root() / out / f"matrix-{content_key(sorted(run.folder.name for run in runs), length=8)}"
+    values = pd.concat({metric: matrix(cells, metric, reference) for metric in MATRIX}, names=["metric", "method"])
+    rows = columns_of((r.method, r.readout, r) for r in [*readings, *(r for part in tested.values() for r in part), *rival]).drop_duplicates()
+    names = keep_files(folder, {"heatmaps": matrix_figure(cells, reference)}, {"values.csv": values.to_csv()}, rows, publish)
+    return f"{out}/{folder.name}: {', '.join(names)}"

@@ -266,6 +266,8 @@ def test_a_comparison_is_published_only_when_asked(runs, tmp_path, monkeypatch):
     compare.keep_comparison(runs, "runs")
     assert not (tmp_path / "figures").exists()
     compare.keep_comparison(runs, "runs", "mine")
+    kept = next((tmp_path / "runs").iterdir())
+    assert all((tmp_path / place / f"mine_{name}").read_bytes() == (kept / name).read_bytes() for place, name in (("figures", "level.png"), ("figures/data", "methods.csv"), ("figures/data", "readings.csv.gz")))
     assert {"mine_level.png", "mine_level.svg"} <= {f.name for f in (tmp_path / "figures").iterdir()} and (tmp_path / "figures/data/mine_methods.csv").exists()
 
 
@@ -364,9 +366,9 @@ def test_the_matrix_is_kept(runs, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_published_readings_come_back_as_they_were(runs, tmp_path):
-    compare.write_comparison(runs, tmp_path, tmp_path)
+    compare.keep_files(tmp_path, {}, {}, compare.readings_frame(runs))
     back, sets = compare.published_readings(tmp_path / "readings.csv.gz"), compare.all_sides(runs)
     assert back.keys() == sets.keys()
     for key, rows in sets.items():
-        assert [(r.id, r.seed, r.confidence, r.is_correct, r.relation) for r in back[key]] == [(r.id, r.seed, r.confidence, r.is_correct, r.relation) for r in rows]
+        assert [(r.id, r.seed, r.confidence, r.is_correct, r.relation, r.provenance) for r in back[key]] == [(r.id, r.seed, r.confidence, r.is_correct, r.relation, r.provenance) for r in rows]
     assert {r.split for rows in compare.published_readings(tmp_path / "readings.csv.gz", "calibration").values() for r in rows} == {"calibration"}
