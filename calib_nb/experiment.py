@@ -45,7 +45,7 @@ class Parameters:
     "What a run depends on."
     method: str = "sft"  # a name in `METHODS`
     model: str = "smollm2-135m"  # embedded model, local folder or hub name
-    dataset: str = "facts"  # question set by name, or a file
+    dataset: str = "facts"  # question set by name, for a part of it `name:relation,relation`, or a file
     test_dataset: str = ""  # another question set to test on; default: `dataset`
     n_train: int = 300  # questions in each split
     n_calibration: int = 100
@@ -96,7 +96,7 @@ def run_name(p, source=None):  # `Parameters`; what is known of the questions, f
     "A readable name that ends in a hash of the parameters, of the content of data and of a local model, and of the code."
     what = {k: v for k, v in asdict(p).items() if k not in ("out", "readout", "original")}
     content = [source, folder_key(p.model) if Path(p.model).is_dir() else ""]
-    words = [Path(p.dataset).stem, p.model.rstrip("/").split("/")[-1], p.method, p.preset, f"seed{p.seed}"]
+    words = [Path(p.dataset.split(":")[0]).stem, p.model.rstrip("/").split("/")[-1], p.method, p.preset, f"seed{p.seed}"]
     return "-".join([*words, content_key(what, content, code_hash(), length=8)])
 
 # %% ../nbs/15_experiment.ipynb #07aa2785
@@ -107,7 +107,7 @@ def planned_splits(p, folder):  # `Parameters`, the cache's folder
     home = load_questions(p.dataset, p.dataset_revision or None)
     away = load_questions(p.test_dataset) if p.test_dataset else []
     renamed = [replace(q, id=f"{p.test_dataset}:{q.id}") for q in away]
-    grouped, counts = group_alike([*home, *renamed], None if p.dataset == "facts" and not away else 0.9, folder)
+    grouped, counts = group_alike([*home, *renamed], None if p.dataset.split(":")[0] == "facts" and not away else 0.9, folder)
     source = {"dataset": home.source, **({"test_dataset": away.source} if away else {}), "grouping": counts}
     return (_across(p, grouped[: len(home)], grouped[len(home) :]) if away else split_questions(grouped, p.n_train, p.n_calibration, p.n_test, p.split_seed)), source
 

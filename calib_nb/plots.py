@@ -24,8 +24,8 @@ from . import metrics as M
 from .inference import judge_truths, reading_arrays
 
 # %% ../nbs/03_plots.ipynb #918eb652
-METHOD_COLOURS = {"baseline": "#555555", "sft": "#0072B2", "dpo": "#D55E00", "performance_sft": "#009E73", "implicit": "#CC79A7", "brier": "#E69F00", "self_distill": "#56B4E9", "log_score": "#332288", "soft_labels": "#882255", "grpo": "#999933"}
-OTHER_COLOURS = ["#117733", "#44AA99", "#AA4499", "#6699CC", "#661100"]
+METHOD_COLOURS = {"baseline": "#555555", "sft": "#0072B2", "dpo": "#D55E00", "performance_sft": "#009E73", "implicit": "#CC79A7", "brier": "#E69F00", "self_distill": "#56B4E9", "log_score": "#332288", "soft_labels": "#882255", "grpo": "#999933", "consistency_distill": "#661100"}
+OTHER_COLOURS = ["#117733", "#44AA99", "#AA4499", "#6699CC"]
 
 
 def method_colour(method):  # a method's name

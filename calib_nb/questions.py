@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['QUESTION_SETS', 'OWN', 'SPLITS', 'answer_list', 'plain_text', 'own_row', 'simpleqa_row', 'simpleqa_verified_row',
            'popqa_row', 'triviaqa_row', 'nq_open_row', 'QuestionSet', 'read_rows', 'QuestionList',
-           'questions_from_rows', 'load_questions', 'read_hub', 'answer_type', 'question_card', 'Joined', 'page_of',
-           'group_alike', 'group_place', 'split_questions', 'split_overlap']
+           'questions_from_rows', 'load_questions', 'of_relations', 'read_hub', 'answer_type', 'question_card',
+           'Joined', 'page_of', 'group_alike', 'group_place', 'split_questions', 'split_overlap']
 
 # %% ../nbs/05_questions.ipynb #05769d62
 import ast
 import csv
+import fnmatch
 import hashlib
 import json
 import re
@@ -193,12 +194,13 @@ def _reason(error):
     return f"column {error} is missing" if isinstance(error, KeyError) else f"field 'answers': {error}" if "no answer" in str(error) else str(error)
 
 # %% ../nbs/05_questions.ipynb #e7011dd2
-def load_questions(name_or_path="facts",  # a name in `QUESTION_SETS`, or a .csv, .tsv, .jsonl or .parquet file
+def load_questions(name_or_path="facts",  # a name in `QUESTION_SETS`, for a part of it with `:relation,relation`; or a .csv, .tsv, .jsonl or .parquet file
                    revision=None,  # hub branch, tag or commit, for sets from the hub
                    columns=None,  # for a file: field of `Question` -> column (for 'answers' also a list of columns)
                    max_bad_share=0.01):  # share of malformed rows above which the set is refused
-    "A `QuestionList`: questions, `source` for the manifest, `skipped` rows. Raises `UnknownName` for an unknown name, `RecordError` for a bad file, OSError where the hub cannot be reached."
-    if (spec := QUESTION_SETS.get(str(name_or_path))) is not None:
+    "A `QuestionList`: questions, `source` for the manifest, `skipped` rows. Raises `UnknownName` for an unknown name or relation, `RecordError` for a bad file, OSError where the hub cannot be reached."
+    name, _, relations = str(name_or_path).partition(":")
+    if (spec := QUESTION_SETS.get(name)) is not None:
         path = files("calib_nb") / "data" / "facts.jsonl" if not spec.hub else None
         rows, source = (read_rows(path), {"sha256": file_sha256(path)}) if path else read_hub(spec, revision)
         where = "facts.jsonl" if path else spec.hub
@@ -208,8 +210,19 @@ def load_questions(name_or_path="facts",  # a name in `QUESTION_SETS`, or a .csv
     else:
         raise unknown_name("question set (no known name, no file)", name_or_path, QUESTION_SETS)
     questions = questions_from_rows(rows, spec, where, max_bad_share)
+    if name in QUESTION_SETS and relations:
+        questions, source = of_relations(questions, relations), {**source, "relations": relations}
     questions.source = {"name": spec.name, "license": spec.license, "language": spec.language, **source, "n": len(questions), "skipped": len(questions.skipped)}
     return questions
+
+
+def of_relations(questions, patterns):  # a `QuestionList`; names of relations separated by commas, `*` for any letters
+    "Those of the named relations. Raises `UnknownName` for a name that fits none."
+    known, wanted = sorted({q.relation for q in questions}), [p.strip() for p in patterns.split(",")]
+    for pattern in wanted:
+        if not fnmatch.filter(known, pattern):
+            raise unknown_name("relation", pattern, known)
+    return QuestionList([q for q in questions if any(fnmatch.fnmatchcase(q.relation, p) for p in wanted)], skipped=questions.skipped)
 
 
 def _spec_of_file(rows, where, columns):

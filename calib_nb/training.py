@@ -53,6 +53,7 @@ class Preset:
 
 PRESETS = {
     "default": Preset(),
+    "raw": Preset(chat_template=False),  # the same for a model without a chat template
     "paper": Preset(chat_template=False, loss_on="all", quantization="nf4", lora_r=64, lora_alpha=16, lora_dropout=0.1, learning_rate=1e-5, epochs=3,
                     batch_size=4, accumulation=4, optimizer="paged_adamw_8bit", evaluations=3),
 }
