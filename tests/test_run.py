@@ -183,6 +183,14 @@ def test_training_on_one_set_and_testing_on_another_shares_nothing(tmp_path):
     assert source["dataset"]["name"] == "facts" and source["test_dataset"]["sha256"]
 
 
+def test_training_on_some_relations_and_testing_on_others(tmp_path):
+    p = Parameters(dataset="facts:country_*", test_dataset="facts:state_*,capital_state", n_train=200, n_calibration=50, n_test=100)
+    splits, source = planned_splits(p, tmp_path)
+    relations = {s: {q.relation.split("_")[0] for q in splits[s]} for s in splits}
+    assert relations == {"train": {"country"}, "calibration": {"country"}, "test": {"state", "capital"}}
+    assert source["test_dataset"]["relations"] == "state_*,capital_state" and "*" not in run_name(p, source) and run_name(p, source).startswith("facts-")
+
+
 def test_joint_protocol_needs_accepted_answers():
     with pytest.raises(ValueError, match="'q' has no accepted answers"):
         read_joint(None, None, [Judged("q", "a", True)], "sft", 0)
