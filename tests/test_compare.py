@@ -339,8 +339,25 @@ def test_the_matrix_leaves_cells_without_confidences_empty_and_chooses_on_its_sp
     assert table.loc["sft", "level"] == metric_card(cells["sft", "level"], 0.3)["brier_skill_score"].value and np.isnan(table.loc["dpo", "verbalized"]) and np.isnan(table.loc["sft", "verbalized"])
     assert compare.best_cell(cells, 0.3) == ("sft", "level")
     fig = compare.matrix_figure(cells, 0.3)
-    assert [t.get_text() for t in fig.axes[2].get_xticklabels()] == ["level", "verbalized"]
+    assert [ax.get_title(loc="left") for ax in fig.axes[:2]] == ["Brier skill", "Brier skill, recalibrated"] and [t.get_text() for t in fig.axes[3].get_xticklabels()] == ["level", "verbalized"]
     compare.plt.close(fig)
+
+
+def test_a_recalibrated_reading_never_saw_its_group_nor_its_label():
+    rows = compare.made_up_readings(n=100, split="calibration", says=lambda c: c**3)
+    found = compare.cross_recalibrated(rows, "platt")
+    assert [r.id for r in found] == [r.id for r in rows] and {r.readout for r in found} == {"verbalized+platt"}
+    lied = [replace(r, is_correct=not r.is_correct) if (r.group or r.question) == (rows[7].group or rows[7].question) else r for r in rows]
+    assert compare.cross_recalibrated(lied, "platt")[7].confidence == found[7].confidence and compare.cross_recalibrated(lied, "platt") != found
+    cells = compare.recalibrated({("sft", "verbalized"): rows, ("dpo", "verbalized"): [replace(r, is_correct=False) for r in rows]})
+    assert cells["sft", "verbalized+platt"] == found and all(r.confidence is None and "right" in r.extra["reason"] for r in cells["dpo", "verbalized+platt"])
+
+
+def test_on_the_test_split_each_seed_is_recalibrated_by_its_own_calibration_split():
+    rows = [replace(r, seed=seed) for seed, says in ((0, np.sqrt), (1, lambda c: c**3)) for split in ("calibration", "test") for r in compare.made_up_readings(n=100, says=says, split=split)]
+    assert compare.on_test(rows, "verbalized") == [r for r in rows if r.split == "test"]
+    alone = compare.on_test([r for r in rows if r.seed == 1], "verbalized+platt")
+    assert [r for r in compare.on_test(rows, "verbalized+platt") if r.seed == 1] == alone and len(alone) == 100 and {r.split for r in alone} == {"test"}
 
 
 def test_a_rival_of_one_seed_is_paired_with_every_seed():
