@@ -9,7 +9,8 @@ config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 extras = {name: cfg[f"{name}_requirements"].split() for name in ("train", "judge", "facts", "dev")}
-extras["dev"] = sum(extras.values(), [])  # everything
+extras["dev"] = sum(extras.values(), [])  # everything but the second model, which has terms of use of its own
+extras["gemma"] = cfg["gemma_requirements"].split()
 
 setup(
     name=cfg["lib_name"],
@@ -26,7 +27,7 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
-    entry_points={"nbdev": [f"calib_nb=calib_nb._modidx:d"]},
+    entry_points={"nbdev": ["calib_nb=calib_nb._modidx:d"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
