@@ -10,8 +10,8 @@ __all__ = ['ALIKE', 'COMPARED', 'PLATT', 'TABLE', 'ORIGINAL', 'ORIGINAL_ACCURACY
            'gains', 'method_table', 'as_markdown', 'styled', 'beside_original', 'label_colours', 'plot_seeds',
            'plot_panels', 'overlay', 'sorted_by_sign', 'skill_sentence', 'difference_sentences', 'opening',
            'conclusions', 'readings_frame', 'columns_of', 'keep_files', 'publish_files', 'published_readings',
-           'keep_comparison', 'by_cell', 'cross_recalibrated', 'recalibrated', 'on_test', 'matrix', 'best_cell',
-           'matrix_figure', 'with_seeds', 'against', 'cost_table', 'keep_matrix']
+           'made_with', 'keep_comparison', 'by_cell', 'cross_recalibrated', 'recalibrated', 'on_test', 'matrix',
+           'best_cell', 'matrix_figure', 'with_seeds', 'against', 'cost_table', 'keep_matrix']
 
 # %% ../nbs/16_compare.ipynb #bcd8121c
 import shutil
@@ -504,12 +504,17 @@ def published_readings(path, split="test"):  # a file of readings that `keep_fil
     return cells
 
 
+def made_with(runs):  # `RunFiles`
+    "A dict: what each run was made with, how long its stages took, and what its readings by further readouts cost."
+    names = ("parameters", "preset", "code", "versions", "device", "weight_shift", "stages")
+    return {run.folder.name: {**{k: run.manifest.get(k) for k in names}, "more": [read_json(f) for f in sorted(run.folder.glob("more-*.costs.json"))]} for run in runs}
+
+
 def keep_comparison(runs, out, publish=""):  # `RunFiles`; where the folder is made, relative to the project's root; a name under which all goes to `figures/` and `figures/data/` as well
     "Write tables, figures, sentences and readings; returns a sentence that says where everything is."
     folder, table = project_root() / out / f"compare-{content_key(sorted(run.folder.name for run in runs), length=8)}", method_table(runs)
-    made_with = {run.folder.name: {k: run.manifest.get(k) for k in ("parameters", "preset", "code", "versions", "device", "weight_shift")} for run in runs}
     texts = {"methods.csv": table.to_csv(), "methods.md": as_markdown(table), "differences.csv": differences(runs).to_csv(index=False), "conclusions.txt": "\n".join(conclusions(runs)) + "\n",
-             "runs.json": made_with}
+             "runs.json": made_with(runs)}
     names = keep_files(folder, {readout: overlay(runs, readout) for readout in readouts_of(runs)}, texts, readings_frame(runs), publish)
     return f"{out}/{folder.name}: {', '.join(names)}"
 
@@ -560,7 +565,7 @@ def best_cell(cells, reference):  # from `by_cell`; the constant forecast
     return matrix(cells, "brier_skill_score", reference).stack().idxmax()
 
 
-def matrix_figure(cells, reference, title=""):  # from `by_cell`; the constant forecast; the message
+def matrix_figure(cells, reference):  # from `by_cell`; the constant forecast
     "The heat maps of `PANELS`: methods in rows, readouts in columns. An empty cell lacks too many confidences."
     rows = 1.2 + 0.3 * len({m for m, _ in cells})
     with theme():
@@ -571,7 +576,8 @@ def matrix_figure(cells, reference, title=""):  # from `by_cell`; the constant f
             sns.heatmap(shown, ax=ax, cmap=colours, vmin=low, vmax=high, annot=True, fmt=".2f", annot_kws={"size": 9}, cbar=False, linewidths=1)
             ax.set(title=METRICS[metric].label + (", recalibrated" if calibrator else "") + (", low is good" if METRICS[metric].better == "low" else ""))
             ax.tick_params(length=0)
-        fig.suptitle(title, x=0.01, ha="left")
+        methods, readouts, answers = (len({*part}) for part in (*zip(*cells), (r.id for rows in cells.values() for r in rows)))
+        fig.suptitle(f"{methods} methods by {readouts} readouts, on {answers} answers of the calibration split", x=0.01, ha="left")
     return fig
 
 
@@ -604,5 +610,5 @@ def keep_matrix(readings, tested, rival, runs, out, publish=""):  # `Reading`s o
     folder = project_root() / out / f"matrix-{content_key(sorted(run.folder.name for run in runs), length=8)}"
     values = pd.concat({metric: matrix({**cells, **recalibrated(cells)}, metric, reference) for metric in MATRIX}, names=["metric", "method"])
     rows = columns_of((r.method, r.readout, r) for r in [*readings, *(r for part in tested.values() for r in part), *rival]).drop_duplicates()
-    names = keep_files(folder, {"heatmaps": matrix_figure(cells, reference)}, {"values.csv": values.to_csv()}, rows, publish)
+    names = keep_files(folder, {"heatmaps": matrix_figure(cells, reference)}, {"values.csv": values.to_csv(), "runs.json": made_with(runs)}, rows, publish)
     return f"{out}/{folder.name}: {', '.join(names)}"
