@@ -72,7 +72,7 @@ def test_a_notebook_opens_with_title_and_description_and_its_cells_have_ids(note
     assert all(c.get("id") for c in found) and len({c["id"] for c in found}) == len(found)
 
 
-@pytest.mark.parametrize("notebook", [nb for nb in ANALYSES if nb.stem in ("run_method", "compare", "matrix")], ids=lambda p: p.stem)
+@pytest.mark.parametrize("notebook", [nb for nb in ANALYSES if nb.stem in ("run_method", "compare", "matrix", "elsewhere")], ids=lambda p: p.stem)
 def test_a_parameterised_notebook_has_one_tagged_cell(notebook):
     tagged = [c for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
     assert len(tagged) == 1
