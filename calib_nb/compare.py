@@ -10,8 +10,8 @@ __all__ = ['ALIKE', 'COMPARED', 'PLATT', 'TABLE', 'ORIGINAL', 'ORIGINAL_ACCURACY
            'gains', 'method_table', 'as_markdown', 'styled', 'beside_original', 'label_colours', 'plot_seeds',
            'plot_panels', 'overlay', 'sorted_by_sign', 'skill_sentence', 'difference_sentences', 'opening',
            'conclusions', 'readings_frame', 'columns_of', 'keep_files', 'publish_files', 'published_readings',
-           'made_with', 'keep_comparison', 'by_cell', 'cross_recalibrated', 'recalibrated', 'on_test', 'matrix',
-           'best_cell', 'matrix_figure', 'with_seeds', 'against', 'cost_table', 'keep_matrix']
+           'made_with', 'seconds_spent', 'keep_comparison', 'by_cell', 'cross_recalibrated', 'recalibrated', 'on_test',
+           'matrix', 'best_cell', 'matrix_figure', 'with_seeds', 'against', 'cost_table', 'keep_matrix']
 
 # %% ../nbs/16_compare.ipynb #bcd8121c
 import shutil
@@ -508,6 +508,12 @@ def made_with(runs):  # `RunFiles`
     "A dict: what each run was made with, how long its stages took, and what its readings by further readouts cost."
     names = ("parameters", "preset", "code", "versions", "device", "weight_shift", "stages")
     return {run.folder.name: {**{k: run.manifest.get(k) for k in names}, "more": [read_json(f) for f in sorted(run.folder.glob("more-*.costs.json"))]} for run in runs}
+
+
+def seconds_spent(made):  # from `made_with`
+    "Wall-clock seconds of all stages and further readings. A training that came from the cache counts with the time that it took; a pass that several readouts share counts for each."
+    stages = [s["seconds"] + s.get("saved_seconds", 0) for run in made.values() for s in run["stages"].values()]
+    return sum(stages) + sum(cost["seconds"] for run in made.values() for more in run["more"] for cost in more["by_readout"].values())
 
 
 def keep_comparison(runs, out, publish=""):  # `RunFiles`; where the folder is made, relative to the project's root; a name under which all goes to `figures/` and `figures/data/` as well
