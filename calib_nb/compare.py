@@ -511,8 +511,8 @@ def made_with(runs):  # `RunFiles`
 
 
 def seconds_spent(made):  # from `made_with`
-    "Wall-clock seconds of all stages and further readings. A training that came from the cache counts with the time that it took; a pass that several readouts share counts for each."
-    stages = [s["seconds"] + s.get("saved_seconds", 0) for run in made.values() for s in run["stages"].values()]
+    "Wall-clock seconds of all stages and further readings; a pass that several readouts share counts for each."
+    stages = [s["seconds"] for run in made.values() for s in run["stages"].values()]
     return sum(stages) + sum(cost["seconds"] for run in made.values() for more in run["more"] for cost in more["by_readout"].values())
 
 
