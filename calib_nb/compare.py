@@ -11,7 +11,8 @@ __all__ = ['ALIKE', 'COMPARED', 'PLATT', 'TABLE', 'ORIGINAL', 'ORIGINAL_ACCURACY
            'plot_panels', 'overlay', 'sorted_by_sign', 'skill_sentence', 'difference_sentences', 'opening',
            'conclusions', 'readings_frame', 'columns_of', 'keep_files', 'publish_files', 'published_readings',
            'made_with', 'seconds_spent', 'keep_comparison', 'by_cell', 'cross_recalibrated', 'recalibrated', 'on_test',
-           'matrix', 'best_cell', 'matrix_figure', 'with_seeds', 'against', 'cost_table', 'keep_matrix']
+           'matrix', 'best_cell', 'matrix_figure', 'place_forests', 'with_seeds', 'against', 'cost_table',
+           'keep_matrix']
 
 # %% ../nbs/16_compare.ipynb #bcd8121c
 import shutil
@@ -584,6 +585,21 @@ def matrix_figure(cells, reference):  # from `by_cell`; the constant forecast
             ax.tick_params(length=0)
         methods, readouts, answers = (len({*part}) for part in (*zip(*cells), (r.id for rows in cells.values() for r in rows)))
         fig.suptitle(f"{methods} methods by {readouts} readouts, on {answers} answers of the calibration split", x=0.01, ha="left")
+    return fig
+
+
+def place_forests(sets, references, colours=None):  # place -> label -> `Reading`s; place -> the constant forecast; label -> colour
+    "Forests of Brier skill and AUROC for each place, such as a question set or a model."
+    with theme():
+        fig, axes = plt.subplots(len(sets), 2, figsize=(11, 1.9 * len(sets)), sharex="col", squeeze=False, layout="constrained")
+        for (place, part), row in zip(sets.items(), axes):
+            cards = {label: metric_card(rows, references[place], names=list(COMPARED)) for label, rows in part.items()}
+            for ax, metric, zero in zip(row, COMPARED, (0.0, 0.5)):
+                plot_forest(forest(cards, metric), ax, "", zero, colours)
+            row[0].set_title(place)
+            row[1].set_yticklabels([])
+        for ax, what in zip(axes[-1], ("Brier skill (0: the constant forecast)", "AUROC (0.5: no discrimination)")):
+            ax.set_xlabel(what)
     return fig
 
 
