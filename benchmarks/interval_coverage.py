@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
-
-from calib_nb.inference import FORECASTERS, difference_coverage, interval_coverage
+from calib_nb.interval_checks import FORECASTERS, difference_coverage, interval_coverage
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures/data/interval_coverage.csv", help="CSV file, one row a forecaster, n and metric")

@@ -6,9 +6,9 @@ import time
 from collections import Counter
 
 import numpy as np
+from calib_nb.judge import judge_all_by_rules
 
 from calib_nb.core import peak_memory_gib
-from calib_nb.judge import judge_all_by_rules
 from calib_nb.questions import load_questions
 
 n, rng = int(sys.argv[1]) if sys.argv[1:] else 50_000, np.random.default_rng(0)

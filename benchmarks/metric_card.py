@@ -3,8 +3,10 @@
     python benchmarks/metric_card.py"""
 import time
 
+from calib_nb.inference import metric_card
+from calib_nb.resampling import made_up_readings
+
 from calib_nb.core import peak_memory_gib
-from calib_nb.inference import made_up_readings, metric_card
 
 for n, n_resamples in ((300, 2000), (1000, 2000), (4326, 2000), (4326, 10_000)):
     for kind, says in (("steps of 0.1", lambda c: c.round(1)), ("continuous", lambda c: c)):

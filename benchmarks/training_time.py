@@ -10,7 +10,7 @@ from pathlib import Path
 
 from calib_nb.core import Judged
 from calib_nb.embeddings import embed
-from calib_nb.methods import METHODS, Workbench, follow
+from calib_nb.methods import METHODS, Workbench, follow_recipe
 from calib_nb.models import load_model
 from calib_nb.questions import load_questions
 from calib_nb.training import Preset, remove_adapter
@@ -28,7 +28,7 @@ for method in args.methods.split(","):
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(lm, judged, Preset(epochs=1, evaluations=1), 0, Path(folder), Path(folder))
         start = time.process_time()
-        bench = follow(method, bench)
+        bench = follow_recipe(method, bench)
         seconds[method] = time.process_time() - start
         lm = remove_adapter(bench.lm)
     print(f"{method:16} {seconds[method]:7.1f} CPU s   {seconds[method] / seconds['sft']:5.2f} x sft   {METHODS[method].summary}", flush=True)

@@ -183,7 +183,7 @@ class Reading:
     is_correct: bool
     confidence: float | None  # in [0, 1]; None exactly where provenance is 'missing'
     provenance: str  # one of `PROVENANCES`
-    readout: str  # e.g. 'verbalized', 'level'
+    readout: str  # e.g. 'verbalized', 'expected'
     protocol: str  # 'two_step' or 'joint'
     method: str
     seed: int

@@ -7,14 +7,19 @@ __all__ = ['EMBEDDERS', 'BLOCK', 'DECIMALS', 'TILE', 'PackagedEmbedder', 'locate
            'nearest_neighbours', 'similar_pairs']
 
 # %% ../nbs/04_embeddings.ipynb #8cb38e43
-import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .core import content_key, file_sha256, packaged_file, read_jsonl, write_jsonl
+from calib_nb.core import (
+    content_key,
+    file_sha256,
+    packaged_file,
+    read_jsonl,
+    write_jsonl,
+)
 
 # %% ../nbs/04_embeddings.ipynb #76f7e7a0
 @dataclass(frozen=True)

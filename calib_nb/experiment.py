@@ -5,32 +5,44 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'RESULTS', 'Parameters', 'notebook_parameters', 'run_name', 'planned_splits', 'grader_of', 'answered',
            'split_of', 'base_readings', 'select', 'calibration_brier', 'preset_of', 'sampled_responses', 'read_joint',
-           'read_held_out', 'read_original', 'Run', 'seconds_of', 'comparison_table', 'shown_readout',
-           'show_reliability', 'show_labels', 'show_training', 'overconfident', 'findings', 'difference_sentence',
-           'original_table', 'executed_notebook', 'keep_notebook', 'finished', 'run_method', 'read_more', 'listed',
-           'seeds_of', 'comparison_plan']
+           'read_held_out', 'read_original', 'Run', 'finished', 'run_method', 'read_more', 'listed', 'seeds_of',
+           'comparison_plan']
 
 # %% ../nbs/15_experiment.ipynb #eb512a6d
-import os
-import shutil
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
+from .inference import metric_card
+from .judge import JUDGES, endpoint_grader, judge_answers, local_grader
 
 from .answers import answer_questions
-from .core import (Judged, Manifest, Question, Reading, code_hash, content_key, derived_seed, file_sha256, lookup, make_record, project_root, read_json, read_jsonl, read_records,
-                           seed_everything, unknown_name, versions, write_json, write_jsonl)
-from .inference import METRICS, SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
-from .judge import JUDGES, endpoint_grader, judge_answers, local_grader
-from .labels import label_figure, label_table
-from .methods import METHODS, Workbench, check_options, follow
+from calib_nb.core import (
+    Judged,
+    Manifest,
+    Question,
+    Reading,
+    code_hash,
+    content_key,
+    derived_seed,
+    file_sha256,
+    lookup,
+    make_record,
+    project_root,
+    read_json,
+    read_jsonl,
+    read_records,
+    seed_everything,
+    unknown_name,
+    versions,
+    write_json,
+    write_jsonl,
+)
+from .methods import METHODS, Workbench, check_options, follow_recipe
 from .metrics import brier_score
 from .models import TextFormat, folder_key, load_model, sample_responses
-from .plots import method_colour, reliability_figure, save_figure, training_figure
 from .prompts import parse_response
 from .questions import SPLITS, group_alike, load_questions, split_questions
 from .readout import DEFAULT_READOUTS, READOUTS, read_confidences
@@ -53,7 +65,7 @@ class Parameters:
     seed: int = 0  # what training draws: first adapter weights, order, dropout
     split_seed: int = 0  # which questions are in which split; the same for all methods
     preset: str = "default"  # a name in `PRESETS`
-    readout: str = "level"  # what the figure shows; both are always read
+    readout: str = "expected"  # what the figure shows; both are always read
     protocol: str = "two_step"  # 'two_step': confidence in the base model's answers; 'joint': answer and confidence in one sampled response
     original: bool = False  # whether the trained model is evaluated as the original did, too (see below)
     out: str = "runs"  # where run folders and caches lie; relative to the project's root
@@ -160,8 +172,8 @@ def select(readings, readout, split):  # `Reading`s; a name in `READOUTS`; a nam
 
 
 def calibration_brier(readings):  # `Reading`s, of other splits and readouts too
-    "What is measured while training: the Brier score of the level readout on the calibration split."
-    rows = select(readings, "level", "calibration")
+    "What is measured while training: the Brier score of the expected confidence on the calibration split."
+    rows = select(readings, "expected", "calibration")
     return {"calibration_brier": brier_score([r.confidence for r in rows], [r.is_correct for r in rows])} if rows else {}
 
 # %% ../nbs/15_experiment.ipynb #f06141b9
@@ -265,7 +277,7 @@ class Run:
             watched = content_key([(j.question, j.model_answer, j.is_correct) for j in self.of("calibration")])
             bench = Workbench(self.lm, self.of("train"), self.preset, p.seed, self.folder, self.cache, self.measure_calibration, watched)
             with self.manifest.stage("training") as counts:
-                bench = follow(p.method, bench, **p.options)
+                bench = follow_recipe(p.method, bench, **p.options)
                 counts.update(tokens=bench.tokens, saved_seconds=bench.saved_seconds)
             self.manifest.add(history=[{"step": 0, **calibration_brier(self.base)}, *bench.history], weight_shift=weight_shift(bench.lm))
             save_adapter(bench.lm, adapter)
@@ -276,7 +288,7 @@ class Run:
     def measure_calibration(self, lm, decimals):
         "The calibration split's Brier score under `lm`, for a recipe to watch."
         judged = self.of("calibration")
-        return calibration_brier(read_confidences(lm, self.fmt, judged, split_of(judged), self.parameters.method, self.parameters.seed, ("level",), decimals))
+        return calibration_brier(read_confidences(lm, self.fmt, judged, split_of(judged), self.parameters.method, self.parameters.seed, ("expected",), decimals))
 
     def read(self):
         "`readings.jsonl`: calibration and test as the trained model sees them."
@@ -310,123 +322,6 @@ class Run:
     def sides(self):
         "Readings by method: the baseline's and this method's."
         return {"baseline": self.base, self.parameters.method: self.readings}
-
-# %% ../nbs/15_experiment.ipynb #d8e302c0
-def seconds_of(run):  # a `Run`
-    "Texts by side: seconds of training, and of reading calibration and test questions; 'cached' for readings that another run had made."
-    stages = run.manifest.values["stages"]
-    get = lambda stage: "cached" if stages.get(stage, {}).get("from_cache") else f"{stages.get(stage, {}).get('seconds', 0):.0f}"
-    return {"baseline": ("0", get("baseline readings")), run.parameters.method: (get("training"), get("readings" if run.method.steps else "baseline readings"))}
-
-
-def comparison_table(run):  # a `Run`
-    "A frame: metrics in rows; baseline and method, each by both readouts, in columns. `metrics.json` holds more of them."
-    columns = {}
-    for readout in PROTOCOLS[run.parameters.protocol]:
-        for side, cards in run.cards.items():
-            card = cards[readout]
-            any_metric = card["brier_score"]
-            columns[readout, side] = {"n": f"{any_metric.n}", "coverage": f"{any_metric.coverage:.1%}", **{METRICS[k].label: as_text(card[k]) for k in SHOWN},
-                                      **{f"{what} time (s)": s for what, s in zip(("training", "evaluation"), seconds_of(run)[side])}}
-    return pd.DataFrame(columns)
-
-
-def shown_readout(run):  # a `Run`
-    "The readout that figures show: what the parameters say, where the protocol has it."
-    readouts = PROTOCOLS[run.parameters.protocol]
-    return run.parameters.readout if run.parameters.readout in readouts else readouts[0]
-
-
-def show_reliability(run):  # a `Run`
-    "The reliability diagrams of baseline and method by the chosen readout, over their histograms; saved in the run's folder."
-    readout = shown_readout(run)
-    sides = {side: select(rows, readout, "test") for side, rows in run.sides().items()}
-    figure = reliability_figure(sides, title=f"{run.parameters.method}, {readout} readout, {run.parameters.dataset}: stated confidence against what was right")
-    save_figure(figure, run.folder / "reliability")
-    return figure
-
-
-def show_labels(run):  # a `Run`
-    "For k-NN labels: prints their statistics beside the original's and returns their histogram, right and wrong answers apart; None for other methods."
-    if "k-NN labels" not in [step.name for step in run.method.steps]:
-        return None
-    rows = [row for _, row in read_jsonl(run.folder / "labels.jsonl")]
-    labels = [r["label"] for r in rows]
-    print(label_table(labels).to_string())
-    return label_figure(labels, [r["is_correct"] for r in rows])
-
-
-def show_training(run):  # a `Run`
-    "The loss and the calibration split's Brier score; None for a method that does not train."
-    history = run.manifest.values.get("history")
-    return training_figure(history, method_colour(run.parameters.method), f"Training {run.parameters.method}") if history else None
-
-
-def overconfident(run, n=8):  # a `Run`; how many
-    "A frame of the wrong test answers that the method was most confident about, by the chosen readout."
-    readout = shown_readout(run)
-    base = {r.id: r.confidence for r in select(run.base, readout, "test")}
-    accepted = {j.id: j.answers for j in run.judged}
-    wrong = [r for r in select(run.readings, readout, "test") if not r.is_correct and r.confidence is not None]
-    worst = sorted(wrong, key=lambda r: (-r.confidence, r.id))[:n]
-    return pd.DataFrame([{"question": r.question, "answer": r.answer, "accepted": "; ".join(accepted[r.id][:2]), "baseline": base[r.id], run.parameters.method: r.confidence} for r in worst])
-
-
-def findings(run):  # a `Run`
-    "Sentences made from the numbers: what each set of readings is worth, and whether the method differs from the baseline."
-    reference, lines = run.accuracy["train"], []
-    for side, rows in run.sides().items():
-        for readout in run.cards[side]:
-            headline = diagnose(select(rows, readout, "test"), reference, run.cards[side][readout])[0]
-            lines.append(f"{side}, {readout}: {headline.code}. {headline.sentence}")
-    if not run.method.steps:
-        return lines
-    lines.append(f"Training changed the adapted weights by {100 * run.manifest.values['weight_shift']['relative']:.2g} % of their size (Frobenius norm).")
-    for readout in PROTOCOLS[run.parameters.protocol]:
-        for metric in ("brier_skill_score", "auroc"):
-            lines.append(difference_sentence(run, readout, metric, reference))
-    return lines
-
-
-def difference_sentence(run, readout, metric, reference):
-    "How far the method is from the baseline in one metric, in one sentence."
-    pair = [select(rows, readout, "test") for rows in (run.readings, run.base)]
-    what = f"{METRICS[metric].label} of {run.parameters.method} minus baseline, {readout}"
-    return f"{what}: {difference_text(difference_or_reason(*pair, metric, reference))}."
-
-# %% ../nbs/15_experiment.ipynb #77aa0006
-def original_table(run):  # a `Run` with `original=True`
-    "A frame: the original's evaluation beside the honest one, for the untrained and the trained model; None where it was not asked for."
-    if not run.parameters.original:
-        return None
-    rows = {}
-    for side, honest in run.sides().items():
-        theirs = [r for r in run.as_original if r.method == side]
-        for how, readings in (("as the original", theirs), ("honest", select(honest, "verbalized", "test"))):
-            card = metric_card(readings, run.accuracy["train"], names=["accuracy", "mean_confidence", "distinct_values", "rms_calibration_error", "auroc"])
-            filled = sum(r.provenance == "filled" for r in readings)
-            rows[side, how] = {"n": len(readings), "filled in": filled, "coverage": f"{(card['mean_confidence'].coverage - filled / len(readings)):.1%}",
-                               **{METRICS[k].label: as_text(e) for k, e in card.items()}}
-    return pd.DataFrame(rows).T
-
-# %% ../nbs/15_experiment.ipynb #b38ea5d2
-def executed_notebook():
-    "Path of the notebook that is being executed, or None where it cannot be told."
-    words = psutil.Process().parent().cmdline()
-    notebooks = [w for w in words if w.endswith(".ipynb")]
-    if any("papermill" in w for w in words) and len(notebooks) > 1:
-        return Path(psutil.Process().parent().cwd()) / notebooks[1]
-    session = os.environ.get("JPY_SESSION_NAME", "")
-    return Path(session) if session.endswith(".ipynb") else None
-
-
-def keep_notebook(run):  # a `Run`
-    "Copy the executed notebook into the run's folder; returns a sentence that says where everything is."
-    source = executed_notebook()
-    source = source and Path(str(source).format(**asdict(run.parameters)))
-    if source and source.is_file():
-        shutil.copyfile(source, run.folder / "run_method.ipynb")
-    return f"{run.parameters.out}/{run.folder.name}: {', '.join(sorted(f.name for f in run.folder.iterdir() if not f.name.startswith('.')))}"
 
 # %% ../nbs/15_experiment.ipynb #577c2ae8
 RESULTS = ("judged.jsonl", "baseline_readings.jsonl", "readings.jsonl", "metrics.json")  # what a finished run leaves, whatever the method

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CENTRES', 'SAME_AS_TRAINING', 'LOGGED', 'METHODS', 'Workbench', 'Step', 'keep_rows', 'binary_step', 'knn_step',
            'pairs_step', 'unlabelled_step', 'self_consistency', 'soft_step', 'kept_training', 'train_step',
-           'cross_fitted', 'keep_recalibrated', 'cross_fit_step', 'consistency_step', 'confidence_reward',
-           'reward_arguments', 'RewardTrainer', 'Watch', 'train_by_reward', 'reward_step', 'Method', 'training',
-           'check_options', 'follow']
+           'cross_fitted', 'keep_recalibrated', 'cross_fit_step', 'self_consistency_step', 'confidence_reward',
+           'reward_arguments', 'RewardTrainer', 'Watch', 'train_by_reward', 'reward_step', 'Method', 'training_step',
+           'check_options', 'follow_recipe']
 
 # %% ../nbs/14_methods.ipynb #1ef8ce44
 import shutil
@@ -22,13 +22,40 @@ from sklearn.model_selection import GroupKFold
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from .core import Reading, code_hash, content_key, lookup, read_json, read_records, unknown_name, write_json, write_jsonl
-from .labels import knn_labels, label_statistics, labelled_rows, preference_pairs, rows_with, unlabelled_rows
+from calib_nb.core import (
+    Reading,
+    code_hash,
+    content_key,
+    lookup,
+    read_json,
+    read_records,
+    unknown_name,
+    write_json,
+    write_jsonl,
+)
+from calib_nb.labels import (
+    knn_labels,
+    label_statistics,
+    labelled_rows,
+    preference_pairs,
+    rows_with,
+    unlabelled_rows,
+)
 from .models import TextFormat
 from .posthoc import CALIBRATORS
 from .prompts import parse_confidence
 from .readout import MAX_CONFIDENCE_TOKENS, read_confidences
-from .training import Preset, Progress, add_adapter, load_adapter, no_future_warnings, remove_adapter, save_adapter, train, training_arguments
+from calib_nb.training import (
+    Preset,
+    Progress,
+    add_adapter,
+    load_adapter,
+    no_future_warnings,
+    remove_adapter,
+    save_adapter,
+    train,
+    training_arguments,
+)
 
 # %% ../nbs/14_methods.ipynb #7e6df76c
 @dataclass
@@ -91,13 +118,13 @@ def self_consistency(bench):
     path = bench.cache / f"consistency-{key}.jsonl"
     if not path.exists():
         fmt = TextFormat(bench.lm.tokenizer, bench.preset.chat_template)
-        write_jsonl(path, read_confidences(bench.lm, fmt, bench.judged, ["train"] * len(bench.judged), "baseline", bench.seed, ("consistency",)))
+        write_jsonl(path, read_confidences(bench.lm, fmt, bench.judged, ["train"] * len(bench.judged), "baseline", bench.seed, ("self_consistency",)))
     known = [(j, r.confidence) for j, r in zip(bench.judged, read_records(path, Reading)) if r.confidence is not None]
     return [j for j, _ in known], np.array([share for _, share in known])
 
 
 CENTRES = {"knn": lambda bench, k: (bench.judged, knn_labels(bench.judged, k=k, adjust=False, folder=bench.cache)),
-           "consistency": lambda bench, k: self_consistency(bench)}  # what a soft label aims at: `(answers, values)`
+           "self_consistency": lambda bench, k: self_consistency(bench)}  # what a soft label aims at: `(answers, values)`
 
 
 def soft_step(bench, k, centre):
@@ -130,12 +157,12 @@ def train_step(bench, objective, patience=None, epochs=None, **options):
 
 # %% ../nbs/14_methods.ipynb #14aa0004
 def cross_fitted(bench, inner, inner_epochs, folds):  # inner: a name in `OBJECTIVES`; inner_epochs: of its training, None for the preset's
-    "`(bench, confidences)`: the expected level of each training answer under a model that was trained on the other folds, (n,)."
+    "`(bench, confidences)`: the expected confidence of each training answer under a model that was trained on the other folds, (n,)."
     groups, confidence = [j.group or j.question for j in bench.judged], np.empty(len(bench.judged))
     for others, held in GroupKFold(folds, shuffle=True, random_state=bench.seed % 2**32).split(groups, groups=groups):
         rows, part = labelled_rows([bench.judged[i] for i in others]), [bench.judged[i] for i in held]
         trained = train_step(replace(bench, rows=rows, decimals=1, evaluate_model=lambda lm, decimals: {}, watched=""), inner, epochs=inner_epochs)
-        read = read_confidences(trained.lm, TextFormat(trained.lm.tokenizer, bench.preset.chat_template), part, ["train"] * len(part), inner, bench.seed, ("level",), 1, "cross-fitting")
+        read = read_confidences(trained.lm, TextFormat(trained.lm.tokenizer, bench.preset.chat_template), part, ["train"] * len(part), inner, bench.seed, ("expected",), 1, "cross-fitting")
         confidence[held] = [r.confidence for r in read]
         bench = replace(bench, lm=remove_adapter(trained.lm), tokens=trained.tokens, saved_seconds=trained.saved_seconds)
     return bench, confidence
@@ -154,7 +181,7 @@ def cross_fit_step(bench, inner, inner_epochs, folds, calibrator):
     return keep_recalibrated(bench, bench.judged, confidence, calibrator)
 
 
-def consistency_step(bench, calibrator):
+def self_consistency_step(bench, calibrator):
     "Labels from the untrained model's consistency with itself, recalibrated."
     return keep_recalibrated(bench, *self_consistency(bench), calibrator)
 
@@ -243,7 +270,7 @@ class Method:
     "A recipe."
     summary: str
     steps: tuple = ()
-    decimals: int = 1  # digits in which it writes a confidence, and so the grid of the level readout
+    decimals: int = 1  # digits in which it writes a confidence, and so the grid of the expected confidence
 
     @property
     def options(self):
@@ -251,27 +278,27 @@ class Method:
         return {name: value for step in self.steps for name, value in step.options.items()}
 
 
-def training(objective, **options):  # a name in `OBJECTIVES`; options of its loss with their defaults
+def training_step(objective, **options):  # a name in `OBJECTIVES`; options of its loss with their defaults
     "The step that trains with `objective`."
     return Step(f"train: {objective}", lambda bench, **o: train_step(bench, objective, **o), {"patience": None, "epochs": None, **options})
 
 
 METHODS = {
     "baseline": Method("the model as it is"),
-    "sft": Method("fine-tuning on binary confidence labels", (Step("binary labels", binary_step, {"right": 0.9, "wrong": 0.1}), training("text"))),
-    "performance_sft": Method("fine-tuning on k-NN confidence labels", (Step("k-NN labels", knn_step, {"k": 20, "adjust": True}), training("text")), decimals=2),
-    "dpo": Method("preference for the better confidence", (Step("preference pairs", pairs_step, {"high": 0.9, "low": 0.1}), training("dpo", beta=0.1))),
-    "implicit": Method("auxiliary calibration loss, no label", (Step("answers", unlabelled_step), training("implicit", weight=1.0))),
-    "brier": Method("expected Brier score of a sampled confidence", (Step("answers", unlabelled_step), training("brier", format_weight=1.0))),
-    "log_score": Method("logarithmic score of the expected level", (Step("answers", unlabelled_step), training("log_score", format_weight=1.0))),
-    "soft_labels": Method("distribution around the neighbours' accuracy, or the model's consistency", (Step("soft labels", soft_step, {"k": 20, "centre": "knn"}), training("soft_labels", width=0.1))),
+    "sft": Method("fine-tuning on binary confidence labels", (Step("binary labels", binary_step, {"right": 0.9, "wrong": 0.1}), training_step("text"))),
+    "performance_sft": Method("fine-tuning on k-NN confidence labels", (Step("k-NN labels", knn_step, {"k": 20, "adjust": True}), training_step("text")), decimals=2),
+    "dpo": Method("preference for the better confidence", (Step("preference pairs", pairs_step, {"high": 0.9, "low": 0.1}), training_step("dpo", beta=0.1))),
+    "implicit": Method("auxiliary calibration loss, no label", (Step("answers", unlabelled_step), training_step("implicit", weight=1.0))),
+    "brier": Method("expected Brier score of a sampled confidence", (Step("answers", unlabelled_step), training_step("brier", format_weight=1.0))),
+    "log_score": Method("logarithmic score of the expected confidence", (Step("answers", unlabelled_step), training_step("log_score", format_weight=1.0))),
+    "soft_labels": Method("distribution around the neighbours' accuracy, or the model's consistency", (Step("soft labels", soft_step, {"k": 20, "centre": "knn"}), training_step("soft_labels", width=0.1))),
     "grpo": Method("reward for the number that is written",
                    (Step("answers", unlabelled_step),
                     Step("train: grpo", reward_step, {"penalty": 1.0, "generations": 8, "steps": None, "epochs": None, "temperature": 1.0, "beta": 0.0}))),
     "self_distill": Method("fine-tuning on the model's own recalibrated readings",
-                           (Step("cross-fitted labels", cross_fit_step, {"inner": "text", "inner_epochs": 3, "folds": 2, "calibrator": "platt"}), training("text", epochs=4)), decimals=2),
-    "consistency_distill": Method("fine-tuning on the model's own recalibrated consistency",
-                                  (Step("consistency labels", consistency_step, {"calibrator": "platt"}), training("text", epochs=4)), decimals=2),
+                           (Step("cross-fitted labels", cross_fit_step, {"inner": "text", "inner_epochs": 3, "folds": 2, "calibrator": "platt"}), training_step("text", epochs=4)), decimals=2),
+    "self_consistency_distill": Method("fine-tuning on the model's own recalibrated consistency",
+                                  (Step("consistency labels", self_consistency_step, {"calibrator": "platt"}), training_step("text", epochs=4)), decimals=2),
 }
 
 
@@ -284,7 +311,7 @@ def check_options(method, options):  # a name in `METHODS`; option -> value
     return {**known, **options}
 
 # %% ../nbs/14_methods.ipynb #02c0cddc
-def follow(method, bench, **options):  # a name in `METHODS`; a `Workbench`; options of the method
+def follow_recipe(method, bench, **options):  # a name in `METHODS`; a `Workbench`; options of the method
     "The `Workbench` after all steps."
     recipe, options = lookup(METHODS, method, "method"), check_options(method, options)
     bench = replace(bench, decimals=recipe.decimals)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLOSED', 'Tally', 'check_arrays', 'tally', 'each_resample', 'accuracy', 'mean_confidence', 'distinct_values',
            'brier_score', 'brier_skill_score', 'log_score', 'bin_index', 'bin_sums', 'expected_calibration_error',
-           'rms_calibration_error', 'concordant_pairs', 'auroc', 'auroc_within_groups', 'hle_calibration_error',
+           'rms_calibration_error', 'concordant_pairs', 'auroc', 'stratified_auroc', 'hle_calibration_error',
            'equal_mass_calibration_error', 'kumar_bins', 'debiased_calibration_error', 'smoothed_residuals',
            'smooth_calibration_error', 'Corp', 'isotonic_fit', 'corp_decomposition', 'risk_coverage_curve', 'aurc',
            'e_aurc', 'augrc', 'prr', 'accuracy_at_coverage', 'undefined_because']
@@ -203,10 +203,10 @@ def concordant_pairs(t):  # a `Tally`, perhaps with strata
 
 def auroc(confidence, correct=None):  # (n,) in [0, 1], or a `Tally`; (n,) of 0/1
     "Chance that a correct row has a higher confidence than a wrong one, ties half (Hanley and McNeil 1982). NaN where one class is absent."
-    return auroc_within_groups(confidence, correct)
+    return stratified_auroc(confidence, correct)
 
 
-def auroc_within_groups(confidence, correct=None, group=None):  # (n,) in [0, 1], or a `Tally` with strata; (n,) of 0/1; (n,) labels
+def stratified_auroc(confidence, correct=None, group=None):  # (n,) in [0, 1], or a `Tally` with strata; (n,) of 0/1; (n,) labels
     "Mean of the groups' AUROCs, each weighted by its number of (correct, wrong) pairs; groups of one class have none. NaN where no group has both."
     concordant, pairs = concordant_pairs(tally(confidence, correct, group))
     return _ratio(concordant, pairs)

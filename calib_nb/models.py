@@ -28,11 +28,24 @@ from pathlib import Path
 import torch
 from bitsandbytes.nn import Linear4bit
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.utils import logging as transformers_logging
 
 from .core import content_key, file_sha256, packaged_file, unknown_name
-from .prompts import answer_request, few_shot_request, level_grid, training_input, training_output
+from calib_nb.prompts import (
+    answer_request,
+    few_shot_request,
+    level_grid,
+    training_input,
+    training_output,
+)
 
 # %% ../nbs/07_models.ipynb #32458232
 DEVICE_SETTINGS = {"cpu": {"dtype": torch.float32, "answer_batch": 64, "read_batch": 16},
@@ -237,7 +250,7 @@ def common_length(*sequences):
 
 
 def spell_levels(fmt, question, answer, levels):  # a `TextFormat`; `levels`: texts such as '0.7'
-    "`(prefix, spellings)`: token ids shared by all, and for each level the ids that follow, terminator included."
+    "`(prefix, spellings)`: token ids shared by all, and for each level the ids that follow_recipe, terminator included."
     head = fmt.response(question, answer)
     start = fmt.encode(head)
     whole = [fmt.encode(f"{head} {level}{fmt.terminator}") for level in levels]

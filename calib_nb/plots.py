@@ -18,13 +18,14 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from .label_noise import judge_truths
+from .resampling import reading_arrays
 from scipy import stats
 
 from . import metrics as M
-from .inference import judge_truths, reading_arrays
 
 # %% ../nbs/03_plots.ipynb #918eb652
-METHOD_COLOURS = {"baseline": "#555555", "sft": "#0072B2", "dpo": "#D55E00", "performance_sft": "#009E73", "implicit": "#CC79A7", "brier": "#E69F00", "self_distill": "#56B4E9", "log_score": "#332288", "soft_labels": "#882255", "grpo": "#999933", "consistency_distill": "#661100"}
+METHOD_COLOURS = {"baseline": "#555555", "sft": "#0072B2", "dpo": "#D55E00", "performance_sft": "#009E73", "implicit": "#CC79A7", "brier": "#E69F00", "self_distill": "#56B4E9", "log_score": "#332288", "soft_labels": "#882255", "grpo": "#999933", "self_consistency_distill": "#661100"}
 OTHER_COLOURS = ["#117733", "#44AA99", "#AA4499", "#6699CC"]
 
 
@@ -60,7 +61,7 @@ class Reliability:
     high: np.ndarray  # (B,)
     rows: np.ndarray  # (B,) how many
     n: int  # rows in all
-    coverage: float  # share of readings with a confidence
+    parsed: float  # share of readings with a confidence
 
 
 def wilson_interval(hits, rows, level=0.95):  # (B,) correct; (B,) in all, > 0; confidence level
@@ -70,15 +71,15 @@ def wilson_interval(hits, rows, level=0.95):  # (B,) correct; (B,) in all, > 0; 
     return np.clip((centre - half) / (1 + z**2 / rows), 0, 1), np.clip((centre + half) / (1 + z**2 / rows), 0, 1)
 
 
-def reliability(confidence, correct, n_bins=10, coverage=1.0):  # (n,) in [0, 1]; (n,) of 0/1; equal-width bins [a, b), 1.0 in the last; share of readings that these are
+def reliability(confidence, correct, n_bins=10, parsed=1.0):  # (n,) in [0, 1]; (n,) of 0/1; equal-width bins [a, b), 1.0 in the last; share of readings that these are
     "The `Reliability` record."
     t = M.tally(confidence, correct)
     rows, hits, sums, _ = M.bin_sums(t, M.bin_index(t.value, n_bins))
-    return Reliability(sums / rows, hits / rows, *wilson_interval(hits, rows), rows, int(t.total), coverage)
+    return Reliability(sums / rows, hits / rows, *wilson_interval(hits, rows), rows, int(t.total), parsed)
 
 
 def plot_reliability(record, ax, label="", color="#0072B2"):  # a `Reliability`; where to draw; the legend's label; colour
-    "Draw the diagram: dots with intervals, the diagonal, n and coverage."
+    "Draw the diagram: dots with intervals, the diagonal, n and the parsed share."
     ax.plot([0, 1], [0, 1], color="0.5", lw=1, ls="--", zorder=1)
     ax.vlines(record.confidence, record.low, record.high, color=color, lw=1.5, alpha=0.8, zorder=2)
     area = 15 + 250 * record.rows / max(record.n, 1)
@@ -87,9 +88,9 @@ def plot_reliability(record, ax, label="", color="#0072B2"):  # a `Reliability`;
 
 
 def _diagram_axes(ax, record, more=""):
-    "The square frame of a reliability diagram, with n and coverage in it."
+    "The square frame of a reliability diagram, with n and the parsed share in it."
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="share of correct answers", aspect="equal")
-    ax.text(0.03, 0.97, f"n = {record.n}\ncoverage {record.coverage:.0%}{more}", transform=ax.transAxes, va="top", ha="left", fontsize="small", color="0.3", zorder=4)
+    ax.text(0.03, 0.97, f"n = {record.n}\nparsed {record.parsed:.0%}{more}", transform=ax.transAxes, va="top", ha="left", fontsize="small", color="0.3", zorder=4)
 
 # %% ../nbs/03_plots.ipynb #f3b11eeb
 @dataclass
@@ -129,15 +130,15 @@ class Curve:
     accuracy: np.ndarray  # (K,) estimated chance of being right
     band: Band
     n: int  # rows
-    coverage: float  # share of readings with a confidence
+    parsed: float  # share of readings with a confidence
     error: float  # the error that belongs to the curve: CORP miscalibration or smooth ECE
     name: str  # of that error
 
 
-def corp_curve(confidence, correct, coverage=1.0, n_draws=200, seed=0):  # (n,); (n,); share of readings that these are; simulated outcomes; seed
+def corp_curve(confidence, correct, parsed=1.0, n_draws=200, seed=0):  # (n,); (n,); share of readings that these are; simulated outcomes; seed
     "The isotonic `Curve`."
     t = M.tally(confidence, correct)
-    return Curve(t.value, M.isotonic_fit(t), Band(t.value, *_band(t, M.isotonic_fit, n_draws, seed)), int(t.total), coverage, float(M.corp_decomposition(t).mcb), "MCB")
+    return Curve(t.value, M.isotonic_fit(t), Band(t.value, *_band(t, M.isotonic_fit, n_draws, seed)), int(t.total), parsed, float(M.corp_decomposition(t).mcb), "MCB")
 
 
 def _smooth(t, at, bandwidth):
@@ -146,18 +147,18 @@ def _smooth(t, at, bandwidth):
     return (kernel @ t.hits) / (kernel @ t.n)
 
 
-def smooth_curve(confidence, correct, coverage=1.0, n_points=101, n_draws=200, seed=0):  # (n,); (n,); share of readings that these are; points; simulated outcomes; seed
+def smooth_curve(confidence, correct, parsed=1.0, n_points=101, n_draws=200, seed=0):  # (n,); (n,); share of readings that these are; points; simulated outcomes; seed
     "The smoothed `Curve` between the least and the greatest confidence, its bandwidth the smooth ECE (at least 0.02)."
     t = M.tally(confidence, correct)
     if not t.total:
-        return Curve(t.value, t.value, Band(t.value, t.value, t.value), 0, coverage, np.nan, "smooth ECE")
+        return Curve(t.value, t.value, Band(t.value, t.value, t.value), 0, parsed, np.nan, "smooth ECE")
     at, error = np.unique(np.linspace(t.value[0], t.value[-1], n_points)), M.smooth_calibration_error(t)
     fit = lambda s: _smooth(s, at, max(error, 0.02))
-    return Curve(at, fit(t), Band(at, *_band(t, fit, n_draws, seed)), int(t.total), coverage, error, "smooth ECE")
+    return Curve(at, fit(t), Band(at, *_band(t, fit, n_draws, seed)), int(t.total), parsed, error, "smooth ECE")
 
 
 def plot_curve(record, ax, label="", color="#0072B2"):  # a `Curve`; where to draw; the legend's label; colour
-    "Draw the curve, the diagonal, the band, n, coverage and the error."
+    "Draw the curve, the diagonal, the band, n, the parsed share and the error."
     ax.plot([0, 1], [0, 1], color="0.5", lw=1, ls="--", zorder=1)
     plot_band(record.band, ax)
     ax.plot(record.at, record.accuracy, color=color, lw=2, marker="o" if len(record.at) < 30 else None, ms=4, label=label or None, zorder=3)
@@ -211,7 +212,7 @@ def reliability_figure(
     n_bins=10,  # equal-width bins
     judge=None,  # a `JudgeQuality`: the band of its errors is drawn behind the dots
 ):
-    "A figure with a column for each entry of `panels`: reliability diagram and histogram. Readings without a confidence are counted in the coverage."
+    "A figure with a column for each entry of `panels`: reliability diagram and histogram. Readings without a confidence are counted in the parsed share."
     with theme():
         fig, axes = plt.subplots(2, len(panels), figsize=(max(3.2 * len(panels), 4.2), 4.9), height_ratios=[3, 1], sharex="col", squeeze=False, layout="constrained")
         for column, (caption, readings) in enumerate(panels.items()):

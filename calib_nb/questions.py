@@ -22,9 +22,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from calib_nb.core import (
+    Question,
+    RecordError,
+    content_key,
+    file_sha256,
+    make_record,
+    read_jsonl,
+    unknown_name,
+)
 from .embeddings import embed as embed_texts
 from .embeddings import nearest_neighbours, similar_pairs
-from .core import Question, RecordError, content_key, file_sha256, make_record, read_jsonl, unknown_name
 
 # %% ../nbs/05_questions.ipynb #81ebae9f
 def answer_list(value):

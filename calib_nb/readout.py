@@ -6,11 +6,11 @@
 __all__ = ['POSITIONS', 'CONFIDENCE_SAMPLING', 'MAX_CONFIDENCE_TOKENS', 'CORRECT_REQUEST', 'OPTIONS', 'ANSWER_SAMPLING',
            'PHRASES', 'SURE_REQUEST', 'STRENGTHS', 'DEFAULT_READOUTS', 'READOUTS', 'walk_tree', 'greedy_in_tree',
            'Sampling', 'invert', 'drawn_in_tree', 'batches', 'tree_forward', 'path_scores', 'question_end', 'TreePass',
-           'confidence_uniforms', 'tree_passes', 'Value', 'read_level', 'read_verbalized', 'read_prompts',
+           'confidence_uniforms', 'tree_passes', 'Value', 'read_expected', 'read_verbalized', 'read_prompts',
            'sample_batch', 'sample_texts', 'read_verbalized_sampled', 'request_prompt', 'reply_tree', 'reply_scores',
-           'read_p_true', 'answer_scores', 'read_sequence', 'read_sequence_total', 'grouped', 'read_consistency',
-           'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers', 'fit_phrases', 'read_states', 'probe_layers',
-           'probe_model', 'Probe', 'fit_probe', 'Readout', 'cost_of', 'read_confidences']
+           'read_p_true', 'answer_scores', 'read_normalized_probability', 'read_sequence_probability', 'grouped',
+           'read_self_consistency', 'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers', 'fit_phrases',
+           'read_states', 'probe_layers', 'probe_model', 'Probe', 'fit_probe', 'Readout', 'cost_of', 'read_confidences']
 
 # %% ../nbs/12_readout.ipynb #28b26d5e
 import time
@@ -20,6 +20,7 @@ from typing import Callable
 
 import numpy as np
 import torch
+from .rules import judge_by_rules
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
@@ -28,8 +29,14 @@ from tqdm.auto import tqdm
 
 from .answers import MAX_ANSWER_TOKENS
 from .core import Reading, derived_seed, lookup
-from .judge import judge_by_rules
-from .models import common_length, continue_greedily, left_padded, spell_levels, token_tree, tree_batch
+from calib_nb.models import (
+    common_length,
+    continue_greedily,
+    left_padded,
+    spell_levels,
+    token_tree,
+    tree_batch,
+)
 from .prompts import level_grid, parse_confidence, short_answer, training_input
 
 # %% ../nbs/12_readout.ipynb #cd7676d9
@@ -176,8 +183,8 @@ class Value:
     extra: dict = field(default_factory=dict)
 
 
-def read_level(lm, fmt, judged, passes, seed=0):
-    "The expected level of each answer; `extra` holds the mass on the grid and the likeliest level."
+def read_expected(lm, fmt, judged, passes, seed=0):
+    "The expected confidence of each answer; `extra` holds the mass on the grid and the likeliest level."
     grid = np.linspace(0, 1, len(passes[0].levels)) if passes else []
     values = []
     for p in passes:
@@ -291,16 +298,16 @@ def answer_scores(lm, fmt, judged):
     lead = "" if lm.tokenizer.chat_template else " "  # the examples of `few_shot_request` have a blank there
     full = [i for i, j in enumerate(judged) if j.model_answer]
     trees = [reply_tree(fmt, fmt.answer_prompt(judged[i].question), [lead + judged[i].model_answer]) for i in full]
-    scores = dict(zip(full, reply_scores(lm, trees, "sequence")))
+    scores = dict(zip(full, reply_scores(lm, trees, "normalized_probability")))
     return [scores[i][0] if i in scores else np.empty(0) for i in range(len(judged))]
 
 
-def read_sequence(lm, fmt, judged, passes, seed=0):
+def read_normalized_probability(lm, fmt, judged, passes, seed=0):
     "The geometric mean of the answer's token probabilities; `extra` holds the total probability and the number of tokens."
     return [Value(min(float(np.exp(s.mean())), 1.0), "scored", {"total": float(np.exp(s.sum())), "tokens": len(s)}) if len(s) else Value(None, "missing") for s in answer_scores(lm, fmt, judged)]
 
 
-def read_sequence_total(lm, fmt, judged, passes, seed=0):
+def read_sequence_probability(lm, fmt, judged, passes, seed=0):
     "The answer's total probability; `extra` holds the number of tokens."
     return [Value(min(float(np.exp(s.sum())), 1.0), "scored", {"tokens": len(s)}) if len(s) else Value(None, "missing") for s in answer_scores(lm, fmt, judged)]
 
@@ -319,7 +326,7 @@ def grouped(question, answer, samples):  # texts
     return [group for _, group in groups]
 
 
-def read_consistency(lm, fmt, judged, passes, seed=0, how=ANSWER_SAMPLING):
+def read_self_consistency(lm, fmt, judged, passes, seed=0, how=ANSWER_SAMPLING):
     "The share of sampled answers that the rules judge calls equivalent to the fixed answer; `extra` holds the groups."
     asked = list(dict.fromkeys(j.question for j in judged))
     prompts, numbers = [fmt.encode(fmt.answer_prompt(q)) for q in asked], [how.uniforms(seed, "consistency", q) for q in asked]
@@ -445,10 +452,10 @@ class Readout:
     wants: tuple = ()  # of the shared pass: 'tree', 'samples', 'hidden'
 
 
-DEFAULT_READOUTS = ("verbalized", "level")
-READOUTS = {"verbalized": Readout(read_verbalized, wants=("tree",)), "level": Readout(read_level, wants=("tree",)),
+DEFAULT_READOUTS = ("verbalized", "expected")
+READOUTS = {"verbalized": Readout(read_verbalized, wants=("tree",)), "expected": Readout(read_expected, wants=("tree",)),
             "verbalized_sampled": Readout(read_verbalized_sampled, wants=("tree", "samples")), "p_true": Readout(read_p_true),
-            "sequence": Readout(read_sequence), "sequence_total": Readout(read_sequence_total), "consistency": Readout(read_consistency),
+            "normalized_probability": Readout(read_normalized_probability), "sequence_probability": Readout(read_sequence_probability), "self_consistency": Readout(read_self_consistency),
             "linguistic": Readout(read_phrases, fit_phrases), "probe": Readout(read_states, fit_probe, wants=("tree", "hidden"))}
 
 

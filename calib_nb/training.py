@@ -4,14 +4,21 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'TARGET_MODULES', 'OBJECTIVES', 'Preset', 'Example', 'make_example', 'Scored', 'collate', 'score',
-           'text_loss', 'expected_level', 'implicit_loss', 'dpo_loss', 'on_grid', 'squared_errors', 'brier_loss',
+           'text_loss', 'expected_confidence', 'implicit_loss', 'dpo_loss', 'on_grid', 'squared_errors', 'brier_loss',
            'log_score_loss', 'soft_label_loss', 'Objective', 'the_label', 'all_levels', 'chosen_and_rejected',
            'no_future_warnings', 'add_adapter', 'remove_adapter', 'save_adapter', 'load_adapter', 'ConfidenceTrainer',
            'Progress', 'training_arguments', 'reference_scores', 'train', 'lora_weights', 'weight_shift']
 
 # %% ../nbs/11_training.ipynb #eba2f20f
 from .core import derived_seed, lookup, read_json, seed_everything, write_json
-from .models import TextFormat, TokenTree, common_length, spell_levels, token_tree, tree_batch
+from calib_nb.models import (
+    TextFormat,
+    TokenTree,
+    common_length,
+    spell_levels,
+    token_tree,
+    tree_batch,
+)
 from .prompts import level_grid
 
 # %% ../nbs/11_training.ipynb #f516b670
@@ -121,15 +128,15 @@ def text_loss(scored):
     return -(scored.text.sum() + scored.branches.sum()) / count
 
 # %% ../nbs/11_training.ipynb #61530f1e
-def expected_level(branches):  # log-probabilities of the levels of a grid from 0 to 1, (B, K)
+def expected_confidence(branches):  # log-probabilities of the levels of a grid from 0 to 1, (B, K)
     "The mean of the grid under the probabilities, normalised over the grid, (B,)."
     grid = torch.linspace(0, 1, branches.shape[1], device=branches.device, dtype=branches.dtype)
     return branches.softmax(-1) @ grid
 
 
 def implicit_loss(scored, weight=1.0):  # weight: of the auxiliary loss
-    "Cross-entropy on the answer plus `weight` times the squared error of the expected level (a Brier score)."
-    return -scored.text.mean() + weight * ((expected_level(scored.branches) - scored.correct) ** 2).mean()
+    "Cross-entropy on the answer plus `weight` times the squared error of the expected confidence (a Brier score)."
+    return -scored.text.mean() + weight * ((expected_confidence(scored.branches) - scored.correct) ** 2).mean()
 
 # %% ../nbs/11_training.ipynb #1ba0d35d
 def dpo_loss(scored, beta=0.1):  # beta: how strongly the model is held to the base model
@@ -155,9 +162,9 @@ def brier_loss(scored, format_weight=1.0):  # format_weight: of staying on the g
     return expected.mean() + format_weight * on_grid(scored)
 
 
-def log_score_loss(scored, format_weight=1.0, clip=0.01):  # clip: the expected level is moved into [clip, 1 - clip]
-    "Mean logarithmic score of the expected level."
-    c = expected_level(scored.branches).clamp(clip, 1 - clip)
+def log_score_loss(scored, format_weight=1.0, clip=0.01):  # clip: the expected confidence is moved into [clip, 1 - clip]
+    "Mean logarithmic score of the expected confidence."
+    c = expected_confidence(scored.branches).clamp(clip, 1 - clip)
     return F.binary_cross_entropy(c, scored.correct) + format_weight * on_grid(scored)
 
 

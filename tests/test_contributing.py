@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT, small_model, small_tokenizer
 
 from calib_nb.core import Judged
-from calib_nb.methods import METHODS, Workbench, check_options, follow
+from calib_nb.methods import METHODS, Workbench, check_options, follow_recipe
 from calib_nb.models import TextFormat
 from calib_nb.readout import READOUTS, TreePass, read_confidences
 from calib_nb.training import OBJECTIVES, Preset, Scored, remove_adapter
@@ -51,12 +51,12 @@ def test_its_method_trains_and_its_readout_reads(example, tmp_path):
     fmt, preset = TextFormat(lm.tokenizer, chat_template=False), Preset(chat_template=False, lora_r=4, epochs=6, batch_size=6, learning_rate=5e-3, evaluations=1)
 
     def read(lm):
-        return read_confidences(lm, fmt, JUDGED, ["test"] * len(JUDGED), "spherical", 0, ("level", "median_level"))
+        return read_confidences(lm, fmt, JUDGED, ["test"] * len(JUDGED), "spherical", 0, ("expected", "median_level"))
     before = [r.confidence for r in read(lm)]
-    bench = follow("spherical", Workbench(lm, JUDGED, preset, 0, tmp_path, tmp_path), format_weight=0.1)
+    bench = follow_recipe("spherical", Workbench(lm, JUDGED, preset, 0, tmp_path, tmp_path), format_weight=0.1)
     losses = [h["loss"] for h in bench.history if "loss" in h]
     readings = read(bench.lm)
-    assert losses[-1] < losses[0] and [r.readout for r in readings] == ["level"] * 6 + ["median_level"] * 6
+    assert losses[-1] < losses[0] and [r.readout for r in readings] == ["expected"] * 6 + ["median_level"] * 6
     assert all(r.provenance == "scored" and 0 <= r.confidence <= 1 for r in readings) and [r.confidence for r in readings] != before
     remove_adapter(bench.lm)
 

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calib_nb.core import Judged, Question, Reading, RecordError, packaged_file, read_jsonl, read_records, write_jsonl
+from calib_nb.core import (
+    Judged,
+    Question,
+    Reading,
+    RecordError,
+    packaged_file,
+    read_jsonl,
+    read_records,
+    write_jsonl,
+)
 
 GOOD = {"question": "What is the capital of France?", "model_answer": "Paris", "is_correct": True}
 
@@ -76,7 +85,7 @@ def test_what_is_written_is_what_is_read_whatever_the_text(tmp_path_factory, row
 
 
 def test_a_run_may_read_one_question_several_ways_but_not_twice_the_same_way(tmp_path):
-    reading = dict(id="1", question="q", answer="a", is_correct=True, confidence=0.5, provenance="parsed", readout="level", protocol="two_step", method="sft", seed=0, split="test")
+    reading = dict(id="1", question="q", answer="a", is_correct=True, confidence=0.5, provenance="parsed", readout="expected", protocol="two_step", method="sft", seed=0, split="test")
     assert len(read_records(written(tmp_path, reading, {**reading, "readout": "verbalized"}), Reading)) == 2
     with pytest.raises(RecordError, match="id '1' stands already in line 1"):
         read_records(written(tmp_path, reading, reading), Reading)

@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from calib_nb import embeddings
-from calib_nb.embeddings import embed, locate_embedder, nearest_neighbours, similar_pairs
+from calib_nb.embeddings import (
+    embed,
+    locate_embedder,
+    nearest_neighbours,
+    similar_pairs,
+)
 
 
 def unit(array):

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calib_nb import resampling as R
+from calib_nb import label_noise as N
+from calib_nb import interval_checks as C
 from calib_nb import inference as I
 from calib_nb import metrics as M
 from calib_nb.core import Reading, jsonable, project_root
@@ -19,22 +22,22 @@ def readings(confidence, correct, **fields):
 
 
 def sample_of(made):
-    return I.Sample(I.reading_arrays(made))
+    return R.Sample(R.reading_arrays(made))
 
 
 def test_a_card_is_complete_and_json():
-    card = I.metric_card(I.made_up_readings(200, missing=0.1), 0.3, n_resamples=200)
-    assert list(card) == list(I.METRICS)
+    card = I.metric_card(R.made_up_readings(200, missing=0.1), 0.3, n_resamples=200)
+    assert list(card) == list(R.METRICS)
     json.dumps(jsonable(card), allow_nan=False)
     for name, e in card.items():
         assert np.isfinite(e.value) and (np.isfinite(e.low) or e.reason), name
-        assert e.coverage == 1 if name == "accuracy" else 0.8 < e.coverage < 1
-        assert (e.floor is not None) == (I.METRICS[name].kind == "calibration") == (e.p_value is not None)
+        assert e.parsed == 1 if name == "accuracy" else 0.8 < e.parsed < 1
+        assert (e.floor is not None) == (R.METRICS[name].kind == "calibration") == (e.p_value is not None)
         assert not np.isfinite(e.low) or (e.low <= e.value <= e.high and e.estimand), name
 
 
 def test_the_same_seed_gives_the_same_card_and_the_order_of_readings_does_not_matter():
-    made = I.made_up_readings(150)
+    made = R.made_up_readings(150)
     shuffled = [made[i] for i in np.random.default_rng(0).permutation(150)]
     cards = [jsonable(I.metric_card(r, 0.3, n_resamples=100)) for r in (made, made, shuffled)]
     assert cards[0] == cards[1] == cards[2]
@@ -42,22 +45,22 @@ def test_the_same_seed_gives_the_same_card_and_the_order_of_readings_does_not_ma
 
 
 def test_values_are_those_of_the_metrics():
-    made = I.made_up_readings(120, missing=0.2)
-    a = I.reading_arrays(made)
+    made = R.made_up_readings(120, missing=0.2)
+    a = R.reading_arrays(made)
     p, y = a.confidence[a.present], a.correct[a.present]
     card = I.metric_card(made, 0.25, n_resamples=50)
     assert card["auroc"].value == pytest.approx(M.auroc(p, y)) and card["rms_calibration_error"].value == pytest.approx(M.rms_calibration_error(p, y))
     assert card["brier_skill_score"].value == pytest.approx(M.brier_skill_score(p, y, reference=0.25))
-    assert card["auroc_within_relation"].value == pytest.approx(M.auroc_within_groups(p, y, a.relation[a.present].astype(str)))
+    assert card["stratified_auroc"].value == pytest.approx(M.stratified_auroc(p, y, a.relation[a.present].astype(str)))
     assert card["accuracy"].value == a.correct.mean() and card["accuracy"].n == 120 and card["auroc"].n == len(p)
 
 
 def test_bootstrap_agrees_with_resampling_rows_one_by_one():
-    made = I.made_up_readings(80, says=lambda c: c.round(1))
-    a = I.reading_arrays(made)
-    draws = I.bootstrap(sample_of(made), ["auroc", "aurc", "brier_score"], None, 30, seed=3)
+    made = R.made_up_readings(80, says=lambda c: c.round(1))
+    a = R.reading_arrays(made)
+    draws = R.bootstrap(sample_of(made), ["auroc", "aurc", "brier_score"], None, 30, seed=3)
     groups, number = np.unique(a.group.astype(str), return_inverse=True)
-    counts = np.concatenate(list(I.resample_counts(len(groups), 30, seed=3))).astype(int)
+    counts = np.concatenate(list(R.resample_counts(len(groups), 30, seed=3))).astype(int)
     for b, c in enumerate(counts):
         rows = np.repeat(np.arange(80), c[number])
         for name in draws:
@@ -65,7 +68,7 @@ def test_bootstrap_agrees_with_resampling_rows_one_by_one():
 
 
 def test_blocks_do_not_change_the_resamples():
-    one, many = (np.concatenate(list(I.resample_counts(7, 50, 0, block=b))) for b in (50, 8))
+    one, many = (np.concatenate(list(R.resample_counts(7, 50, 0, block=b))) for b in (50, 8))
     assert np.array_equal(one, many) and (one.sum(1) == 7).all()
 
 
@@ -74,12 +77,12 @@ def test_questions_of_one_group_are_resampled_together():
     p, y = np.tile(np.arange(10) / 10, 40), np.tile(np.arange(10) % 2, 40)
     alone = readings(p.tolist(), y)
     together = [Reading(**{**vars(r), "group": f"g{i % 10}"}) for i, r in enumerate(alone)]
-    width = lambda r: np.subtract(*I.percentile_interval(I.bootstrap(sample_of(r), ["brier_score"], None, 400, 0)["brier_score"])[::-1])
+    width = lambda r: np.subtract(*I.percentile_interval(R.bootstrap(sample_of(r), ["brier_score"], None, 400, 0)["brier_score"])[::-1])
     assert width(together) > 4 * width(alone)
 
 
 def test_several_seeds_are_averaged_within_a_question():
-    made = [I.made_up_readings(150, says=lambda c, k=k: np.clip(c + 0.1 * np.sin(9 * c + k), 0, 1)) for k in range(3)]
+    made = [R.made_up_readings(150, says=lambda c, k=k: np.clip(c + 0.1 * np.sin(9 * c + k), 0, 1)) for k in range(3)]
     seeds = [Reading(**{**vars(r), "seed": k}) for k, rs in enumerate(made) for r in rs]
     names = ["brier_score", "auroc", "rms_calibration_error", "accuracy"]
     card, single = I.metric_card(seeds, 0.3, 300, names=names), [I.metric_card(r, 0.3, 300, names=names) for r in made]
@@ -117,24 +120,24 @@ def test_the_noise_floor_is_uniform_for_a_calibrated_forecaster():
     name = "expected_calibration_error"
     p = []
     for seed in range(150):
-        s = sample_of(I.made_up_readings(200, seed=1000 + seed))
-        p.append(I.p_at_least(I.noise_floor(s, [name], 200, seed)[name], s.values([name], None)[name]))
+        s = sample_of(R.made_up_readings(200, seed=1000 + seed))
+        p.append(R.p_at_least(R.noise_floor(s, [name], 200, seed)[name], s.values([name], None)[name]))
     assert abs(np.mean(np.array(p) < 0.1) - 0.1) < 0.08 and abs(np.mean(p) - 0.5) < 0.08
 
 
 def test_debiased_interval_covers_and_includes_zero_only_when_it_may():
-    rows = I.interval_coverage("claims too much, steps of 0.1", 200, trials=60, n_resamples=300)
+    rows = C.interval_coverage("claims too much, steps of 0.1", 200, trials=60, n_resamples=300)
     coverage = next(r["coverage"] for r in rows if r["metric"] == "debiased_calibration_error")
     assert coverage > 0.85
-    assert I.debiased_estimate(sample_of(I.made_up_readings(300)))[1] == 0
-    assert I.debiased_estimate(sample_of(I.made_up_readings(300, says=np.sqrt)))[1] > 0.1
+    assert I.debiased_estimate(sample_of(R.made_up_readings(300)))[1] == 0
+    assert I.debiased_estimate(sample_of(R.made_up_readings(300, says=np.sqrt)))[1] > 0.1
 
 
 def test_the_mean_of_the_debiased_square_is_the_true_square():
     "Unbiased before it is cut off at 0: the interval's T is centred."
     value = []
     for seed in range(200):
-        a = I.reading_arrays(I.made_up_readings(100, says=lambda c: np.full(len(c), 0.45), seed=seed))
+        a = R.reading_arrays(R.made_up_readings(100, says=lambda c: np.full(len(c), 0.45), seed=seed))
         g = I.binned_gaps(a, np.unique(a.group.astype(str)))
         value.append(g.weight @ g.gap**2 - g.weight @ (g.influence**2).sum(0))
     assert np.mean(value) == pytest.approx(0.15**2, abs=4 * np.std(value) / np.sqrt(200))
@@ -145,7 +148,7 @@ def test_the_mean_of_the_debiased_square_is_the_true_square():
 def test_bounds_hold_for_every_filling(rows, seed):
     p, y, gone = (np.array(c) for c in zip(*rows))
     p, y = p / 10, y.astype(float)
-    a = I.reading_arrays(readings([None if g else float(v) for v, g in zip(p, gone)], y))
+    a = R.reading_arrays(readings([None if g else float(v) for v, g in zip(p, gone)], y))
     names = ["brier_score", "log_score", "auroc", "aurc", "augrc", "mean_confidence", "rms_calibration_error", "expected_calibration_error", "smooth_calibration_error"]
     bounds = I.missing_bounds(a, names, None)
     assert bool(bounds) == bool(gone.any())
@@ -156,18 +159,18 @@ def test_bounds_hold_for_every_filling(rows, seed):
 
 
 def test_paired_difference_is_sharper_than_two_intervals_and_antisymmetric():
-    a, b = I.made_up_readings(300), I.made_up_readings(300, says=lambda c: np.clip(c * 1.2, 0, 1), method="b")
+    a, b = R.made_up_readings(300), R.made_up_readings(300, says=lambda c: np.clip(c * 1.2, 0, 1), method="b")
     d, back = I.paired_difference(a, b, "brier_score"), I.paired_difference(b, a, "brier_score")
     assert (d.value, d.low, d.high) == pytest.approx((-back.value, -back.high, -back.low)) and d.p_value == pytest.approx(back.p_value)
     single = I.metric_card(a, 0.3, names=["brier_score"])["brier_score"]
-    assert d.high - d.low < 0.5 * (single.high - single.low) and d.n == 300 and d.coverage == 1
+    assert d.high - d.low < 0.5 * (single.high - single.low) and d.n == 300 and d.shared == 1
 
 
 def test_paired_difference_uses_common_questions_only():
     y = np.arange(20) % 2
     a, b = readings([None] * 5 + [0.6] * 15, y), readings([0.4] * 15 + [None] * 5, y)
     d = I.paired_difference(a, b, "mean_confidence", n_resamples=50)
-    assert (d.n, d.coverage) == (10, 0.5) and d.value == pytest.approx(0.2)
+    assert (d.n, d.shared) == (10, 0.5) and d.value == pytest.approx(0.2)
     with pytest.raises(ValueError, match="no question in common"):
         I.paired_difference(readings([None, 0.5], [0, 1]), readings([0.5, None], [0, 1]))
 
@@ -178,15 +181,15 @@ def test_p_values_of_equal_methods_are_not_small_too_often(metric):
     p = []
     for seed in range(120):
         jitter = [lambda c, k=k: np.clip(c + np.random.default_rng(7 * seed + k).normal(0, 0.15, len(c)), 0, 1).round(1) for k in (1, 2)]
-        a, b = (I.made_up_readings(120, seed=500 + seed, says=j) for j in jitter)
+        a, b = (R.made_up_readings(120, seed=500 + seed, says=j) for j in jitter)
         p.append(I.paired_difference(a, b, metric, n_resamples=200, seed=seed).p_value)
     assert abs(np.mean(np.array(p) < 0.1) - 0.1) < 0.09 and min(p) > 0
 
 
 def test_swapping_seeds_needs_equally_many():
-    two = [Reading(**{**vars(r), "seed": k}) for k in (0, 1) for r in I.made_up_readings(50)]
+    two = [Reading(**{**vars(r), "seed": k}) for k in (0, 1) for r in R.made_up_readings(50)]
     with pytest.raises(ValueError, match="as many seeds"):
-        I.paired_difference(two, I.made_up_readings(50), "rms_calibration_error")
+        I.paired_difference(two, R.made_up_readings(50), "rms_calibration_error")
     assert I.paired_difference(two, two, "rms_calibration_error", n_resamples=50).p_value == 1
 
 
@@ -213,21 +216,21 @@ NOISE = lambda c: np.random.default_rng(11).random(len(c)).round(1)
                                                   (dict(says=CONSTANT(0.0)), "collapsed", "floor"), (dict(base_rate=0.01, says=NOISE), "unpowered", None), (dict(says=NOISE), "uninformative", None),
                                                   (dict(says=lambda c: 1 - c), "inverted", None)])
 def test_the_gate(options, code, cause):
-    found = I.diagnose(I.made_up_readings(400, **options), reference=0.3, n_resamples=300)
+    found = I.diagnose(R.made_up_readings(400, **options), reference=0.3, n_resamples=300)
     assert found[0].code == code and found[0].numbers.get("cause") == cause
     assert any(c.isdigit() for c in found[0].sentence) and found[0].sentence.endswith(".")
     assert [f.code for f in found] == sorted((f.code for f in found), key=["missing", "collapsed", "unpowered", "uninformative", "inverted", "ok"].index)
 
 
 def test_filled_readings_are_the_headline_and_the_cause_of_the_collapse():
-    filled = [Reading(**{**vars(r), "confidence": 0.5, "provenance": "filled"}) if i % 10 else r for i, r in enumerate(I.made_up_readings(300))]
+    filled = [Reading(**{**vars(r), "confidence": 0.5, "provenance": "filled"}) if i % 10 else r for i, r in enumerate(R.made_up_readings(300))]
     found = I.diagnose(filled, n_resamples=100)
     assert [f.code for f in found[:2]] == ["missing", "collapsed"] and found[0].numbers["filled"] == 270 and found[1].numbers["cause"] == "fallback"
 
 
 def test_a_gate_without_an_interval_is_not_ok():
     "Eight subjects with fifty questions each: enough answers, too few subjects for an interval."
-    few = [Reading(**{**vars(r), "group": f"subject {i % 8}"}) for i, r in enumerate(I.made_up_readings(400))]
+    few = [Reading(**{**vars(r), "group": f"subject {i % 8}"}) for i, r in enumerate(R.made_up_readings(400))]
     found = I.diagnose(few, n_resamples=100)
     assert [f.code for f in found] == ["unpowered"] and "needs 10 groups" in found[0].sentence
 
@@ -263,34 +266,34 @@ def test_intervals_widen_as_student_s_t_does():
 def test_p_values_agree_with_intervals():
     "p < 0.05 where the interval leaves 0 out, but for the coarseness of resamples."
     for seed in range(30):
-        a, b = (I.made_up_readings(80, seed=seed, says=s) for s in (lambda c: c, lambda c: np.clip(c + np.random.default_rng(seed).normal(0.08, 0.25, len(c)), 0, 1)))
+        a, b = (R.made_up_readings(80, seed=seed, says=s) for s in (lambda c: c, lambda c: np.clip(c + np.random.default_rng(seed).normal(0.08, 0.25, len(c)), 0, 1)))
         d = I.paired_difference(a, b, "brier_score", n_resamples=999, seed=seed)
         assert (d.low > 0 or d.high < 0) == (d.p_value < 0.05) or abs(d.p_value - 0.05) < 0.01
 
 
 def test_the_debiased_interval_at_the_boundary_holds_as_often_as_it_says():
     "A calibrated forecaster: 0 is left out in about 5 % of the experiments, not in 2.5 %."
-    out = [I.debiased_estimate(I.Sample(I.made_up_arrays(200, says=lambda c: np.full(len(c), 0.3), seed=s)), 500, s)[1] > 0 for s in range(400)]
+    out = [I.debiased_estimate(R.Sample(R.made_up_arrays(200, says=lambda c: np.full(len(c), 0.3), seed=s)), 500, s)[1] > 0 for s in range(400)]
     assert 0.025 <= np.mean(out) <= 0.08
 
 
 def test_the_committed_simulation_meets_the_demand():
     "Coverage in 93 to 97 % within the error of the simulation; where intervals are often withheld it may be higher. See 02_inference."
     rows = pd.read_csv(project_root() / "figures/data/interval_coverage.csv")
-    assert set(rows.forecaster) == {*I.FORECASTERS, "two forecasters"} and set(rows.n) == {200, 300, 1000} and rows.trials.min() >= 600
-    assert not rows.duplicated(["forecaster", "n", "metric"]).any() and len(rows) == 3 * (len(I.FORECASTERS) * sum(m.kind in ("score", "debiased", "heavy") for m in I.METRICS.values()) + 4)
+    assert set(rows.forecaster) == {*C.FORECASTERS, "two forecasters"} and set(rows.n) == {200, 300, 1000} and rows.trials.min() >= 600
+    assert not rows.duplicated(["forecaster", "n", "metric"]).any() and len(rows) == 3 * (len(C.FORECASTERS) * sum(m.kind in ("score", "debiased", "heavy") for m in R.METRICS.values()) + 4)
     offered = rows[rows.metric != "log_score"]
     often = offered.offered >= 0.99 * offered.trials
-    assert (I.coverage_allowed(offered.coverage, offered.offered) | ~often & (offered.coverage > 0.97)).all()
+    assert (C.coverage_allowed(offered.coverage, offered.offered) | ~often & (offered.coverage > 0.97)).all()
     assert often[~offered.forecaster.str.contains("5 %")].all(), "the rule of support bites with 5 % right only"
     assert offered.groupby(["metric", "n"]).coverage.mean().between(0.93, 0.97).all()
-    assert I.coverage_allowed(np.array([0.915, 0.90, 0.98, 0.99]), 600).tolist() == [True, False, True, False]
+    assert C.coverage_allowed(np.array([0.915, 0.90, 0.98, 0.99]), 600).tolist() == [True, False, True, False]
 
 
 # ---- the judge's errors
 
 def audit_of(sensitivity, specificity, rng, n=1000):
-    return I.JudgeQuality(rng.binomial(n, sensitivity), n, rng.binomial(n, specificity), n)
+    return N.JudgeQuality(rng.binomial(n, sensitivity), n, rng.binomial(n, specificity), n)
 
 
 @pytest.mark.parametrize("base_rate, sensitivity, specificity", [(0.3, 0.8, 0.97), (0.5, 0.5, 0.99), (0.1, 0.7, 0.98)])
@@ -298,13 +301,13 @@ def test_the_judge_s_band_contains_the_value_under_true_labels(base_rate, sensit
     "In most of 30 trials, for every metric of a forecaster who claims too much; the values as judged are often outside."
     names, inside, as_judged = ["accuracy", "brier_score", "brier_skill_score", "auroc", "e_aurc", "rms_calibration_error", "debiased_calibration_error", "smooth_calibration_error"], [], []
     for seed in range(30):
-        rng, true = np.random.default_rng(seed), I.made_up_readings(500, base_rate=base_rate, says=lambda c: np.sqrt(c).round(1), seed=seed)
-        seen = I.reading_arrays(I.judged_by(true, sensitivity, specificity, seed))
+        rng, true = np.random.default_rng(seed), R.made_up_readings(500, base_rate=base_rate, says=lambda c: np.sqrt(c).round(1), seed=seed)
+        seen = R.reading_arrays(N.judged_by(true, sensitivity, specificity, seed))
         audit = audit_of(sensitivity, specificity, rng)
-        fair = float(I.rogan_gladen(0.2, audit.sensitivity, audit.specificity))
-        draws = I.judge_draws(seen, names, 0.2, audit, 100, seed)
+        fair = float(N.rogan_gladen(0.2, audit.sensitivity, audit.specificity))
+        draws = N.judge_draws(seen, names, 0.2, audit, 100, seed)
         low, high = (np.array([np.quantile(draws[k], q) for k in names]) for q in (0.025, 0.975))
-        value, judged = (np.array(list(I.Sample(a).values(names, fair).values())) for a in (I.reading_arrays(true), seen))
+        value, judged = (np.array(list(R.Sample(a).values(names, fair).values())) for a in (R.reading_arrays(true), seen))
         inside.append((low - 1e-9 <= value) & (value <= high + 1e-9))
         as_judged.append((low <= judged) & (judged <= high))
     assert np.mean(inside, axis=0).min() >= 0.7 and np.mean(inside) >= 0.88
@@ -312,11 +315,11 @@ def test_the_judge_s_band_contains_the_value_under_true_labels(base_rate, sensit
 
 
 def test_the_card_has_the_judge_s_band_only_where_asked():
-    made = I.made_up_readings(150, missing=0.1)
-    plain, asked = I.metric_card(made, 0.3, 50, n_floor=50), I.metric_card(made, 0.3, 50, n_floor=50, judge=I.JudgeQuality(80, 100, 195, 200))
+    made = R.made_up_readings(150, missing=0.1)
+    plain, asked = I.metric_card(made, 0.3, 50, n_floor=50), I.metric_card(made, 0.3, 50, n_floor=50, judge=N.JudgeQuality(80, 100, 195, 200))
     for name, e in asked.items():
         assert np.isnan([plain[name].judge_low, plain[name].judge_high]).all() and (plain[name].value, plain[name].low) == pytest.approx((e.value, e.low), nan_ok=True)
-        assert np.isfinite([e.judge_low, e.judge_high]).all() == (I.METRICS[name].kind != "count")
+        assert np.isfinite([e.judge_low, e.judge_high]).all() == (R.METRICS[name].kind != "count")
         assert ("true labels" in I.as_text(e)) == np.isfinite(e.judge_low) and "true labels" not in I.as_text(plain[name])
         assert not np.isfinite(e.judge_low) or e.judge_low <= e.judge_value <= e.judge_high
     assert "floor" in I.as_text(asked["expected_calibration_error"]) and "[" in I.as_text(asked["auroc"])
@@ -324,36 +327,36 @@ def test_the_card_has_the_judge_s_band_only_where_asked():
 
 @pytest.mark.parametrize("confidence, correct", [([None, None], [1, 0]), ([0.5], [1]), ([0.5, 0.5, 0.5], [1, 0, 0]), ([0.2, 0.9], [0, 0]), ([0.0, 1.0, None], [0, 1, 1])])
 def test_a_judge_s_band_of_degenerate_readings_is_a_value_or_nothing(confidence, correct):
-    for e in I.metric_card(readings(confidence, correct), 0.3, n_resamples=20, n_floor=20, judge=I.JudgeQuality(80, 100, 195, 200)).values():
+    for e in I.metric_card(readings(confidence, correct), 0.3, n_resamples=20, n_floor=20, judge=N.JudgeQuality(80, 100, 195, 200)).values():
         assert np.isnan(e.judge_low) or e.judge_low <= e.judge_high
 
 
 def test_a_perfect_judge_changes_no_metric():
-    a = I.reading_arrays(I.made_up_readings(300, missing=0.1, seed=3))
-    names = ["accuracy", "brier_score", "auroc_within_relation", "expected_calibration_error"]
-    draws, value = I.judge_draws(a, names, None, I.JudgeQuality(10**9, 10**9, 10**9, 10**9), n_draws=5), I.Sample(a).values(names, None)
+    a = R.reading_arrays(R.made_up_readings(300, missing=0.1, seed=3))
+    names = ["accuracy", "brier_score", "stratified_auroc", "expected_calibration_error"]
+    draws, value = N.judge_draws(a, names, None, N.JudgeQuality(10**9, 10**9, 10**9, 10**9), n_draws=5), R.Sample(a).values(names, None)
     assert all(draws[k] == pytest.approx(np.full(5, value[k]), abs=1e-3) for k in names)
 
 
 def test_all_seeds_of_a_question_get_one_truth():
-    made = I.made_up_readings(50, seed=1)
-    both = I.reading_arrays(made + [Reading(**{**vars(r), "seed": 1, "confidence": r.confidence / 2}) for r in made])
-    truths = I.judge_truths(both, I.JudgeQuality(70, 100, 90, 100), n_draws=3)
+    made = R.made_up_readings(50, seed=1)
+    both = R.reading_arrays(made + [Reading(**{**vars(r), "seed": 1, "confidence": r.confidence / 2}) for r in made])
+    truths = N.judge_truths(both, N.JudgeQuality(70, 100, 90, 100), n_draws=3)
     assert np.array_equal(truths[:, both.seed == 0], truths[:, both.seed == 1]) and both.id[both.seed == 0].tolist() == both.id[both.seed == 1].tolist()
 
 
 @given(st.floats(0, 1), st.floats(0.55, 1), st.floats(0.55, 1))
 def test_rogan_gladen_undoes_the_judge(truth, sensitivity, specificity):
     seen = truth * sensitivity + (1 - truth) * (1 - specificity)
-    assert abs(I.rogan_gladen(seen, sensitivity, specificity) - truth) < 1e-6
+    assert abs(N.rogan_gladen(seen, sensitivity, specificity) - truth) < 1e-6
 
 
 def test_a_judge_no_better_than_chance_corrects_nothing_and_limits_are_checked():
     with pytest.raises(ValueError, match="says nothing about the truth"):
-        I.rogan_gladen(0.5, 0.3, 0.7)
+        N.rogan_gladen(0.5, 0.3, 0.7)
     with pytest.raises(ValueError, match="says nothing about the truth"):
-        I.metric_card(I.made_up_readings(30), 0.3, 10, n_floor=10, judge=I.JudgeQuality(1, 1000, 1, 1000))
+        I.metric_card(R.made_up_readings(30), 0.3, 10, n_floor=10, judge=N.JudgeQuality(1, 1000, 1, 1000))
     with pytest.raises(ValueError, match="specificity needs two limits"):
-        I.judge_from_limits((0.5, 0.6), (0.9, 0.9))
-    quality = I.judge_from_limits((0.5, 0.6), (0.97, 0.99))
+        N.judge_from_limits((0.5, 0.6), (0.9, 0.9))
+    quality = N.judge_from_limits((0.5, 0.6), (0.97, 0.99))
     assert (quality.sensitivity, quality.specificity) == pytest.approx((0.55, 0.98))

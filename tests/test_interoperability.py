@@ -1,5 +1,4 @@
 """Our numbers against other people's code, under their conventions, on random, tied and extreme inputs; and published values from the raw predictions."""
-from pathlib import Path
 
 import numpy as np
 import pandas as pd

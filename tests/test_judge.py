@@ -7,14 +7,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calib_nb.inference import smallest_auroc
+from calib_nb.judge import (
+    Grader,
+    Retry,
+    UngradedError,
+    endpoint_grader,
+    grader_prompt,
+    judge_answers,
+    local_grader,
+    parse_grade,
+)
+from calib_nb.judge_quality import (
+    accuracy_by,
+    accuracy_by_set,
+    corrected_accuracy,
+    human_judged,
+    judge_quality,
+    quality_table,
+)
+from calib_nb.label_noise import JudgeQuality
+from calib_nb.rules import judge_by_rules, normalise, parse_date, same_name
 from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
 from calib_nb.core import Judged, Question, UnknownName
-from calib_nb.inference import smallest_auroc
-from calib_nb.judge import (Grader, JudgeQuality, Retry, UngradedError, accuracy_by, accuracy_by_set, corrected_accuracy, endpoint_grader, grader_prompt, human_judged, judge_answers, judge_by_rules, judge_quality,
-                            local_grader, normalise, parse_date, parse_grade, quality_table, same_name)
 
 ROOT = Path(__file__).parents[1]
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is absent")

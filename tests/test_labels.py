@@ -8,8 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calib_nb.core import Judged
-from calib_nb.labels import (LABELS, ORIGINAL_KNN, binary_labels, knn_labels, label_counts, label_figure, label_statistics, label_table, labelled_rows, preference_pairs,
-                             trl_preferences)
+from calib_nb.labels import (
+    LABELS,
+    ORIGINAL_KNN,
+    binary_labels,
+    knn_labels,
+    label_counts,
+    label_figure,
+    label_statistics,
+    label_table,
+    labelled_rows,
+    preference_pairs,
+    trl_preferences,
+)
 from calib_nb.prompts import parse_response
 
 matplotlib.use("Agg")

@@ -8,7 +8,18 @@ from conftest import small_model, small_tokenizer
 
 from calib_nb.core import Judged
 from calib_nb.labels import unlabelled_rows
-from calib_nb.methods import METHODS, RewardTrainer, Workbench, check_options, confidence_reward, consistency_step, follow, self_consistency, soft_step, train_by_reward
+from calib_nb.methods import (
+    METHODS,
+    RewardTrainer,
+    Workbench,
+    check_options,
+    confidence_reward,
+    self_consistency_step,
+    follow_recipe,
+    self_consistency,
+    soft_step,
+    train_by_reward,
+)
 from calib_nb.training import Preset, load_adapter, remove_adapter
 
 JUDGED = [Judged("What is the capital of France?", "Paris", True), Judged("Capital of Chad?", "Abuja", False), Judged("Who?", "x", False)]
@@ -72,12 +83,12 @@ def test_prompts_are_the_training_text_and_nothing_is_put_before_it(tmp_path, mo
 
 def test_a_trained_reward_adapter_comes_from_the_cache_the_second_time(tmp_path):
     bench = Workbench(small_model(small_tokenizer(True)), JUDGED, BRIEF, 0, tmp_path, tmp_path / "cache")
-    first = follow("grpo", bench, generations=2, steps=1)
+    first = follow_recipe("grpo", bench, generations=2, steps=1)
     kept, = (tmp_path / "cache").iterdir()
     made = (kept / "training.json").stat().st_mtime_ns
-    again = follow("grpo", replace(bench, lm=remove_adapter(first.lm)), generations=2, steps=1)
+    again = follow_recipe("grpo", replace(bench, lm=remove_adapter(first.lm)), generations=2, steps=1)
     assert (kept / "training.json").stat().st_mtime_ns == made and again.history == first.history and again.saved_seconds > 0 and first.saved_seconds == 0
-    other = follow("grpo", replace(bench, lm=remove_adapter(again.lm)), generations=2, steps=1, penalty=3.0)
+    other = follow_recipe("grpo", replace(bench, lm=remove_adapter(again.lm)), generations=2, steps=1, penalty=3.0)
     assert len(list((tmp_path / "cache").iterdir())) == 2 and other.saved_seconds == 0
     assert load_adapter(remove_adapter(other.lm), kept).model.peft_config
 
@@ -95,10 +106,10 @@ def test_consistency_needs_no_label_leaves_out_what_is_empty_and_is_read_once(tm
 def test_labels_from_consistency_are_recalibrated_or_aimed_at_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr("calib_nb.methods.self_consistency", lambda bench: (bench.judged, np.array([1.0, 0.2, 0.1])))
     bench = Workbench(None, JUDGED, BRIEF, 0, tmp_path, tmp_path, decimals=2)
-    written = [r["label"] for r in consistency_step(bench, "platt").rows]
+    written = [r["label"] for r in self_consistency_step(bench, "platt").rows]
     assert written[0] > max(written[1:]) and all(0 < c < 1 and round(c, 2) == c for c in written)
-    assert [r["label"] for r in soft_step(bench, 20, "consistency").rows] == [1.0, 0.2, 0.1]
-    with pytest.raises(ValueError, match="unknown centre 'consistancy'. Did you mean 'consistency'"):
+    assert [r["label"] for r in soft_step(bench, 20, "self_consistency").rows] == [1.0, 0.2, 0.1]
+    with pytest.raises(ValueError, match="unknown centre 'consistancy'. Did you mean 'self_consistency'"):
         soft_step(bench, 20, "consistancy")
 
 
@@ -119,4 +130,4 @@ def test_grpo_end_to_end_on_the_embedded_model(tmp_path):
     assert manifest["stages"]["training"]["tokens"] > 500 and manifest["weight_shift"]["relative"] > 0
     trained, base = (read_records(folder / f"{name}.jsonl", Reading) for name in ("readings", "baseline_readings"))
     assert [r.answer for r in trained] == [r.answer for r in base]
-    assert [r.confidence for r in trained if r.readout == "level"] != [r.confidence for r in base if r.readout == "level"]
+    assert [r.confidence for r in trained if r.readout == "expected"] != [r.confidence for r in base if r.readout == "expected"]

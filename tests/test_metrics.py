@@ -122,12 +122,12 @@ def test_within_groups_ignores_what_lies_between_them():
     group = np.repeat(["easy", "hard"], 50)
     y = np.concatenate([np.arange(50) < 40, np.arange(50) < 10]).astype(float)
     by_group = np.where(group == "easy", 0.9, 0.1)
-    assert M.auroc(by_group, y) == pytest.approx(0.8) and M.auroc_within_groups(by_group, y, group) == 0.5
+    assert M.auroc(by_group, y) == pytest.approx(0.8) and M.stratified_auroc(by_group, y, group) == 0.5
     p = np.random.default_rng(0).random(100)
     pairs = [40 * 10, 10 * 40]
-    assert M.auroc_within_groups(p, y, group) == pytest.approx(np.average([M.auroc(p[group == g], y[group == g]) for g in ("easy", "hard")], weights=pairs))
-    assert M.auroc_within_groups(p, y, np.zeros(100)) == pytest.approx(M.auroc(p, y))
-    assert np.isnan(M.auroc_within_groups([0.1, 0.2], [0, 1], ["a", "b"]))
+    assert M.stratified_auroc(p, y, group) == pytest.approx(np.average([M.auroc(p[group == g], y[group == g]) for g in ("easy", "hard")], weights=pairs))
+    assert M.stratified_auroc(p, y, np.zeros(100)) == pytest.approx(M.auroc(p, y))
+    assert np.isnan(M.stratified_auroc([0.1, 0.2], [0, 1], ["a", "b"]))
 
 
 def test_a_known_sharp_and_honest_forecaster_has_no_smooth_error_and_no_debiased_error():

@@ -7,11 +7,13 @@ import pytest
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from calib_nb.inference import metric_card
+from calib_nb.label_noise import JudgeQuality, judged_by
+from calib_nb.resampling import made_up_readings
 
 from calib_nb import metrics as M
 from calib_nb import plots as P
 from calib_nb.core import jsonable
-from calib_nb.inference import JudgeQuality, judged_by, made_up_readings, metric_card
 
 EDGES = {"none": ([], []), "one": ([0.7], [1]), "one value": ([0.5] * 20, [0, 1] * 10), "all right": ([0.2, 0.9], [1, 1]), "all wrong": ([0.2, 0.9], [0, 0]), "0 and 1": ([0.0, 1.0] * 10, [0, 1, 1, 0] * 5)}
 
@@ -90,7 +92,7 @@ def test_the_side_by_side_figure_says_n_coverage_and_captions():
     assert [ax.get_title(loc="left") for ax in top] == list(panels) and fig.get_suptitle() == "message"
     text = top[0].texts[0].get_text()
     present = sum(r.confidence is not None for r in panels["baseline, text"])
-    assert f"n = {present}" in text and f"coverage {present}%" in text
+    assert f"n = {present}" in text and f"parsed {present}%" in text
     assert np.isfinite(fig.get_size_inches()).all()
 
 
@@ -115,7 +117,7 @@ def test_the_judge_s_band_is_drawn_on_request_and_holds_the_dots_with_true_label
 def test_readings_that_are_all_missing_still_draw():
     made = made_up_readings(10, missing=1.0)
     fig = P.reliability_figure({"nothing": made})
-    assert "coverage 0%" in fig.axes[0].texts[0].get_text()
+    assert "parsed 0%" in fig.axes[0].texts[0].get_text()
 
 
 def test_training_curve_takes_what_the_history_has():

@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from calib_nb.resampling import made_up_readings
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
@@ -12,8 +13,20 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 from calib_nb.core import Judged
-from calib_nb.inference import made_up_readings
-from calib_nb.posthoc import CALIBRATORS, FREE_BASELINES, fit_abstention, fit_beta, fit_histogram, fit_isotonic, fit_platt, fit_temperature, free_readings, log_odds, recalibrate, upper_bound
+from calib_nb.posthoc import (
+    CALIBRATORS,
+    FREE_BASELINES,
+    fit_abstention,
+    fit_beta,
+    fit_histogram,
+    fit_isotonic,
+    fit_platt,
+    fit_temperature,
+    free_readings,
+    log_odds,
+    recalibrate,
+    upper_bound,
+)
 
 
 def outcomes(n=400, power=2.0, seed=0, low=0.02, high=0.98):
@@ -123,7 +136,7 @@ def test_recalibrated_readings_keep_what_is_missing_and_say_what_was_done():
     assert test[1].readout == "verbalized"  # the given readings are left alone
 
 
-@pytest.mark.parametrize("fields", [dict(split="test"), dict(split="train"), dict(split="calibration", readout="level")])
+@pytest.mark.parametrize("fields", [dict(split="test"), dict(split="train"), dict(split="calibration", readout="expected")])
 def test_a_map_is_fitted_on_the_calibration_split_of_the_same_readout_only(fields):
     with pytest.raises(ValueError, match="fitted on the calibration split of the same readout"):
         recalibrate(made_up_readings(50), "platt", made_up_readings(50, **fields))

@@ -1,8 +1,14 @@
 """The parser: what it reads, what it repairs, and what it leaves missing."""
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
-from calib_nb.prompts import level_grid, parse_confidence, parse_response, training_output
+from calib_nb.prompts import (
+    level_grid,
+    parse_confidence,
+    parse_response,
+    training_output,
+)
 
 
 @pytest.mark.parametrize("text, value, provenance", [

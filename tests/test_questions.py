@@ -11,14 +11,24 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from calib_nb.rules import judge_by_rules
 from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
 from calib_nb.core import Judged, Question, RecordError, UnknownName, write_jsonl
-from calib_nb.judge import judge_by_rules
-from calib_nb.questions import QUESTION_SETS, answer_list, group_alike, load_questions, question_card, questions_from_rows, read_hub, split_overlap, split_questions
+from calib_nb.questions import (
+    QUESTION_SETS,
+    answer_list,
+    group_alike,
+    load_questions,
+    question_card,
+    questions_from_rows,
+    read_hub,
+    split_overlap,
+    split_questions,
+)
 
 ROOT = Path(__file__).parents[1]
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is absent")

@@ -1,4 +1,4 @@
-"""The level readout is the probability of whole texts; the text that is read off the tree is the text that generation gives; samples, other questions and probes are what plain loops compute."""
+"""The expected confidence is the probability of whole texts; the text that is read off the tree is the text that generation gives; samples, other questions and probes are what plain loops compute."""
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +12,36 @@ from calib_nb.core import Judged
 from calib_nb.metrics import auroc
 from calib_nb.models import TextFormat, continue_greedily, spell_levels, token_tree
 from calib_nb.prompts import level_grid, training_input
-from calib_nb.readout import (CONFIDENCE_SAMPLING, CORRECT_REQUEST, MAX_CONFIDENCE_TOKENS, PHRASES, READOUTS, SURE_REQUEST, Readout, TreePass, Value, confidence_uniforms,
-                              cross_fit, fit_phrases, fit_probe, greedy_in_tree, group_folds, invert, question_end, read_confidences, read_consistency, read_level, read_p_true,
-                              read_phrases, read_sequence, read_sequence_total, read_verbalized_sampled, request_prompt, sample_texts, tree_passes)
+from calib_nb.readout import (
+    CONFIDENCE_SAMPLING,
+    CORRECT_REQUEST,
+    MAX_CONFIDENCE_TOKENS,
+    PHRASES,
+    READOUTS,
+    SURE_REQUEST,
+    Readout,
+    TreePass,
+    Value,
+    confidence_uniforms,
+    cross_fit,
+    fit_phrases,
+    fit_probe,
+    greedy_in_tree,
+    group_folds,
+    invert,
+    question_end,
+    read_confidences,
+    read_self_consistency,
+    read_expected,
+    read_p_true,
+    read_phrases,
+    read_normalized_probability,
+    read_sequence_probability,
+    read_verbalized_sampled,
+    request_prompt,
+    sample_texts,
+    tree_passes,
+)
 
 JUDGED = [Judged("What is the capital of France?", "Paris", True), Judged("Symbol for gold?", "Au", True), Judged("Who?", "a long answer, with 3.5 km", False)]
 
@@ -50,7 +77,7 @@ def test_tokenizers_differ_as_they_should(small):
 def test_expected_level_is_a_mean_over_the_grid(small):
     fmt = TextFormat(small.tokenizer, chat_template=False)
     passes = tree_passes(small, fmt, JUDGED)
-    for value, p in zip(read_level(small, fmt, JUDGED, passes), passes):
+    for value, p in zip(read_expected(small, fmt, JUDGED, passes), passes):
         weights = np.exp(p.levels)
         assert value.confidence == pytest.approx((weights * np.arange(11) / 10).sum() / weights.sum())
         assert value.extra["mass"] == pytest.approx(weights.sum()) and 0 < value.extra["mass"] <= 1
@@ -87,7 +114,7 @@ def test_a_missing_confidence_stays_missing(small):
     assert len(readings) == 6
     for r in readings:
         assert (r.confidence is None) == (r.provenance == "missing")
-        assert r.provenance == "scored" if r.readout == "level" else r.provenance in ("parsed", "repaired", "missing")
+        assert r.provenance == "scored" if r.readout == "expected" else r.provenance in ("parsed", "repaired", "missing")
 
 
 def plain_log_probability(lm, head, ending):
@@ -163,14 +190,14 @@ def test_requests_of_ones_own_have_the_form_of_the_format(embedded):
 def test_sequence_is_a_plain_loop_over_the_answers_tokens(small, embedded):
     for lm in (small, embedded):
         fmt = TextFormat(lm.tokenizer, chat_template=lm is embedded)
-        for j, v, total in zip(JUDGED[: 1 if lm is embedded else 3], read_sequence(lm, fmt, JUDGED, []), read_sequence_total(lm, fmt, JUDGED, [])):
+        for j, v, total in zip(JUDGED[: 1 if lm is embedded else 3], read_normalized_probability(lm, fmt, JUDGED, []), read_sequence_probability(lm, fmt, JUDGED, [])):
             logp = plain_log_probability(lm, fmt.answer_prompt(j.question), j.model_answer if lm is embedded else f" {j.model_answer}")
             assert v.confidence == pytest.approx(np.exp(logp.mean()), rel=1e-4) and total.confidence == v.extra["total"] == pytest.approx(np.exp(logp.sum()), rel=1e-3)
 
 
 def test_an_empty_answer_has_no_probability_and_nothing_to_agree_with(small):
     fmt, empty = TextFormat(small.tokenizer, chat_template=False), [Judged("Who?", "", False), JUDGED[0]]
-    for read in (read_sequence, read_sequence_total, read_consistency):
+    for read in (read_normalized_probability, read_sequence_probability, read_self_consistency):
         values = read(small, fmt, empty, [])
         assert (values[0].confidence, values[0].provenance) == (None, "missing") and values[1].provenance == "scored"
 
@@ -182,7 +209,7 @@ def test_consistency_is_the_share_that_the_judge_calls_equivalent(small, monkeyp
         asked.extend((len(u), temperature) for u in uniforms)
         return [next(texts for question, texts in said.items() if question in small.tokenizer.decode(ids)) for ids in prompts]
     monkeypatch.setattr(readout, "sample_texts", sampler)
-    france, gold = read_consistency(small, TextFormat(small.tokenizer, chat_template=False), JUDGED[:2], [])
+    france, gold = read_self_consistency(small, TextFormat(small.tokenizer, chat_template=False), JUDGED[:2], [])
     same = france.extra["groups"][0]
     assert {"Paris", "The answer is Paris.", "paris"} <= set(same) and not {"Lyon", "Not Paris", "", "Lyon, or Paris", "I do not know"} & set(same)
     assert france.confidence == len(same) / 10 and ["Lyon", "the city of Lyon"] in france.extra["groups"]
@@ -278,9 +305,9 @@ def test_the_order_of_rows_does_not_matter_and_neither_does_what_is_read_beside(
         assert r.provenance == other.provenance and r.confidence == pytest.approx(other.confidence, abs=1e-5)
         assert (r.confidence is None) == (r.provenance == "missing")
     assert set(counts["by_readout"]) == set(ALL) - {"probe"} and all(cost["tokens"] > 0 and cost["seconds"] > 0 for cost in counts["by_readout"].values())
-    assert counts["by_readout"]["level"]["tokens"] >= counts["tokens"] == sum(p.tokens for p in tree_passes(small, fmt, EIGHT))
+    assert counts["by_readout"]["expected"]["tokens"] >= counts["tokens"] == sum(p.tokens for p in tree_passes(small, fmt, EIGHT))
     plain = read_confidences(small, fmt, EIGHT, splits, "m", 1)
-    assert plain == [r for r in readings if r.readout in ("verbalized", "level")] and {r.readout for r in plain} == {"verbalized", "level"}
+    assert plain == [r for r in readings if r.readout in ("verbalized", "expected")] and {r.readout for r in plain} == {"verbalized", "expected"}
 
 
 def test_what_learns_needs_the_calibration_split(small):
@@ -306,6 +333,6 @@ def test_adapters_are_read_by_every_readout():
         assert read_confidences(lm, fmt, EIGHT, splits, "m", 0, names) == before
     counts = {}
     after = read_confidences(lm, fmt, EIGHT, splits, "m", 0, names, counts=counts)
-    for name in ("level", "p_true", "sequence", "sequence_total"):
+    for name in ("expected", "p_true", "normalized_probability", "sequence_probability"):
         assert [r.confidence for r in after if r.readout == name] != [r.confidence for r in before if r.readout == name]
-    assert counts["by_readout"]["consistency"]["tokens"] > 0
+    assert counts["by_readout"]["self_consistency"]["tokens"] > 0

@@ -6,12 +6,27 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from calib_nb.matrix import cost_table
+from calib_nb.report import original_table
+from calib_nb.rules import judge_by_rules
 from conftest import ROOT
 
-from calib_nb.compare import cost_table
-from calib_nb.core import Judged, Reading, read_json, read_jsonl, read_records, write_jsonl
-from calib_nb.experiment import Parameters, Run, original_table, planned_splits, read_joint, read_more, run_name
-from calib_nb.judge import judge_by_rules
+from calib_nb.core import (
+    Judged,
+    Reading,
+    read_json,
+    read_jsonl,
+    read_records,
+    write_jsonl,
+)
+from calib_nb.experiment import (
+    Parameters,
+    Run,
+    planned_splits,
+    read_joint,
+    read_more,
+    run_name,
+)
 
 FEW = dict(n_train=12, n_calibration=6, n_test=16)
 
@@ -52,12 +67,12 @@ def test_files_of_a_run(sft):
 @pytest.mark.slow
 def test_readings_and_metrics(sft):
     readings, metrics = read_records(sft / "readings.jsonl", Reading), read_json(sft / "metrics.json")
-    assert {(r.readout, r.split) for r in readings} == {(a, b) for a in ("verbalized", "level") for b in ("calibration", "test")}
-    assert set(metrics) == {"verbalized", "level"}
+    assert {(r.readout, r.split) for r in readings} == {(a, b) for a in ("verbalized", "expected") for b in ("calibration", "test")}
+    assert set(metrics) == {"verbalized", "expected"}
     for card in metrics.values():
-        assert all({"value", "low", "high", "n", "coverage"} <= set(e) for e in card.values())
-    test = [r for r in readings if r.split == "test" and r.readout == "level"]
-    assert len(test) == FEW["n_test"] and metrics["level"]["brier_score"]["value"] == pytest.approx(sum((r.confidence - r.is_correct) ** 2 for r in test) / len(test))
+        assert all({"value", "low", "high", "n", "parsed"} <= set(e) for e in card.values())
+    test = [r for r in readings if r.split == "test" and r.readout == "expected"]
+    assert len(test) == FEW["n_test"] and metrics["expected"]["brier_score"]["value"] == pytest.approx(sum((r.confidence - r.is_correct) ** 2 for r in test) / len(test))
 
 
 @pytest.mark.slow
@@ -73,7 +88,7 @@ def test_labels_never_see_held_out_questions(sft):
 @pytest.mark.slow
 def test_the_executed_notebook_shows_what_it_should(sft):
     text = "\n".join(json.dumps(o) for c in nbformat.read(sft / "run_method.ipynb", 4).cells for o in c.get("outputs", []))
-    for word in ("Brier skill", "AUROC within relation", "RMS calibration error", "ECE", "training time", "distinct values", "image/png"):
+    for word in ("Brier skill", "AUROC stratified by relation", "RMS calibration error", "ECE", "training time", "distinct values", "image/png"):
         assert word in text, word
 
 
@@ -107,25 +122,25 @@ def test_the_other_methods_end_to_end(sft, method, labels):
     done = papermill(out / f"{method}.ipynb", out, method=method, n_train=24)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = next(f for f in out.iterdir() if f"-{method}-" in f.name)
-    assert read_json(folder / "manifest.json")["complete"] and set(read_json(folder / "metrics.json")) == {"verbalized", "level"}
+    assert read_json(folder / "manifest.json")["complete"] and set(read_json(folder / "metrics.json")) == {"verbalized", "expected"}
     rows = [row for _, row in read_jsonl(folder / "labels.jsonl")]
     assert len(rows) == 24 and set(rows[0]) & {"label", "rejected_label", "chosen", "rejected"} == labels
     assert (folder / "label_statistics.json").exists() == bool(labels)
     trained, base = (read_records(folder / f"{name}.jsonl", Reading) for name in ("readings", "baseline_readings"))
     assert [r.answer for r in trained] == [r.answer for r in base], "the same answers for all methods"
-    assert [r.confidence for r in trained if r.readout == "level"] != [r.confidence for r in base if r.readout == "level"]
+    assert [r.confidence for r in trained if r.readout == "expected"] != [r.confidence for r in base if r.readout == "expected"]
 
 
 @pytest.mark.slow
 def test_a_finished_run_is_read_by_more_readouts_once(sft, tmp_path):
-    readings = read_more(sft, ("calibration",), ("level", "sequence"))
-    own = {r.id: r.confidence for r in read_records(sft / "readings.jsonl", Reading) if (r.readout, r.split) == ("level", "calibration")}
-    assert {r.id: r.confidence for r in readings if r.readout == "level"} == pytest.approx(own, abs=1e-5) and len(own) == FEW["n_calibration"]
-    assert {r.readout for r in readings} == {"level", "sequence"} and {r.split for r in readings} == {"calibration"}
+    readings = read_more(sft, ("calibration",), ("expected", "normalized_probability"))
+    own = {r.id: r.confidence for r in read_records(sft / "readings.jsonl", Reading) if (r.readout, r.split) == ("expected", "calibration")}
+    assert {r.id: r.confidence for r in readings if r.readout == "expected"} == pytest.approx(own, abs=1e-5) and len(own) == FEW["n_calibration"]
+    assert {r.readout for r in readings} == {"expected", "normalized_probability"} and {r.split for r in readings} == {"calibration"}
     file = next(sft.glob("more-*.jsonl"))
     before = file.stat().st_mtime_ns
-    assert read_more(sft, ("calibration",), ("level", "sequence")) == readings and file.stat().st_mtime_ns == before
-    assert cost_table(sft).loc["sequence", "tokens an answer"] > 5
+    assert read_more(sft, ("calibration",), ("expected", "normalized_probability")) == readings and file.stat().st_mtime_ns == before
+    assert cost_table(sft).loc["normalized_probability", "tokens an answer"] > 5
     with pytest.raises(ValueError, match="no finished run"):
         read_more(tmp_path)
 
@@ -203,7 +218,7 @@ def test_joint_protocol_needs_accepted_answers():
     (dict(judge="lm"), "judge 'lm' asks a model: parameter 'grader' must name one"),
     (dict(protocol="join"), "unknown protocol 'join'. Did you mean 'joint'?"),
     (dict(original=1), "parameter 'original' must be bool"),
-    (dict(readout="levle"), "unknown readout 'levle'. Did you mean 'level'?"),
+    (dict(readout="expectd"), "unknown readout 'expectd'. Did you mean 'expected'?"),
     (dict(n_test=0), "parameter 'n_test' must be at least 1"),
     (dict(options="beta"), "parameter 'options' must be dict")])
 def test_wrong_parameters_are_errors_before_anything_is_loaded(wrong, message):

@@ -7,11 +7,36 @@ import torch
 from conftest import small_model, small_tokenizer
 
 from calib_nb.core import Judged
-from calib_nb.labels import labelled_rows, preference_pairs, trl_preferences, unlabelled_rows
+from calib_nb.labels import (
+    labelled_rows,
+    preference_pairs,
+    trl_preferences,
+    unlabelled_rows,
+)
 from calib_nb.models import TextFormat
 from calib_nb.prompts import level_grid
-from calib_nb.training import (OBJECTIVES, PRESETS, Preset, Scored, add_adapter, brier_loss, collate, dpo_loss, expected_level, implicit_loss, load_adapter, log_score_loss, make_example, reference_scores,
-                               remove_adapter, save_adapter, score, soft_label_loss, text_loss, train)
+from calib_nb.training import (
+    OBJECTIVES,
+    PRESETS,
+    Preset,
+    Scored,
+    add_adapter,
+    brier_loss,
+    collate,
+    dpo_loss,
+    expected_confidence,
+    implicit_loss,
+    load_adapter,
+    log_score_loss,
+    make_example,
+    reference_scores,
+    remove_adapter,
+    save_adapter,
+    score,
+    soft_label_loss,
+    text_loss,
+    train,
+)
 
 JUDGED = [Judged("What is the capital of France?", "Paris", True), Judged("What is the symbol for gold?", "Au", True), Judged("Capital of Chad?", "Abuja in the north", False),
           Judged("Who?", "x", False)]
@@ -105,7 +130,7 @@ def test_implicit_gradient_by_finite_differences():
 
 def test_auxiliary_loss_is_a_brier_score_of_the_expected_level():
     branches = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.0001, 0.0001, 0.9998]]))
-    assert torch.allclose(expected_level(branches), torch.tensor([0.375, 0.99985]), atol=1e-5)
+    assert torch.allclose(expected_confidence(branches), torch.tensor([0.375, 0.99985]), atol=1e-5)
     scored = Scored(torch.tensor([-1.0, -3.0]), branches, 0, torch.empty(0), torch.tensor([1.0, 1.0]))
     assert implicit_loss(scored, weight=0.0).item() == 2.0
     assert implicit_loss(scored, weight=1.0).item() == pytest.approx(2.0 + (0.625**2 + 0.00015**2) / 2, abs=1e-5)
