@@ -24,7 +24,6 @@ import platform
 import random
 import re
 import resource
-import shutil
 import sys
 import textwrap
 import time
@@ -75,7 +74,7 @@ def unknown_name(
         hint = f" It is called '{RENAMED[name]}' since version 0.2."
     return UnknownName(f"unknown {what} '{name}'.{hint} Known: {', '.join(names)}.")
 
-# %% ../nbs/00_core.ipynb #f3f98dbc
+# %% ../nbs/00_core.ipynb #22e4bcba
 def lookup(
     registry: dict,  # name -> entry
     name: str,  # a key
@@ -115,7 +114,7 @@ def jsonable(value: object) -> object:
     unwritable = isinstance(value, float) and not math.isfinite(value)
     return None if unwritable else value
 
-# %% ../nbs/00_core.ipynb #92de3f7c
+# %% ../nbs/00_core.ipynb #b6edd05a
 def write_json(path: str | Path, value: object) -> Path:
     "Write `value` as indented JSON, atomically. Returns the path."
     text = json.dumps(jsonable(value), indent=1, ensure_ascii=False, allow_nan=False)
@@ -124,8 +123,10 @@ def write_json(path: str | Path, value: object) -> Path:
 
 def write_jsonl(path: str | Path, rows: Iterable) -> Path:
     "Write one JSON object a line, atomically; rows are dicts or dataclasses. Returns the path."
-    lines = [json.dumps(jsonable(row), ensure_ascii=False, allow_nan=False) for row in rows]
-    return write_text(path, "".join(line + "\n" for line in lines))
+    lines = []
+    for row in rows:
+        lines.append(json.dumps(jsonable(row), ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text(path, "".join(lines))
 
 # %% ../nbs/00_core.ipynb #a4ba3030
 class RecordError(ValueError):
@@ -152,7 +153,7 @@ def _numbered_lines(path):
         raise RecordError(f"{path}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
     return enumerate(text.split("\n"), 1)  # not `splitlines`: a JSON text may hold U+2028, which ends no line
 
-# %% ../nbs/00_core.ipynb #c3d49bed
+# %% ../nbs/00_core.ipynb #dc14aa3c
 def _json_object(line, where):
     "The dict on a line. Raises `RecordError` where it is none."
     try:
@@ -194,7 +195,7 @@ class Question:
         if not said or len(said) < len(self.answers):
             raise ValueError("field 'answers' must be a non-empty list of non-empty strings")
 
-# %% ../nbs/00_core.ipynb #eb6cd997
+# %% ../nbs/00_core.ipynb #bda5f152
 @dataclass
 class Judged:
     "An answer and whether it is right: the legal start of an experiment."
@@ -272,15 +273,18 @@ def _accepts(kind, value):  # an annotation such as `str` or `float | None`; a v
 
 def _check_field(row, known, where):  # a dict; a dataclass field; where the dict is from
     "Raises `RecordError` where the field is missing or of another type."
+    name, kind = known.name, known.type
     optional = known.default is not MISSING or known.default_factory is not MISSING
-    if known.name not in row and not optional:
-        raise RecordError(f"{where}: field '{known.name}' is missing (found: {', '.join(row) or 'none'})")
-    if known.name in row and not _accepts(known.type, row[known.name]):
-        wanted = "true or false" if known.type is bool else getattr(known.type, "__name__", known.type)
-        found = json.dumps(row[known.name], ensure_ascii=False)[:80]
-        raise RecordError(f"{where}: field '{known.name}' must be {wanted}, found {found}")
+    if name not in row:
+        if not optional:
+            raise RecordError(f"{where}: field '{name}' is missing (found: {', '.join(row) or 'none'})")
+        return
+    if not _accepts(kind, row[name]):
+        wanted = "true or false" if kind is bool else getattr(kind, "__name__", kind)
+        found = json.dumps(row[name], ensure_ascii=False)[:80]
+        raise RecordError(f"{where}: field '{name}' must be {wanted}, found {found}")
 
-# %% ../nbs/00_core.ipynb #3eefa9eb
+# %% ../nbs/00_core.ipynb #c5123b34
 def make_record(
     cls: type,  # `Question`, `Judged` or `Reading`
     row: dict,  # its fields by name
@@ -297,11 +301,11 @@ def make_record(
     except ValueError as e:
         raise RecordError(f"{where}: {e}") from e
 
-# %% ../nbs/00_core.ipynb #a607ad43
+# %% ../nbs/00_core.ipynb #3b26348d
 def _identities(record):
     "What must be unique in a file, as `(field, value)`."
     if isinstance(record, Reading):
-        return [("id", (record.id, record.readout, record.calibrator, record.seed))]
+        return [("id", (record.id, record.method, record.readout, record.calibrator, record.seed))]
     return [("question", " ".join(record.question.split())), ("id", record.id)]
 
 
@@ -325,10 +329,10 @@ def read_records(path: str | Path, cls: type) -> list:
         raise RecordError(f"{path}: the file has no records")
     return records
 
-# %% ../nbs/00_core.ipynb #2c92b2a0
+# %% ../nbs/00_core.ipynb #78640b26
 def select(
     readings: Iterable[Reading],  # of any methods, readouts, splits and seeds
-    **wanted: object,  # fields of `Reading` and the values that they must have, such as readout='expected', split='test'
+    **wanted: object,  # fields of `Reading` and the values that they must have, such as split='test'
 ) -> list[Reading]:
     "The readings with these values, in order."
     return [r for r in readings if all(getattr(r, name) == value for name, value in wanted.items())]
@@ -358,7 +362,7 @@ def seed_everything(seed: int):
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #4bb9f2eb
+# %% ../nbs/00_core.ipynb #81fbfc3a
 def file_sha256(path: str | Path) -> str:
     "SHA-256 of a file, read in blocks."
     with open(path, "rb") as file:
@@ -381,7 +385,7 @@ def packaged_file(
         raise ValueError(f"{path}: SHA-256 is {actual}, expected {sha256}; install {requirement} again")
     return path
 
-# %% ../nbs/00_core.ipynb #240f3e56
+# %% ../nbs/00_core.ipynb #9948e6cd
 class _WithoutWords(ast.NodeTransformer):
     "Takes out what does not change a result: docstrings, annotations, and what is said where something is refused."
 
@@ -403,7 +407,7 @@ class _WithoutWords(ast.NodeTransformer):
     def visit_Raise(self, node):
         return ast.Pass()
 
-# %% ../nbs/00_core.ipynb #c82878be
+# %% ../nbs/00_core.ipynb #38688677
 @functools.cache
 def _source_tree(thing):  # a function or class
     "Its syntax tree; None where there is no source that can be parsed, as for a lambda inside a dict."
@@ -419,19 +423,31 @@ def _code_names(code):  # a code object
     return set(code.co_names).union(*map(_code_names, inner))
 
 
+def _bytecode(thing):  # a function or class without source
+    "The same of what was compiled; of a class nothing but its name is known."
+    if isinstance(thing, type):
+        return thing.__qualname__, set()
+    code = thing.__code__
+    constants = [const for const in code.co_consts if not isinstance(const, types.CodeType)]
+    return f"{code.co_code.hex()} {constants!r}", _code_names(code)
+
+
+@functools.cache
 def _text_and_names(thing):  # a function or class
     "What is hashed of it, and the names that it uses, dotted where they are attributes of a name."
     tree = _source_tree(thing)
     if tree is None:
-        code = thing.__code__
-        return f"{code.co_code.hex()} {code.co_consts!r}", _code_names(code)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    dotted = {f"{a.value.id}.{a.attr}" for a in attributes if isinstance(a.value, ast.Name)}
+        return _bytecode(thing)
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names.add(f"{node.value.id}.{node.attr}")
     stripped = _WithoutWords().visit(ast.parse(ast.unparse(tree)))
-    return ast.unparse(stripped), names | dotted
+    return ast.unparse(stripped), names
 
-# %% ../nbs/00_core.ipynb #29719e25
+# %% ../nbs/00_core.ipynb #1ec47a36
 def _namespace(thing):  # a function or class
     "What its names stand for."
     if isinstance(thing, type):
@@ -463,7 +479,7 @@ def _plain_text(value):
     ordered = sorted(map(str, parts)) if isinstance(value, set | frozenset) else parts
     return None if None in parts else repr(ordered)
 
-# %% ../nbs/00_core.ipynb #45c8ac46
+# %% ../nbs/00_core.ipynb #03c7fddd
 def _package(thing):
     return (getattr(thing, "__module__", None) or "").partition(".")[0]
 
@@ -479,10 +495,13 @@ def _parts(thing):
     return []
 
 
+_BOOKKEEPING = {"RunFolder", "Stage", "Kept", "code_hash", "timed"}  # where results are kept changes none of them
+
+
 def _add_source(thing, packages, found):  # a function or class; as in `_reach`
     "Add its source, and what its names stand for."
     name = f"{thing.__module__}.{thing.__qualname__}"
-    if name in found:
+    if name in found or thing.__qualname__ in _BOOKKEEPING:
         return
     found[name], names = _text_and_names(thing)
     namespace = _namespace(thing)
@@ -492,7 +511,7 @@ def _add_source(thing, packages, found):  # a function or class; as in `_reach`
         if value is not None and _plain_text(value):
             found[f"{name}: {used}"] = _plain_text(value)
 
-# %% ../nbs/00_core.ipynb #7bd2fe73
+# %% ../nbs/00_core.ipynb #aa10c976
 def _reach(thing, packages, found):  # anything; packages whose code counts; name -> text, which is added to
     "Add the source of `thing`, and of everything that it uses, to `found`."
     for part in _parts(thing):
@@ -506,7 +525,8 @@ def _reach(thing, packages, found):  # anything; packages whose code counts; nam
 
 def code_hash(*roots: object) -> str:  # functions, classes, entries of registries
     "A hash of the code that the roots execute: another version of it is another result."
-    packages = {"calib_nb", "__main__"} | {_package(root) for root in roots}
+    defined = [root for root in roots if isinstance(root, types.FunctionType | type)]
+    packages = {"calib_nb", "__main__"} | {_package(root) for root in defined}
     found = {}
     for root in roots:
         _reach(root, packages, found)
@@ -538,18 +558,20 @@ def peak_memory_gib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
-# %% ../nbs/00_core.ipynb #eeb42946
+# %% ../nbs/00_core.ipynb #3c99bcb9
 @contextmanager
 def timed() -> Iterator[dict]:
-    "Yields a dict that has `seconds` and `cpu_seconds` at the end, beside what was put into it; tokens give a rate."
+    """Yields a dict that has `seconds` and `cpu_seconds` at the end, beside what was put into it; `tokens` give a rate.
+    `saved_seconds` and `saved_cpu_seconds` are what parts from the cache took when they were made."""
     counts, start, cpu = {}, time.perf_counter(), time.process_time()
     yield counts
-    counts["seconds"] = round(time.perf_counter() - start, 3)
-    counts["cpu_seconds"] = round(time.process_time() - cpu, 3)
+    saved, saved_cpu = counts.pop("saved_seconds", 0), counts.pop("saved_cpu_seconds", 0)
+    counts["seconds"] = round(time.perf_counter() - start + saved, 3)
+    counts["cpu_seconds"] = round(time.process_time() - cpu + saved_cpu, 3)
     if counts.get("tokens"):
         counts["tokens_per_second"] = round(counts["tokens"] / max(counts["seconds"], 1e-3), 1)
 
-
+# %% ../nbs/00_core.ipynb #557158e9
 @dataclass(frozen=True)
 class Kept:
     "Lines in the cache, and beside them how they were made."
@@ -567,19 +589,26 @@ class Kept:
     def about(self) -> dict:
         return read_json(self.about_path)
 
+    def write(
+        self,
+        rows: Iterable,  # the lines
+        about: dict,  # how they were made
+    ):
+        "Write the lines, then how they were made."
+        write_jsonl(self.path, rows)
+        write_json(self.about_path, about)
+
     def make(
         self,
         stage: "Stage",  # whose lines they are
         make: Callable,  # `make(counts) -> rows`
     ):
-        "Make the lines, timed, and write them, then how they were made."
+        "Make the lines, timed, and write them."
         with timed() as about:
             rows = make(about)
-        write_jsonl(self.path, rows)
-        about = {"sha256": file_sha256(self.path), "code": code_hash(*stage.code), **about}
-        write_json(self.about_path, about)
+        self.write(rows, {"code": code_hash(*stage.code), **about})
 
-# %% ../nbs/00_core.ipynb #686b97cb
+# %% ../nbs/00_core.ipynb #142e3e63
 @dataclass(frozen=True)
 class Stage:
     "What a stage leaves, and the code that it executes."
@@ -606,7 +635,7 @@ class Stage:
             return [row for _, row in read_jsonl(path)]
         return read_records(path, self.record)
 
-# %% ../nbs/00_core.ipynb #e7d69648
+# %% ../nbs/00_core.ipynb #9b6ca87a
 SCHEMA = 2  # of a run's folder and its files; 0.1 wrote none
 RESULTS = ("judged.jsonl", "baseline_readings.jsonl", "readings.jsonl", "metrics.json")  # what any finished run leaves
 
@@ -647,7 +676,7 @@ class _Manifested:
         if self.manifest:
             _check_schema(self.path, self.manifest)
         start = {"schema": SCHEMA, "versions": versions(), "stages": {}, "complete": False}
-        self.manifest = {**start, **values, **self.manifest}
+        self.manifest = {**start, **self.manifest, **values}
         if self.manifest["versions"] != versions():
             self.manifest["resumed_under"] = versions()
 
@@ -661,7 +690,7 @@ class _Manifested:
         "The run's parameters by name."
         return self.manifest["parameters"]
 
-# %% ../nbs/00_core.ipynb #854f2da7
+# %% ../nbs/00_core.ipynb #6b9de67d
 class _RunFiles(_Manifested):
     "What the files of a run hold."
 
@@ -696,27 +725,47 @@ class _RunFiles(_Manifested):
         "The share of right training answers: the constant forecast of Brier skill."
         return self.manifest["data"]["accuracy"]["train"]
 
-# %% ../nbs/00_core.ipynb #622eac8d
-def _copied(source, target):
-    "Copy a file, whole or not at all."
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.copyfile(source, part)
-    part.replace(target)
+# %% ../nbs/00_core.ipynb #0524351c
+class _StageFiles(_RunFiles):
+    "How a stage gets into the folder."
 
-
-class RunFolder(_RunFiles):
-    "A run's folder: its manifest, its files, and how a stage gets into it."
-
-    def _has(self, stage, key):
+    def has(
+        self,
+        name: str,  # of a stage
+        key: str,  # its key
+    ) -> bool:
         "Whether the folder holds this stage. Raises ValueError where somebody has edited it."
-        done, path = self.manifest["stages"].get(stage.name, {}), self.path / stage.file
+        done, path = self.manifest["stages"].get(name, {}), self.path / f"{name}.jsonl"
         if done.get("key") != key or not path.exists():
             return False
         if file_sha256(path) != done["sha256"]:
             remedy = "Give answers of your own by the parameter 'judged'; delete this file and it is made again"
             raise ValueError(f"{path}: edited after the run wrote it. {remedy}")
         return True
+
+    def keep(
+        self,
+        name: str,  # of a stage
+        key: str,  # its key
+        rows: Iterable,  # its lines
+        about: dict,  # how they were made
+    ):
+        "Write the stage's file and note it in the manifest."
+        path = write_jsonl(self.path / f"{name}.jsonl", rows)
+        note = {"key": key, "sha256": file_sha256(path), **about}
+        self.note(name, note)
+
+    def note(
+        self,
+        name: str,  # of a stage
+        about: dict,  # how it was made
+    ):
+        "Say in the manifest how a stage was made."
+        self.add(stages={**self.manifest["stages"], name: about})
+
+# %% ../nbs/00_core.ipynb #5d5612fe
+class RunFolder(_StageFiles):
+    "A run's folder: its manifest, its files, and its stages."
 
     def stage(
         self,
@@ -725,17 +774,15 @@ class RunFolder(_RunFiles):
         make: Callable,  # `make(counts) -> rows`, where it has not been made; what it counts goes into the dict
     ) -> list:
         "The records of a stage: from the folder, else from the cache, else made. Raises ValueError for an edited file."
-        kept = stage.kept(self.cache, made_from)
-        if not self._has(stage, stage.key(made_from)):
+        key, kept = stage.key(made_from), stage.kept(self.cache, made_from)
+        if not self.has(stage.name, key):
             fresh = not kept.exists()
             if fresh:
                 kept.make(stage, make)
-            _copied(kept.path, self.path / stage.file)
-            note = {"key": stage.key(made_from), **kept.about(), "from_cache": not fresh}
-            self.add(stages={**self.manifest["stages"], stage.name: note})
+            self.keep(stage.name, key, stage.read(kept.path), {**kept.about(), "from_cache": not fresh})
         return stage.read(self.path / stage.file)
 
-# %% ../nbs/00_core.ipynb #0b056547
+# %% ../nbs/00_core.ipynb #7df8c6a3
 def finished_run(path: str | Path) -> RunFolder:  # a run's folder
     "The `RunFolder`. Raises FileNotFoundError where there is none, ValueError for no finished run of this version."
     path = Path(path)
