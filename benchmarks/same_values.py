@@ -5,8 +5,8 @@
     python benchmarks/same_values.py save this.json
     python benchmarks/same_values.py compare other.json this.json
 
-`save` runs five methods by all readouts, and protocol `joint`, with few questions; `compare` puts the words of today for the
-earlier ones (`calib_nb.core.RENAMED`) and says what differs.
+`save` runs five methods by all readouts, and protocol `joint`, with few questions; `compare` puts the words of today
+for the earlier ones (`calib_nb.core.RENAMED`) and says what differs.
 """
 import json
 import sys

@@ -36,7 +36,7 @@ def written(folder, *rows):
 
 def test_the_originals_three_fields_are_enough(tmp_path):
     [record] = read_records(written(tmp_path, GOOD), Judged)
-    assert (record.id, record.group, record.verdict, record.extra) == (GOOD["question"], GOOD["question"], "correct", {})
+    assert record.id == record.group == GOOD["question"] and (record.verdict, record.extra) == ("correct", {})
 
 
 def test_fields_we_do_not_know_are_kept(tmp_path):
@@ -56,7 +56,7 @@ BAD = {
     "twice": (GOOD, "question 'What is the capital of France?' stands already in line 1"),
     "twice, other spaces": ({**GOOD, "question": "What is the  capital of France? "}, "stands already in line 1"),
     "twice, other ids": ({**GOOD, "id": "x"}, "question 'What is the capital of France?' stands already in line 1"),
-    "id twice": ({**GOOD, "question": "q", "id": GOOD["question"]}, f"id '{GOOD['question']}' stands already in line 1"),
+    "id twice": ({**GOOD, "question": "q", "id": GOOD["question"]}, "id 'What is the capital of France?' stands"),
     "not JSON": ("{'question': 'q'}", "not JSON"),
     "not an object": ("[1, 2]", "expected a JSON object"),
 }

@@ -1,41 +1,42 @@
 """The main job end to end, by papermill, on the embedded model with a few questions."""
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
-from calib_nb.matrix import cost_table
-from calib_nb.report import original_table
-from calib_nb.rules import judge_by_rules
 from conftest import ROOT
 
-from calib_nb.core import (
-    Judged,
-    Reading,
-    read_json,
-    read_jsonl,
-    read_records,
-    write_jsonl,
-)
+from calib_nb.core import Judged, Reading, finished_run, read_json, read_jsonl, read_records, select, write_jsonl
 from calib_nb.experiment import (
     Parameters,
+    Reader,
     Run,
+    notebook_parameters,
     planned_splits,
     read_joint,
     read_more,
     run_name,
 )
+from calib_nb.matrix import cost_table
+from calib_nb.report import original_table
+from calib_nb.rules import judge_by_rules
 
 FEW = dict(n_train=12, n_calibration=6, n_test=16)
 
 
 def papermill(output, out, **parameters):
     "Run the notebook as a user does; returns the finished process."
-    words = [w for k, v in {**FEW, "out": out, **parameters}.items() for w in ("-p", k, str(v))]
-    return subprocess.run([Path(sys.executable).parent / "papermill", "nbs/run_method.ipynb", str(output), *words, "--no-progress-bar"],
-                          cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    words = []
+    for name, value in {**FEW, "out": out, **parameters}.items():
+        words += ["-p", name, str(value)]
+    command = [Path(sys.executable).parent / "papermill", "nbs/run_method.ipynb", str(output), *words]
+    return subprocess.run(
+        [*command, "--no-progress-bar"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
 
 
 def run_folder(out):
@@ -55,24 +56,32 @@ def sft(tmp_path_factory):
 
 @pytest.mark.slow
 def test_files_of_a_run(sft):
-    assert {"judged.jsonl", "labels.jsonl", "readings.jsonl", "metrics.json", "manifest.json", "adapter", "reliability.png", "run_method.ipynb"} <= {f.name for f in sft.iterdir()}
+    left = {f.name for f in sft.iterdir()}
+    assert {"answers.jsonl", "judged.jsonl", "labels.jsonl", "readings.jsonl", "baseline_readings.jsonl"} <= left
+    assert {"metrics.json", "manifest.json", "adapter", "reliability.png", "run_method.ipynb"} <= left
     assert (sft / "adapter/adapter_model.safetensors").exists() and not (sft / "checkpoints").exists()
     manifest = read_json(sft / "manifest.json")
     assert manifest["complete"] and manifest["parameters"]["method"] == "sft" and manifest["versions"]["torch"]
-    assert manifest["model"]["key"] and manifest["data"]["judged_sha256"] and manifest["code"]
-    assert {"answers", "baseline readings", "training", "readings"} <= set(manifest["stages"]) and manifest["peak_memory_gib"] > 0.5
-    assert [h for h in manifest["history"] if "loss" in h] and [h for h in manifest["history"] if "calibration_brier" in h]
+    assert manifest["model"]["key"] and manifest["data"]["judged_sha256"] and manifest["schema"] == 2
+    stages = ["answers", "judged", "baseline_readings", "labels", "training", "readings", "metrics"]
+    assert list(manifest["stages"]) == stages and manifest["peak_memory_gib"] > 0.5
+    for name, stage in manifest["stages"].items():
+        assert {"code", "seconds", "cpu_seconds", "from_cache"} <= set(stage), name
+    history = manifest["history"]
+    assert [h for h in history if "loss" in h] and [h for h in history if "calibration_brier" in h]
 
 
 @pytest.mark.slow
 def test_readings_and_metrics(sft):
     readings, metrics = read_records(sft / "readings.jsonl", Reading), read_json(sft / "metrics.json")
-    assert {(r.readout, r.split) for r in readings} == {(a, b) for a in ("verbalized", "expected") for b in ("calibration", "test")}
-    assert set(metrics) == {"verbalized", "expected"}
+    ways = {(readout, split) for readout in ("verbalized", "expected") for split in ("calibration", "test")}
+    assert {(r.readout, r.split) for r in readings} == ways
+    assert metrics.pop("schema") == 2 and set(metrics) == {"verbalized", "expected"}
     for card in metrics.values():
         assert all({"value", "low", "high", "n", "parsed"} <= set(e) for e in card.values())
-    test = [r for r in readings if r.split == "test" and r.readout == "expected"]
-    assert len(test) == FEW["n_test"] and metrics["expected"]["brier_score"]["value"] == pytest.approx(sum((r.confidence - r.is_correct) ** 2 for r in test) / len(test))
+    test = select(readings, split="test", readout="expected")
+    brier = sum((r.confidence - r.is_correct) ** 2 for r in test) / len(test)
+    assert len(test) == FEW["n_test"] and metrics["expected"]["brier_score"]["value"] == pytest.approx(brier)
 
 
 @pytest.mark.slow
@@ -81,15 +90,17 @@ def test_labels_never_see_held_out_questions(sft):
     label_ids = {row["id"] for _, row in read_jsonl(sft / "labels.jsonl")}
     assert label_ids == {j.id for j in judged if j.extra["split"] == "train"} and len(label_ids) == FEW["n_train"]
     groups = {s: {j.group for j in judged if j.extra["split"] == s} for s in ("train", "calibration", "test")}
-    assert not (groups["train"] & groups["test"] or groups["train"] & groups["calibration"] or groups["calibration"] & groups["test"])
+    assert not groups["train"] & (groups["test"] | groups["calibration"]) and not groups["calibration"] & groups["test"]
     assert not label_ids & {r.id for r in read_records(sft / "readings.jsonl", Reading)}
 
 
 @pytest.mark.slow
 def test_the_executed_notebook_shows_what_it_should(sft):
-    text = "\n".join(json.dumps(o) for c in nbformat.read(sft / "run_method.ipynb", 4).cells for o in c.get("outputs", []))
-    for word in ("Brier skill", "AUROC stratified by relation", "RMS calibration error", "ECE", "training time", "distinct values", "image/png"):
+    cells = nbformat.read(sft / "run_method.ipynb", 4).cells
+    text = "\n".join(json.dumps(cell.get("outputs", [])) for cell in cells)
+    for word in ("Brier skill", "AUROC stratified by relation", "RMS calibration error", "ECE", "training time"):
         assert word in text, word
+    assert "distinct values" in text and "image/png" in text
 
 
 @pytest.mark.slow
@@ -109,66 +120,118 @@ def test_baseline_shares_the_answers_of_other_methods(sft):
     done = papermill(out / "baseline.ipynb", out, method="baseline")
     assert done.returncode == 0, done.stderr[-3000:]
     assert before == {f.name: f.stat().st_mtime_ns for f in (out / "cache").iterdir()}, "nothing was asked again"
-    baseline = next(f for f in out.iterdir() if "-baseline-" in f.name)
-    own = [(r.id, r.readout, r.confidence) for r in read_records(baseline / "readings.jsonl", Reading)]
-    assert own == [(r.id, r.readout, r.confidence) for r in read_records(sft / "baseline_readings.jsonl", Reading)]
-    assert not (baseline / "adapter").exists()
+    baseline = finished_run(next(f for f in out.iterdir() if "-baseline-" in f.name))
+    own = [(r.id, r.readout, r.confidence) for r in baseline.readings]
+    assert own == [(r.id, r.readout, r.confidence) for r in finished_run(sft).baseline_readings]
+    assert not (baseline.path / "adapter").exists()
+    shared = ("answers", "judged", "baseline_readings")
+    assert all(baseline.manifest["stages"][name]["from_cache"] for name in shared)
+    times = [run.manifest["stages"]["answers"]["seconds"] for run in (baseline, finished_run(sft))]
+    assert times[0] == times[1] > 0, "what it took when it was made"
+
+
+def kept(out):
+    "What the cache holds of answers and readings."
+    return sorted(f.name for f in (out / "cache").iterdir() if f.name.startswith(("answers", "readings")))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method, labels", [("performance_sft", {"label"}), ("dpo", {"label", "rejected_label", "chosen", "rejected"}), ("implicit", set()), ("self_distill", {"label"})])
+def test_a_changed_rule_judges_again_and_asks_the_model_nothing(sft, monkeypatch):
+    import calib_nb.judge
+
+    same = dict(FEW, out=str(sft.parent), method="baseline")
+    before = run_name(Parameters(**same))
+    judge = calib_nb.judge.judge_by_rules
+
+    def stricter(answer, references, question=""):
+        verdict = judge(answer, references, question)
+        return replace(verdict, grade="incorrect") if len(answer) > 12 else verdict
+
+    monkeypatch.setattr("calib_nb.judge.judge_by_rules", stricter)
+    asked = kept(sft.parent)
+    run = Run(**same)
+    assert run.folder.path.parent == sft.parent
+    assert run.folder.name.split("-")[-1] != before.split("-")[-1], "a folder beside the old one"
+    assert run.metrics
+    assert asked == kept(sft.parent)
+    stages = run.folder.manifest["stages"]
+    assert stages["answers"]["from_cache"] and stages["baseline_readings"]["from_cache"]
+    assert not stages["judged"]["from_cache"]
+    long = [r for r in run.readings if len(r.answer) > 12]
+    assert long and not any(r.is_correct for r in long), "readings say what is known of their answers today"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method, labels",
+    [
+        ("performance_sft", {"label"}),
+        ("dpo", {"label", "rejected_label", "chosen", "rejected"}),
+        ("implicit", set()),
+        ("self_distill", {"label"}),
+    ],
+)
 def test_the_other_methods_end_to_end(sft, method, labels):
     out = sft.parent
     done = papermill(out / f"{method}.ipynb", out, method=method, n_train=24)
     assert done.returncode == 0, done.stderr[-3000:]
-    folder = next(f for f in out.iterdir() if f"-{method}-" in f.name)
-    assert read_json(folder / "manifest.json")["complete"] and set(read_json(folder / "metrics.json")) == {"verbalized", "expected"}
-    rows = [row for _, row in read_jsonl(folder / "labels.jsonl")]
-    assert len(rows) == 24 and set(rows[0]) & {"label", "rejected_label", "chosen", "rejected"} == labels
-    assert (folder / "label_statistics.json").exists() == bool(labels)
-    trained, base = (read_records(folder / f"{name}.jsonl", Reading) for name in ("readings", "baseline_readings"))
+    run = finished_run(next(f for f in out.iterdir() if f"-{method}-" in f.name))
+    assert set(read_json(run.path / "metrics.json")) == {"schema", "verbalized", "expected"}
+    known = {"label", "rejected_label", "chosen", "rejected"}
+    assert len(run.labels) == 24 and set(run.labels[0]) & known == labels
+    assert (run.path / "label_statistics.json").exists() == bool(labels)
+    trained, base = run.readings, run.baseline_readings
     assert [r.answer for r in trained] == [r.answer for r in base], "the same answers for all methods"
-    assert [r.confidence for r in trained if r.readout == "expected"] != [r.confidence for r in base if r.readout == "expected"]
+    expected = [[r.confidence for r in select(rows, readout="expected")] for rows in (trained, base)]
+    assert expected[0] != expected[1]
 
 
 @pytest.mark.slow
 def test_a_finished_run_is_read_by_more_readouts_once(sft, tmp_path):
-    readings = read_more(sft, ("calibration",), ("expected", "normalized_probability"))
-    own = {r.id: r.confidence for r in read_records(sft / "readings.jsonl", Reading) if (r.readout, r.split) == ("expected", "calibration")}
-    assert {r.id: r.confidence for r in readings if r.readout == "expected"} == pytest.approx(own, abs=1e-5) and len(own) == FEW["n_calibration"]
-    assert {r.readout for r in readings} == {"expected", "normalized_probability"} and {r.split for r in readings} == {"calibration"}
+    two = ("expected", "normalized_probability")
+    readings = read_more(sft, ("calibration",), two)
+    own = select(read_records(sft / "readings.jsonl", Reading), readout="expected", split="calibration")
+    assert len(own) == FEW["n_calibration"]
+    again = {r.id: r.confidence for r in select(readings, readout="expected")}
+    assert again == pytest.approx({r.id: r.confidence for r in own}, abs=1e-5)
+    assert {r.readout for r in readings} == set(two) and {r.split for r in readings} == {"calibration"}
     file = next(sft.glob("more-*.jsonl"))
     before = file.stat().st_mtime_ns
-    assert read_more(sft, ("calibration",), ("expected", "normalized_probability")) == readings and file.stat().st_mtime_ns == before
+    assert read_more(sft, ("calibration",), two) == readings and file.stat().st_mtime_ns == before
     assert cost_table(sft).loc["normalized_probability", "tokens an answer"] > 5
-    with pytest.raises(ValueError, match="no finished run"):
+    with pytest.raises(ValueError, match="there is no manifest.json in it"):
         read_more(tmp_path)
 
 
 @pytest.mark.slow
 def test_a_file_in_the_original_format_replaces_answering(tmp_path):
-    rows = [{"question": f"What is {i} plus {i % 7}?", "model_answer": str(i + i % 7 + (i % 3 == 0)), "is_correct": i % 3 != 0} for i in range(40)]
+    rows = []
+    for i in range(40):
+        said = str(i + i % 7 + (i % 3 == 0))
+        rows.append({"question": f"What is {i} plus {i % 7}?", "model_answer": said, "is_correct": i % 3 != 0})
     path = write_jsonl(tmp_path / "original_judged.jsonl", rows)
     done = papermill(tmp_path / "judged.ipynb", tmp_path / "out", method="sft", judged=path)
     assert done.returncode == 0, done.stderr[-3000:]
     judged = read_records(run_folder(tmp_path / "out") / "judged.jsonl", Judged)
     given = {r["question"]: (r["model_answer"], r["is_correct"]) for r in rows}
-    assert len(judged) == sum(FEW.values()) and all(given[j.question] == (j.model_answer, j.is_correct) for j in judged)
+    assert len(judged) == sum(FEW.values())
+    assert all(given[j.question] == (j.model_answer, j.is_correct) for j in judged)
 
 
 @pytest.mark.slow
 def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_beside_it(tmp_path):
     run = Run(**FEW, out=str(tmp_path), method="sft", protocol="joint", original=True)
-    for stage in (run.load, run.answer, run.read_base, run.train, run.read, run.measure):
-        stage()
+    assert run.metrics
     judged = {j.id: j for j in run.judged}
     assert {r.protocol for r in run.readings} == {"joint"} and {r.readout for r in run.readings} == {"verbalized"}
-    assert any(r.answer != judged[r.id].model_answer for r in run.base), "a sampled answer is another answer"
-    for r in run.readings + run.base:
-        assert r.is_correct == (judge_by_rules(r.answer, judged[r.id].answers, r.question).grade == "correct")
+    sampled = [r.answer != judged[r.id].model_answer for r in run.baseline_readings]
+    assert any(sampled), "a sampled answer is another answer"
+    for r in run.readings + run.baseline_readings:
+        again = judge_by_rules(r.answer, judged[r.id].answers, r.question)
+        assert r.is_correct == (again.grade == "correct")
         assert (r.confidence is None) == (r.provenance == "missing") and r.provenance != "filled"
-    assert {r.method for r in run.as_original} == {"baseline", "sft"}
-    for r in run.as_original:
+    assert {r.method for r in run.original_readings} == {"baseline", "sft"}
+    for r in run.original_readings:
         assert r.split == "train" and r.is_correct == judged[r.id].is_correct and r.confidence is not None
         assert r.confidence == 0.5 or r.provenance != "filled"
     table = original_table(run)
@@ -176,53 +239,116 @@ def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_bes
 
 
 def test_running_a_notebook_twice_in_one_kernel_finds_the_same_parameters():
-    from calib_nb.experiment import notebook_parameters
     left_over = {"run": object(), "folders": [Path("a")], "runs": [object()], "In": ["x"], "Out": {}, "_": 1}
     assert notebook_parameters({**left_over, "method": "sft"}) == {"method": "sft"}
 
 
 def test_the_name_of_a_run_holds_the_content_of_its_data(tmp_path):
     first = run_name(Parameters(), {"dataset": {"sha256": "a"}})
-    assert first != run_name(Parameters(), {"dataset": {"sha256": "b"}}) and first == run_name(Parameters(), {"dataset": {"sha256": "a"}})
+    assert first == run_name(Parameters(), {"dataset": {"sha256": "a"}})
+    assert first != run_name(Parameters(), {"dataset": {"sha256": "b"}})
+
+
+def test_a_new_registry_entry_or_figure_renames_no_run_but_a_changed_step_does(monkeypatch):
+    from calib_nb import methods, plots, training
+    from calib_nb.readout import READOUTS, Readout
+
+    names = [run_name(Parameters(method=m)) for m in ("sft", "dpo")]
+    monkeypatch.setitem(READOUTS, "mine", Readout(lambda *args: []))
+    monkeypatch.setitem(methods.METHODS, "mine", methods.Method("new"))
+    monkeypatch.setattr(plots, "reliability_figure", lambda *args: None)
+    assert [run_name(Parameters(method=m)) for m in ("sft", "dpo")] == names
+    pairs = training.chosen_and_rejected
+    loss = training.Objective(lambda scored, beta=0.1: scored.branches.sum(), pairs, reference=True)
+    monkeypatch.setitem(training.OBJECTIVES, "dpo", loss)
+    changed = methods.Method("dpo", (methods.METHODS["dpo"].steps[0], methods.training_step("dpo", beta=0.1)))
+    monkeypatch.setitem(methods.METHODS, "dpo", changed)
+    assert run_name(Parameters(method="sft")) == names[0] and run_name(Parameters(method="dpo")) != names[1]
+
+
+@pytest.mark.parametrize("file", ["chat_template.jinja", "generation_config.json", "tokenizer.json"])
+def test_an_edited_local_model_is_another_model(tmp_path, file):
+    for name in ("config.json", "model.safetensors", file):
+        (tmp_path / name).write_text("{}")
+    before = run_name(Parameters(model=str(tmp_path)))
+    (tmp_path / "README.md").write_text("no part of it")
+    assert run_name(Parameters(model=str(tmp_path))) == before
+    (tmp_path / file).write_text('{"a": 1}')
+    assert run_name(Parameters(model=str(tmp_path))) != before
+
+
+def painters(folder):
+    "A file of questions, one of them about a subject that the embedded questions have too."
+    words = "red blue green brown black white grey pink gold rose".split()
+    rows = []
+    for subject in [f"{word} {thing}" for word in words for thing in ("house", "horse")]:
+        rows.append({"question": f"Who painted the {subject}?", "answers": ["A"], "group": subject})
+    rows.append({"question": "What is the capital of France?", "answers": ["Paris"], "group": "France"})
+    numbered = [{"id": f"own{i}", "relation": "painter", **row} for i, row in enumerate(rows)]
+    return write_jsonl(folder / "own.jsonl", numbered)
 
 
 def test_training_on_one_set_and_testing_on_another_shares_nothing(tmp_path):
-    words = "red blue green brown black white grey pink gold rose".split()
-    own = [{"question": f"Who painted the {w} {thing}?", "answers": ["A"], "group": f"{w} {thing}"} for w in words for thing in ("house", "horse")]
-    shared = [{"question": "What is the capital of France?", "answers": ["Paris"], "group": "France"}]
-    path = write_jsonl(tmp_path / "own.jsonl", [{"id": f"own{i}", "relation": "painter", **r} for i, r in enumerate(own + shared)])
-    splits, source = planned_splits(Parameters(test_dataset=str(path), n_train=900, n_calibration=50, n_test=4), tmp_path)
-    assert {len(splits["train"]), len(splits["calibration"]), len(splits["test"])} == {900, 50, 4} and all(q.id.startswith(str(path)) for q in splits["test"])
-    groups = {s: {q.group for q in splits[s]} for s in splits}
+    path = painters(tmp_path)
+    p = Parameters(test_dataset=str(path), n_train=900, n_calibration=50, n_test=4)
+    splits, source = planned_splits(p, tmp_path)
+    assert {name: len(part) for name, part in splits.items()} == {"train": 900, "calibration": 50, "test": 4}
+    assert all(q.id.startswith(str(path)) for q in splits["test"])
+    groups = {name: {q.group for q in part} for name, part in splits.items()}
     assert not groups["test"] & (groups["train"] | groups["calibration"])
     assert source["dataset"]["name"] == "facts" and source["test_dataset"]["sha256"]
 
 
 def test_training_on_some_relations_and_testing_on_others(tmp_path):
-    p = Parameters(dataset="facts:country_*", test_dataset="facts:state_*,capital_state", n_train=200, n_calibration=50, n_test=100)
+    sets = dict(dataset="facts:country_*", test_dataset="facts:state_*,capital_state")
+    p = Parameters(**sets, n_train=200, n_calibration=50, n_test=100)
     splits, source = planned_splits(p, tmp_path)
     relations = {s: {q.relation.split("_")[0] for q in splits[s]} for s in splits}
     assert relations == {"train": {"country"}, "calibration": {"country"}, "test": {"state", "capital"}}
-    assert source["test_dataset"]["relations"] == "state_*,capital_state" and "*" not in run_name(p, source) and run_name(p, source).startswith("facts-")
+    assert source["test_dataset"]["relations"] == "state_*,capital_state"
+    assert "*" not in run_name(p, source) and run_name(p, source).startswith("facts-")
 
 
 def test_joint_protocol_needs_accepted_answers():
     with pytest.raises(ValueError, match="'q' has no accepted answers"):
-        read_joint(None, None, [Judged("q", "a", True)], "sft", 0)
+        read_joint(Reader(None, None, "sft", 0), [Judged("q", "a", True)])
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (dict(metodh="sft"), "unknown parameter 'metodh'. Did you mean 'method'?"),
-    (dict(method="stf"), "unknown method 'stf'. Did you mean 'sft'? Known: baseline, sft"),
-    (dict(preset="papr"), "unknown preset 'papr'. Did you mean 'paper'?"),
-    (dict(judge="lm"), "judge 'lm' asks a model: parameter 'grader' must name one"),
-    (dict(protocol="join"), "unknown protocol 'join'. Did you mean 'joint'?"),
-    (dict(original=1), "parameter 'original' must be bool"),
-    (dict(readout="expectd"), "unknown readout 'expectd'. Did you mean 'expected'?"),
-    (dict(n_test=0), "parameter 'n_test' must be at least 1"),
-    (dict(options="beta"), "parameter 'options' must be dict")])
+def test_a_finished_run_is_asked_without_loading_a_model_and_an_old_one_is_refused(tmp_path, monkeypatch):
+    few = dict(FEW, out=str(tmp_path))
+    run = Run(**few)
+    for name in ("judged", "baseline_readings", "readings"):
+        write_jsonl(run.folder.path / f"{name}.jsonl", [])
+    (run.folder.path / "metrics.json").write_text("{}")
+    run.folder.add(complete=True)
+    monkeypatch.setattr("calib_nb.experiment.load_model", lambda *args: pytest.fail("loaded"))
+    assert run_name(run.parameters, run.folder.manifest["questions"]) == run.folder.name
+    assert Run(**few).folder.finished
+    old = read_json(run.folder.path / "manifest.json")
+    old.pop("schema")
+    (run.folder.path / "manifest.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="this run has schema 1"):
+        Run(**few)
+    shutil.rmtree(run.folder.path)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(metodh="sft"), "unknown parameter 'metodh'. Did you mean 'method'?"),
+        (dict(method="stf"), "unknown method 'stf'. Did you mean 'sft'? Known: baseline, sft"),
+        (dict(method="consistency_distill"), "It is called 'self_consistency_distill' since version 0.2."),
+        (dict(preset="papr"), "unknown preset 'papr'. Did you mean 'paper'?"),
+        (dict(judge="lm"), "judge 'lm' asks a model: parameter 'grader' must name one"),
+        (dict(protocol="join"), "unknown protocol 'join'. Did you mean 'joint'?"),
+        (dict(original=1), "parameter 'original' must be bool"),
+        (dict(readout="expectd"), "unknown readout 'expectd'. Did you mean 'expected'?"),
+        (dict(readout="level"), "unknown readout 'level'. It is called 'expected' since version 0.2."),
+        (dict(n_test=0), "parameter 'n_test' must be at least 1"),
+        (dict(options="beta"), "parameter 'options' must be dict"),
+    ],
+)
 def test_wrong_parameters_are_errors_before_anything_is_loaded(wrong, message):
-    from calib_nb.experiment import notebook_parameters
     with pytest.raises((ValueError, TypeError), match=message.replace("?", r"\?")):
         Parameters(**notebook_parameters(wrong))
 
@@ -233,11 +359,15 @@ def test_a_misspelt_parameter_fails_on_the_command_line(tmp_path):
     assert done.returncode != 0 and "Did you mean 'method'?" in done.stderr
 
 
-@pytest.mark.parametrize("parameters, message", [
-    (dict(model="smollm2-135"), "unknown model .*Did you mean 'smollm2-135m'"),
-    (dict(dataset="fcts"), "unknown question set .*Did you mean 'facts'"),
-    (dict(n_train=990), "too few questions: there are 1000 in .* groups, asked for 990 train"),
-    (dict(judged="nowhere.jsonl"), "nowhere.jsonl: no such file")])
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        (dict(model="smollm2-135"), "unknown model .*Did you mean 'smollm2-135m'"),
+        (dict(dataset="fcts"), "unknown question set .*Did you mean 'facts'"),
+        (dict(n_train=990), "too few questions: there are 1000 in .* groups, asked for 990 train"),
+        (dict(judged="nowhere.jsonl"), "nowhere.jsonl: no such file"),
+    ],
+)
 def test_unknown_names_and_too_few_questions_before_a_model_is_loaded(tmp_path, parameters, message):
     with pytest.raises(ValueError, match=message):
-        Run(**{**FEW, "out": str(tmp_path), **parameters}).load()
+        Run(**{**FEW, "out": str(tmp_path), **parameters}).lm  # noqa: B018  asked for, so loaded
