@@ -53,7 +53,7 @@ class Tally:
         "See `aurc`, which several metrics are made from."
         return _risk_area(self)
 
-# %% ../nbs/01_metrics.ipynb #a9de89b2
+# %% ../nbs/01_metrics.ipynb #186d699e
 def check_arrays(
     confidence: np.ndarray,  # (n,) in [0, 1]
     correct: np.ndarray,  # (n,) of 0/1 or bool
@@ -75,7 +75,7 @@ def _require(good, column, rule, remedy=""):
         row = np.flatnonzero(~good)[0]
         raise ValueError(f"{rule}; row {row} has {column[row]}{remedy}")
 
-# %% ../nbs/01_metrics.ipynb #02db89de
+# %% ../nbs/01_metrics.ipynb #aa5e1e2d
 def tally(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1]; a `Tally` is returned as it is
     correct: np.ndarray | None = None,  # (n,) of 0/1
@@ -109,7 +109,7 @@ def _starts(numbers):
     "The columns where another number begins; the numbers ascend from 0 or more."
     return np.flatnonzero(np.diff(numbers, prepend=-1))
 
-# %% ../nbs/01_metrics.ipynb #a8c86b6b
+# %% ../nbs/01_metrics.ipynb #c7cfc483
 def _ratio(a, b):
     "`a / b`, NaN where `b` is 0; a plain float where there are no resamples."
     shape = np.broadcast_shapes(np.shape(a), np.shape(b))
@@ -172,7 +172,7 @@ def brier_score(
     squares = t.n @ t.value**2 - t.hits @ (2 * t.value) + t.hits.sum(-1)
     return _ratio(squares, t.total)
 
-# %% ../nbs/01_metrics.ipynb #5e913f03
+# %% ../nbs/01_metrics.ipynb #6c6b88d9
 def brier_skill_score(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
     correct: np.ndarray | None = None,  # (n,) of 0/1
@@ -186,7 +186,7 @@ def brier_skill_score(
     constant = t.total * reference**2 + t.hits.sum(-1) * (1 - 2 * reference)
     return 1 - _ratio(brier_score(t), constant / np.maximum(t.total, 1))
 
-# %% ../nbs/01_metrics.ipynb #5b7482bc
+# %% ../nbs/01_metrics.ipynb #30c4bcb3
 def log_score(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
     correct: np.ndarray | None = None,  # (n,) of 0/1
@@ -229,7 +229,7 @@ def _check_binning(n_bins, strategy, closed):
     if int(n_bins) != n_bins or n_bins < 1:
         raise ValueError(f"n_bins must be a positive integer; got {n_bins}")
 
-# %% ../nbs/01_metrics.ipynb #6aca4727
+# %% ../nbs/01_metrics.ipynb #e3e48ba6
 def bin_sums(
     t: Tally,  # of any leading axes
     index: np.ndarray,  # (K,) bin of each value, ascending
@@ -256,7 +256,7 @@ def _norm_of_gaps(rows, gaps, norm):
         return _ratio(largest, rows.sum(-1) > 0)
     raise ValueError(f"norm must be 'l1', 'l2' or 'max'; got '{norm}'")
 
-# %% ../nbs/01_metrics.ipynb #7190083a
+# %% ../nbs/01_metrics.ipynb #f158baa5
 def expected_calibration_error(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
     correct: np.ndarray | None = None,  # (n,) of 0/1
@@ -348,7 +348,7 @@ def _hle_norm(gaps, share, p):
     weights = np.full(len(gaps), share)
     return weights @ gaps if p == "1" else np.sqrt(weights @ gaps**2)
 
-# %% ../nbs/01_metrics.ipynb #64b48473
+# %% ../nbs/01_metrics.ipynb #91c59c8f
 def equal_mass_calibration_error(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
     correct: np.ndarray | None = None,  # (n,) of 0/1
@@ -434,7 +434,7 @@ def _smoothed_error(spectrum, bandwidth):
     density = dct(damped, type=1, axis=-1)
     return trapezoid(np.abs(density), dx=1 / (points - 1), axis=-1)
 
-# %% ../nbs/01_metrics.ipynb #182d9e6c
+# %% ../nbs/01_metrics.ipynb #9fcef7b9
 def _fixed_point(falling, size, steps=12):
     "(size,) where the falling function of (size,) values in [0, 1] crosses the diagonal, from above, to 2^-steps."
     low, high = np.zeros(size), np.ones(size)
@@ -514,7 +514,7 @@ def risk_coverage_curve(
     wrong_from = np.append(0, np.cumsum(t.wrong[::-1]))
     return k / max(n, 1), np.interp(k, rows_from, wrong_from) / k
 
-# %% ../nbs/01_metrics.ipynb #55cd0be3
+# %% ../nbs/01_metrics.ipynb #a8322c8b
 def _harmonic(t):
     "The harmonic numbers H(0) ... H(n), n the most rows of a resample."
     n = int(np.max(t.total, initial=0))
@@ -543,7 +543,7 @@ def aurc(
     The mean of the risks at k = 1 ... n, ties averaged."""
     return tally(confidence, correct).risk_area
 
-# %% ../nbs/01_metrics.ipynb #15f5f45e
+# %% ../nbs/01_metrics.ipynb #023540fe
 def _oracle_aurc(t):
     "The `aurc` of confidences that put every correct row before every wrong one."
     right, total = np.asarray(t.hits.sum(-1)), np.asarray(t.total)
@@ -572,7 +572,7 @@ def prr(
     oracle = _oracle_aurc(t)
     return 1 - _ratio(aurc(t) - oracle, 1 - accuracy(t) - oracle)
 
-# %% ../nbs/01_metrics.ipynb #44e45260
+# %% ../nbs/01_metrics.ipynb #eb32d0af
 def augrc(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
     correct: np.ndarray | None = None,  # (n,) of 0/1
