@@ -1,4 +1,6 @@
-"""Our numbers against other people's code, under their conventions, on random, tied and extreme inputs; and published values from the raw predictions."""
+"""Our numbers against other people's code, under their conventions, and published values from the raw predictions.
+
+Inputs are random, tied and extreme."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,15 @@ def cases():
     p = rng.random(500)
     y = (rng.random(500) < p**2).astype(int)
     tied = rng.choice([0.05, 0.15, 0.55, 0.75, 0.95], 500)
-    return {"random": (p, y), "tied": (tied, y), "extreme": (rng.choice([0.0, 1.0, 0.55], 500), y), "constant": (np.full(500, 0.55), y), "small": (p[:40], y[:40])}
+    extreme = rng.choice([0.0, 1.0, 0.55], 500)
+    constant = np.full(500, 0.55)
+    return {
+        "random": (p, y),
+        "tied": (tied, y),
+        "extreme": (extreme, y),
+        "constant": (constant, y),
+        "small": (p[:40], y[:40]),
+    }
 
 
 each_case = pytest.mark.parametrize("p, y", cases().values(), ids=cases())
@@ -24,28 +34,37 @@ each_case = pytest.mark.parametrize("p, y", cases().values(), ids=cases())
 
 @each_case
 def test_scikit_learn(p, y):
-    sk, calibration = pytest.importorskip("sklearn.metrics"), pytest.importorskip("sklearn.calibration")
+    sk = pytest.importorskip("sklearn.metrics")
     assert M.brier_score(p, y) == pytest.approx(sk.brier_score_loss(y, p))
     assert M.log_score(p, y, clip=np.finfo(float).eps) == pytest.approx(sk.log_loss(y, p))
     assert M.auroc(p, y) == pytest.approx(sk.roc_auc_score(y, p))
-    for strategy in ("uniform", "quantile"):  # scikit-learn gives the bins without their counts: compare the largest gap
-        share, mean = calibration.calibration_curve(y, p, n_bins=10, strategy=strategy)
-        assert M.expected_calibration_error(p, y, norm="max", strategy=strategy, closed="right") == pytest.approx(np.abs(share - mean).max())
 
 
 @each_case
-def test_netcal(p, y):
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_bins_of_scikit_learn(p, y, strategy):
+    "Its curve comes without the bins' counts: the largest gap is compared."
+    calibration = pytest.importorskip("sklearn.calibration")
+    share, mean = calibration.calibration_curve(y, p, n_bins=10, strategy=strategy)
+    ours = M.expected_calibration_error(p, y, norm="max", strategy=strategy, closed="right")
+    assert ours == pytest.approx(np.abs(share - mean).max())
+
+
+@each_case
+@pytest.mark.parametrize("n_bins", [10, 100])
+def test_netcal(p, y, n_bins):
     netcal = pytest.importorskip("netcal.metrics")
-    for n_bins in (10, 100):
-        assert M.expected_calibration_error(p, y, n_bins) == pytest.approx(netcal.ECE(n_bins).measure(p, y), abs=1e-9)
-        assert M.expected_calibration_error(p, y, n_bins, norm="max") == pytest.approx(netcal.MCE(n_bins).measure(p, y), abs=1e-9)
+    ece, mce = netcal.ECE(n_bins).measure(p, y), netcal.MCE(n_bins).measure(p, y)
+    assert M.expected_calibration_error(p, y, n_bins) == pytest.approx(ece, abs=1e-9)
+    assert M.expected_calibration_error(p, y, n_bins, norm="max") == pytest.approx(mce, abs=1e-9)
 
 
 @each_case
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 def test_torchmetrics(p, y, norm):
-    torch, tm = pytest.importorskip("torch"), pytest.importorskip("torchmetrics.functional.classification")
-    theirs = float(tm.binary_calibration_error(torch.tensor(p, dtype=torch.float64), torch.tensor(y), n_bins=15, norm=norm))
+    torch = pytest.importorskip("torch")
+    theirs_of = pytest.importorskip("torchmetrics.functional.classification").binary_calibration_error
+    theirs = float(theirs_of(torch.tensor(p, dtype=torch.float64), torch.tensor(y), n_bins=15, norm=norm))
     assert torchmetrics_convention(p, y, 15, norm) == pytest.approx(theirs, abs=2e-6)
     if not (p == 1).any():
         assert M.expected_calibration_error(p, y, 15, norm=norm) == pytest.approx(theirs, abs=2e-6)
@@ -53,14 +72,20 @@ def test_torchmetrics(p, y, norm):
 
 def torchmetrics_convention(p, y, n_bins, norm):
     "Our bins [a, b), with 1.0 alone in a bin of its own."
-    parts = [(k.sum() / len(p), M.expected_calibration_error(p[k], y[k], n_bins, norm=norm)) for k in (p < 1, p == 1) if k.any()]
+    parts = [part for part in (p < 1, p == 1) if part.any()]
+    shares = [part.mean() for part in parts]
+    errors = [M.expected_calibration_error(p[part], y[part], n_bins, norm=norm) for part in parts]
     if norm == "max":
-        return max(e for _, e in parts)
-    return sum(w * e for w, e in parts) if norm == "l1" else np.sqrt(sum(w * e**2 for w, e in parts))
+        return max(errors)
+    if norm == "l1":
+        return np.dot(shares, errors)
+    return np.sqrt(np.dot(shares, np.square(errors)))
 
 
 def relplot_rows(p, y):
-    "The tally as relplot weighs it: it reflects the line without doubling the end points, so that a row at exactly 0 or 1 counts half."
+    """The tally as relplot weighs it.
+
+    It reflects the line without doubling the end points, so that a row at exactly 0 or 1 counts half."""
     t = M.tally(p, y)
     half = np.where((t.value == 0) | (t.value == 1), 0.5, 1)
     return M.Tally(t.value, t.n * half, t.hits * half, t.first)
@@ -70,7 +95,8 @@ def relplot_rows(p, y):
 @pytest.mark.parametrize("sigma", [0.03, 0.06, 0.12])
 def test_relplot_at_a_given_bandwidth(p, y, sigma):
     relplot = pytest.importorskip("relplot")
-    assert M.smooth_calibration_error(relplot_rows(p, y), bandwidth=sigma) == pytest.approx(relplot.smECE_sigma(p, y, sigma), abs=4e-3)  # they sum over 200 points
+    ours = M.smooth_calibration_error(relplot_rows(p, y), bandwidth=sigma)
+    assert ours == pytest.approx(relplot.smECE_sigma(p, y, sigma), abs=4e-3)  # they sum over 200 points
 
 
 @pytest.mark.parametrize("bias", [0, 0.05, 0.1])
@@ -87,7 +113,8 @@ def test_relplot_smooth_ece(p, y, bias):
 @each_case
 def test_uncertainty_calibration_debiased(p, y):
     calibration = pytest.importorskip("calibration")
-    assert M.debiased_calibration_error(p, y) == pytest.approx(calibration.get_calibration_error(p, y), abs=1e-9)
+    theirs = calibration.get_calibration_error(p, y)
+    assert M.debiased_calibration_error(p, y) == pytest.approx(theirs, abs=1e-9)
 
 
 @pytest.mark.parametrize("n", [100, 199, 200, 250, 1000])
@@ -95,43 +122,59 @@ def test_uncertainty_calibration_debiased(p, y):
 @pytest.mark.parametrize("kind", ["random", "tied", "extreme"])
 def test_hendrycks_calib_err(n, p, kind):
     confidence, correct = (np.resize(x, n) for x in cases()[kind])
-    assert M.hle_calibration_error(confidence, correct, p=p) == pytest.approx(calib_err(confidence, correct, p), abs=1e-12)
+    theirs = calib_err(confidence, correct, p)
+    assert M.hle_calibration_error(confidence, correct, p=p) == pytest.approx(theirs, abs=1e-12)
 
 
 def calib_err(confidence, correct, p="2", beta=100):
-    "A reimplementation of the documented formula, for this test: sort, bins of beta rows with the rest in the last, sum over all bins but the last."
+    """A reimplementation of the documented formula, for this test.
+
+    Sort, bins of beta rows with the rest in the last, sum over all bins but the last."""
     order = np.argsort(confidence)
     confidence, correct = confidence[order], correct[order]
     starts = [i * beta for i in range(len(confidence) // beta)]
     total = 0.0
-    for i in range(len(starts) - 1):
-        rows = slice(starts[i], starts[i + 1])
-        gap = abs(confidence[rows].mean() - correct[rows].mean())
-        total = max(total, gap) if p == "infty" else total + beta / len(confidence) * (gap**2 if p == "2" else gap)
+    for start, end in zip(starts[:-1], starts[1:]):
+        gap = abs(confidence[start:end].mean() - correct[start:end].mean())
+        if p == "infty":
+            total = max(total, gap)
+        else:
+            total += beta / len(confidence) * gap ** int(p)
     return np.sqrt(total) if p == "2" else total
 
 
 @each_case
 def test_prr_and_aurc_as_documented_by_lm_polygraph(p, y):
-    "A reimplementation of the documented formula: mean accuracy over rejection rates, normalised between random and oracle; random orders of ties averaged."
+    """A reimplementation of the documented formula.
+
+    Mean accuracy over rejection rates, normalised between random and oracle; random orders of ties averaged."""
     rng, n = np.random.default_rng(1), len(p)
-    area = lambda score: (np.cumsum(y[np.lexsort((rng.random(n), -score))]) / np.arange(1, n + 1)).mean()
-    ours = np.mean([area(p) for _ in range(200)])
-    assert 1 - M.aurc(p, y) == pytest.approx(ours, abs=6e-3)
-    assert M.prr(p, y) == pytest.approx((ours - y.mean()) / (area(y) - y.mean()), abs=0.03)
+
+    def area(score):
+        order = np.lexsort((rng.random(n), -score))
+        return (np.cumsum(y[order]) / np.arange(1, n + 1)).mean()
+
+    theirs = np.mean([area(p) for _ in range(200)])
+    assert 1 - M.aurc(p, y) == pytest.approx(theirs, abs=6e-3)
+    random, oracle = y.mean(), area(y)
+    assert M.prr(p, y) == pytest.approx((theirs - random) / (oracle - random), abs=0.03)
 
 
-def test_corp_is_isotonic_regression():
+@each_case
+def test_corp_is_isotonic_regression(p, y):
     isotonic = pytest.importorskip("sklearn.isotonic")
-    for p, y in cases().values():
-        fit = isotonic.IsotonicRegression().fit(p, y).predict(p)
-        corp = M.corp_decomposition(p, y)
-        assert corp.mcb == pytest.approx(np.mean((p - y) ** 2) - np.mean((fit - y) ** 2))
-        assert corp.dsc == pytest.approx(y.var() - np.mean((fit - y) ** 2)) and corp.unc == pytest.approx(y.var())
+    fit = isotonic.IsotonicRegression().fit(p, y).predict(p)
+    recalibrated = np.mean((fit - y) ** 2)
+    corp = M.corp_decomposition(p, y)
+    assert corp.mcb == pytest.approx(np.mean((p - y) ** 2) - recalibrated)
+    assert corp.dsc == pytest.approx(y.var() - recalibrated)
+    assert corp.unc == pytest.approx(y.var())
 
 
 def test_where_conventions_part_company():
-    "0.3 lies on an edge. Our edge 3 / 10 is the literal 0.3; netcal's linspace gives 0.30000000000000004, so that netcal puts 0.3 one bin lower."
+    """0.3 lies on an edge.
+
+    Our edge 3 / 10 is the literal 0.3; netcal's linspace gives 0.30000000000000004, so that 0.3 is one bin lower."""
     netcal = pytest.importorskip("netcal.metrics")
     p, y = np.array([0.3] * 5 + [0.25] * 5), np.array([1] * 5 + [0] * 5)
     assert M.expected_calibration_error(p, y) == pytest.approx(0.5 * 0.7 + 0.5 * 0.25)
@@ -139,52 +182,81 @@ def test_where_conventions_part_company():
 
 
 published = pytest.mark.skipif(not DATA.is_dir(), reason="published predictions are not here")
-MODELS = {"Llama-3.2-1B-Instruct": "Llama-3.2-1b-instruct", "Qwen3-0.6B": "Qwen3-0.6b", "gemma-3-1b-it": "Gemma-3-1b-it", "gpt-4o-mini-2024-07-18": "Gpt-4o-mini-2024-07-18"}
+MODELS = {
+    "Llama-3.2-1B-Instruct": "Llama-3.2-1b-instruct",
+    "Qwen3-0.6B": "Qwen3-0.6b",
+    "gemma-3-1b-it": "Gemma-3-1b-it",
+    "gpt-4o-mini-2024-07-18": "Gpt-4o-mini-2024-07-18",
+}
 KINDS = ["verbal_numerical_confidence", "verbal_linguistic_confidence", "logit_perplexity_confidence"]
+
+
+def published_aurocs():
+    "By (dataset, model)."
+    table = pd.read_csv(DATA / "bplaut_mcq/confidence_intervals.csv")
+    table = table.query("prompt == 'first_prompt' and value == 'norm_logits'")
+    return table.set_index(["dataset", "model"]).sample_auroc
 
 
 @published
 def test_published_auroc_of_multiple_choice():
-    "Every model and set of which both predictions and a published value are there; an unparseable answer counts as wrong."
+    """Every model and set of which both predictions and a published value are there.
+
+    An unparseable answer counts as wrong."""
+    table = published_aurocs()
     rows = pd.read_csv(DATA / "bplaut_mcq/norm_logits_first_prompt.csv")
-    table = pd.read_csv(DATA / "bplaut_mcq/confidence_intervals.csv").query("prompt == 'first_prompt' and value == 'norm_logits'").set_index(["dataset", "model"]).sample_auroc
-    groups = {k: g for k, g in rows.groupby(["dataset", "model"]) if k in table.index}
+    groups = {key: group for key, group in rows.groupby(["dataset", "model"]) if key in table.index}
     assert len(groups) == 5
-    for key, g in groups.items():
-        assert M.auroc(g.confidence, g.grade == "Correct") == pytest.approx(table[key], abs=1e-9), key
+    for key, group in groups.items():
+        ours = M.auroc(group.confidence, group.grade == "Correct")
+        assert ours == pytest.approx(table[key], abs=1e-9), key
 
 
 @published
 def test_published_ece_and_auroc_of_mmlu_pro():
-    "Every cell whose N agrees. Published: rows without answer or confidence dropped, bins (a, b], so that exactly 0 is in no bin but counts in N."
-    table, cells = pd.read_csv(DATA / "linwei_mmlu_pro/category_df.csv", index_col=0), 0
+    """Every cell whose N agrees.
+
+    Published: rows without answer or confidence are dropped. Bins are (a, b]: exactly 0 is in none but counts in N."""
+    table = pd.read_csv(DATA / "linwei_mmlu_pro/category_df.csv", index_col=0)
+    cells = 0
     for file, model in MODELS.items():
         answers = pd.read_csv(DATA / f"linwei_mmlu_pro/mmlu_pro_{file}.csv")
-        for kind in KINDS:
-            for category, g in answers.groupby("category"):
-                cells += _check_cell(g, kind, table.loc[model], category)
+        for category, group in answers.groupby("category"):
+            cells += sum(cell_agrees(group, kind, table.loc[model], category) for kind in KINDS)
     assert cells == 123
 
 
-def _check_cell(g, kind, published, category):
+def cell_agrees(answers, kind, table, category):
     "Whether some way of dropping incomplete rows gives the published N; if so ECE and AUROC must agree."
-    ways = [g.dropna(subset=["extracted_answer", kind]), g.dropna(subset=["extracted_answer", *KINDS])]
-    g = next((w for w in ways if len(w) == published[f"{category}_sample_size"]), None)
-    if g is None:
-        return 0
-    p, y = g[kind].to_numpy(), (g.extracted_answer == g.correct_answer).to_numpy(float)
+    size = table[f"{category}_sample_size"]
+    rows = rows_of_size(answers, kind, size)
+    if rows is None:
+        return False
+    p, y = rows[kind].to_numpy(), (rows.extracted_answer == rows.correct_answer).to_numpy(float)
     binned = (p > 0) & (p <= 1)
     ece = M.expected_calibration_error(p[binned], y[binned], closed="right") * binned.mean()
-    assert ece == pytest.approx(published[f"{category}_ece_{kind}"], abs=1e-5), (category, kind)
-    assert M.auroc(p / max(p.max(), 1), y) == pytest.approx(published[f"{category}_auroc_{kind}"], abs=1e-9), (category, kind)
-    return 1
+    assert ece == pytest.approx(table[f"{category}_ece_{kind}"], abs=1e-5), (category, kind)
+    auroc = M.auroc(p / max(p.max(), 1), y)
+    assert auroc == pytest.approx(table[f"{category}_auroc_{kind}"], abs=1e-9), (category, kind)
+    return True
+
+
+def rows_of_size(answers, kind, size):
+    "The rows that have an answer and this kind of confidence, or every kind, whichever are so many; else None."
+    for needed in ([kind], KINDS):
+        rows = answers.dropna(subset=["extracted_answer", *needed])
+        if len(rows) == size:
+            return rows
+    return None
 
 
 @published
 def test_simpleqa_scores_are_read_and_ranked():
-    "gpt-4o's trustworthiness scores on 4,326 questions: scores exist, lie in [0, 1], and the metrics take all of them at once."
+    "gpt-4o's trustworthiness scores on 4,326 questions lie in [0, 1], and the metrics take all of them at once."
     rows = pd.read_csv(DATA / "cleanlab_simpleqa/gpt-4o-baseline-responses.csv")
     score = rows.trustworthiness_score.dropna().to_numpy()
     assert len(score) == 4326 and 0 <= score.min() <= score.max() <= 1
-    contains = np.array([str(a).strip().lower() in str(r).lower() for a, r in zip(rows.answer, rows.response)], float)  # a crude judge, only to have outcomes
+    # whether the answer is part of the response: a crude judge, only to have outcomes
+    pairs = zip(rows.answer, rows.response)
+    contains = np.array([str(answer).strip().lower() in str(response).lower() for answer, response in pairs], float)
     assert M.auroc(score, contains) > 0.6

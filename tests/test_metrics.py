@@ -6,17 +6,27 @@ from hypothesis import strategies as st
 
 from calib_nb import metrics as M
 
-SIMPLE = [M.accuracy, M.mean_confidence, M.brier_score, M.log_score, M.auroc, M.aurc, M.e_aurc, M.augrc, M.prr, M.accuracy_at_coverage, M.rms_calibration_error,
-          M.expected_calibration_error, M.equal_mass_calibration_error, M.debiased_calibration_error, M.smooth_calibration_error]
+MEANS = [M.accuracy, M.mean_confidence, M.brier_score, M.log_score]
+RANKING = [M.auroc, M.aurc, M.e_aurc, M.augrc, M.prr, M.accuracy_at_coverage]
+CALIBRATION = [
+    M.rms_calibration_error,
+    M.expected_calibration_error,
+    M.equal_mass_calibration_error,
+    M.debiased_calibration_error,
+    M.smooth_calibration_error,
+]
+SIMPLE = [*MEANS, *RANKING, *CALIBRATION]
 UNIT = [m for m in SIMPLE if m not in (M.log_score, M.prr)]
 
 levels = st.one_of(st.floats(0, 1), st.integers(0, 10).map(lambda i: i / 10), st.sampled_from([0.0, 1.0]))
 rows = st.lists(st.tuples(levels, st.booleans()), min_size=1, max_size=40)
 both_classes = rows.filter(lambda r: 0 < sum(y for _, y in r) < len(r))
+few_rows = st.lists(st.tuples(levels, st.booleans()), min_size=2, max_size=7)
 
 
 def columns(rows):
-    return np.array([p for p, _ in rows], float), np.array([y for _, y in rows], float)
+    p, y = zip(*rows)
+    return np.array(p, float), np.array(y, float)
 
 
 @settings(max_examples=60, deadline=None)
@@ -41,19 +51,27 @@ def test_ranges(data):
 
 @settings(max_examples=100, deadline=None)
 @given(both_classes)
-def test_identities(data):
+def test_identities_of_scores_and_risks(data):
     p, y = columns(data)
     a, area = M.accuracy(p, y), M.auroc(p, y)
     corp = M.corp_decomposition(p, y)
-    assert corp.mcb - corp.dsc + corp.unc == pytest.approx(M.brier_score(p, y)) and min(corp) > -1e-12
+    assert corp.mcb - corp.dsc + corp.unc == pytest.approx(M.brier_score(p, y))
+    assert min(corp) > -1e-12
     assert M.augrc(p, y) == pytest.approx((1 - area) * a * (1 - a) + (1 - a) ** 2 / 2)
     assert M.risk_coverage_curve(p, y)[1].mean() == pytest.approx(M.aurc(p, y))
     assert M.aurc(p, y) - M.e_aurc(p, y) == pytest.approx(M.aurc(y, y))
     assert M.accuracy_at_coverage(p, y, 1.0) == pytest.approx(a)
     assert M.brier_skill_score(np.full(len(p), 0.25), y, reference=0.25) == pytest.approx(0)
-    l1, l2, worst = (M.expected_calibration_error(p, y, norm=n) for n in ("l1", "l2", "max"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(both_classes)
+def test_the_norms_of_the_binned_error_are_ordered(data):
+    p, y = columns(data)
+    l1, l2, worst = (M.expected_calibration_error(p, y, norm=norm) for norm in ("l1", "l2", "max"))
     assert l1 <= l2 + 1e-12 and l2 <= worst + 1e-12
-    assert abs(M.mean_confidence(p, y) - a) <= l1 + 1e-12, "a binned error is at least the overall gap"
+    overall = abs(M.mean_confidence(p, y) - M.accuracy(p, y))
+    assert overall <= l1 + 1e-12, "a binned error is at least the overall gap"
 
 
 @settings(max_examples=60, deadline=None)
@@ -61,28 +79,41 @@ def test_identities(data):
 def test_ranking_metrics_see_only_the_order_of_confidences(data):
     p, y = columns(data)
     same_order = np.searchsorted(np.unique(p), p) / len(p)
-    for metric in (M.auroc, M.aurc, M.e_aurc, M.augrc, M.prr, M.accuracy_at_coverage):
+    for metric in RANKING:
         assert metric(p, y) == pytest.approx(metric(same_order, y)), metric.__name__
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(levels, st.booleans()), min_size=2, max_size=7))
+@given(few_rows)
 def test_ties_are_averaged_over_all_orders(data):
     p, y = columns(data)
     rng, n = np.random.default_rng(0), len(p)
     draws = []
     for _ in range(3000):
         order = np.lexsort((rng.random(n), -p))
-        draws.append((np.cumsum(1 - y[order]) / np.arange(1, n + 1)).mean())
-    assert np.mean(draws) == pytest.approx(M.aurc(p, y), abs=5 * np.std(draws) / np.sqrt(3000) + 1e-9)
+        risks = np.cumsum(1 - y[order]) / np.arange(1, n + 1)
+        draws.append(risks.mean())
+    tolerance = 5 * np.std(draws) / np.sqrt(3000) + 1e-9
+    assert np.mean(draws) == pytest.approx(M.aurc(p, y), abs=tolerance)
 
 
 @settings(max_examples=40, deadline=None)
 @given(rows, st.integers(2, 5))
 def test_repeating_every_row_changes_no_mean_or_ranking(data, times):
     p, y = columns(data)
-    for metric in (M.accuracy, M.brier_score, M.log_score, M.auroc, M.augrc, M.rms_calibration_error, M.expected_calibration_error, M.smooth_calibration_error):
-        np.testing.assert_allclose(metric(np.tile(p, times), np.tile(y, times)), metric(p, y), atol=1e-9, err_msg=metric.__name__)
+    means = M.accuracy, M.brier_score, M.log_score, M.auroc, M.augrc
+    errors = M.rms_calibration_error, M.expected_calibration_error, M.smooth_calibration_error
+    for metric in (*means, *errors):
+        repeated = metric(np.tile(p, times), np.tile(y, times))
+        np.testing.assert_allclose(repeated, metric(p, y), atol=1e-9, err_msg=metric.__name__)
+
+
+def quantile_error(*data):
+    return M.expected_calibration_error(*data, strategy="quantile")
+
+
+def miscalibration(*data):
+    return M.corp_decomposition(*data).mcb
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,10 +123,12 @@ def test_a_resampled_tally_scores_as_the_resampled_rows(data, seed):
     index = np.random.default_rng(seed).integers(0, len(p), (3, len(p)))
     t = M.tally(p, y)
     column = np.searchsorted(t.value, p)
-    counts = lambda weights: np.array([np.bincount(column[i], weights[i], t.value.size) for i in index])
-    resampled = M.Tally(t.value, counts(np.ones(len(p))), counts(y), t.first)
-    for metric in [*SIMPLE, lambda *a: M.expected_calibration_error(*a, strategy="quantile"), lambda *a: M.corp_decomposition(*a).mcb]:
-        np.testing.assert_allclose(metric(resampled), [metric(p[i], y[i]) for i in index], atol=1e-9)
+    n = np.array([np.bincount(column[i], minlength=t.value.size).astype(float) for i in index])
+    hits = np.array([np.bincount(column[i], y[i], t.value.size) for i in index])
+    resampled = M.Tally(t.value, n, hits, t.first)
+    for metric in [*SIMPLE, quantile_error, miscalibration]:
+        one_by_one = [metric(p[i], y[i]) for i in index]
+        np.testing.assert_allclose(metric(resampled), one_by_one, atol=1e-9)
 
 
 def test_the_published_constant():
@@ -112,21 +145,28 @@ def test_a_decimal_literal_lies_in_the_bin_that_its_digits_say(value):
     assert M.bin_index(np.array([value]), 100, closed="right")[0] == max(i - 1, 0)
 
 
-def test_zero_and_one_are_in_the_outer_bins():
-    for closed in ("left", "right"):
-        assert M.bin_index(np.array([0.0, 1.0]), 10, closed=closed).tolist() == [0, 9]
-        assert M.expected_calibration_error([0.0, 1.0], [1, 0], closed=closed) == 1
+@pytest.mark.parametrize("closed", ["left", "right"])
+def test_zero_and_one_are_in_the_outer_bins(closed):
+    assert M.bin_index(np.array([0.0, 1.0]), 10, closed=closed).tolist() == [0, 9]
+    assert M.expected_calibration_error([0.0, 1.0], [1, 0], closed=closed) == 1
 
 
 def test_within_groups_ignores_what_lies_between_them():
     group = np.repeat(["easy", "hard"], 50)
     y = np.concatenate([np.arange(50) < 40, np.arange(50) < 10]).astype(float)
     by_group = np.where(group == "easy", 0.9, 0.1)
-    assert M.auroc(by_group, y) == pytest.approx(0.8) and M.stratified_auroc(by_group, y, group) == 0.5
-    p = np.random.default_rng(0).random(100)
-    pairs = [40 * 10, 10 * 40]
-    assert M.stratified_auroc(p, y, group) == pytest.approx(np.average([M.auroc(p[group == g], y[group == g]) for g in ("easy", "hard")], weights=pairs))
-    assert M.stratified_auroc(p, y, np.zeros(100)) == pytest.approx(M.auroc(p, y))
+    assert M.auroc(by_group, y) == pytest.approx(0.8)
+    assert M.stratified_auroc(by_group, y, group) == 0.5
+
+
+def test_the_stratified_auroc_weighs_groups_by_their_pairs():
+    group = np.repeat(["easy", "hard", "all right"], [50, 50, 10])
+    y = np.concatenate([np.arange(50) < 40, np.arange(50) < 20, np.ones(10)]).astype(float)
+    p = np.random.default_rng(0).random(110)
+    pairs = [40 * 10, 20 * 30]
+    areas = [M.auroc(p[group == g], y[group == g]) for g in ("easy", "hard")]
+    assert M.stratified_auroc(p, y, group) == pytest.approx(np.average(areas, weights=pairs))
+    assert M.stratified_auroc(p, y, np.zeros(110)) == pytest.approx(M.auroc(p, y))
     assert np.isnan(M.stratified_auroc([0.1, 0.2], [0, 1], ["a", "b"]))
 
 
@@ -134,7 +174,8 @@ def test_a_known_sharp_and_honest_forecaster_has_no_smooth_error_and_no_debiased
     rng = np.random.default_rng(0)
     p = rng.beta(1, 2, 20_000)
     y = rng.random(20_000) < p
-    assert M.smooth_calibration_error(p, y) < 0.015 and M.debiased_calibration_error(p, y) < 0.02
+    assert M.smooth_calibration_error(p, y) < 0.015
+    assert M.debiased_calibration_error(p, y) < 0.02
     assert M.smooth_calibration_error(np.clip(p + 0.1, 0, 1), y) == pytest.approx(0.1, abs=0.02)
 
 
@@ -144,8 +185,10 @@ def test_hle_quirks():
     top = np.argsort(p)[100:]
     flipped = y.copy()
     flipped[top] = 1 - flipped[top]
-    assert M.hle_calibration_error(p, y) == M.hle_calibration_error(p, flipped), "the last bin, here 150 rows, is never counted"
-    assert M.hle_calibration_error(p[:199], y[:199]) == 0 and np.isnan(M.hle_calibration_error(p[:99], y[:99]))
+    same = M.hle_calibration_error(p, y) == M.hle_calibration_error(p, flipped)
+    assert same, "the last bin, here 150 rows, is never counted"
+    assert M.hle_calibration_error(p[:199], y[:199]) == 0
+    assert np.isnan(M.hle_calibration_error(p[:99], y[:99]))
     with pytest.raises(ValueError, match="'1', '2' or 'infty'"):
         M.hle_calibration_error(p, y, p=2)
 
@@ -153,28 +196,53 @@ def test_hle_quirks():
 def test_equal_mass_error_by_hand():
     p, y = np.repeat([0.2, 0.8], 100), np.concatenate([np.arange(100) < 30, np.arange(100) < 50])
     assert M.equal_mass_calibration_error(p, y) == pytest.approx(np.sqrt((0.1**2 + 0.3**2) / 2))
-    assert M.equal_mass_calibration_error(np.full(200, 0.5), np.arange(200) < 100) == pytest.approx(0, abs=1e-12), "ties are spread, whatever their order"
+    tied = M.equal_mass_calibration_error(np.full(200, 0.5), np.arange(200) < 100)
+    assert tied == pytest.approx(0, abs=1e-12), "ties are spread, whatever their order"
 
 
-@pytest.mark.parametrize("confidence, correct, message", [([0.1, np.nan], [1, 0], "row 1 has nan"), ([1.01], [1], r"row 0 has 1.01"), ([0.5, 0.5], [1, 3], "row 1 has 3"),
-                                                          ([0.5], [1, 0], "equally long"), ([[0.5]], [[1]], "one-dimensional")])
+BAD = [
+    ([0.1, np.nan], [1, 0], "row 1 has nan"),
+    ([1.01], [1], r"row 0 has 1.01"),
+    ([0.5, 0.5], [1, 3], "row 1 has 3"),
+    ([0.5], [1, 0], "equally long"),
+    ([[0.5]], [[1]], "one-dimensional"),
+]
+
+
+@pytest.mark.parametrize("confidence, correct, message", BAD)
 def test_bad_input_is_named(confidence, correct, message):
     with pytest.raises(ValueError, match=message):
         M.brier_score(confidence, correct)
 
 
-def test_bad_options_are_named():
-    for options, message in (({"norm": "l3"}, "norm"), ({"strategy": "kmeans"}, "strategy"), ({"closed": "both"}, "closed"), ({"n_bins": 0}, "n_bins")):
-        with pytest.raises(ValueError, match=message):
-            M.expected_calibration_error([0.5], [1], **options)
+def test_a_label_is_needed_for_each_row():
+    with pytest.raises(ValueError, match="one label a row"):
+        M.stratified_auroc([0.5], [1], ["a", "b"])
+
+
+@pytest.mark.parametrize("option, value", [("norm", "l3"), ("strategy", "kmeans"), ("closed", "both"), ("n_bins", 0)])
+def test_bad_options_are_named(option, value):
+    with pytest.raises(ValueError, match=option):
+        M.expected_calibration_error([0.5], [1], **{option: value})
+
+
+def test_brier_skill_needs_a_reference():
     with pytest.raises(ValueError, match="training accuracy"):
         M.brier_skill_score([0.5], [1])
 
 
-@pytest.mark.parametrize("confidence, correct, why", [([], [], "no reading"), ([0.3], [1], "all 1 answers are correct"), ([0.3, 0.4], [0, 0], "all 2 answers are wrong"), ([0.3, 0.3], [0, 1], "")])
+REASONS = [
+    ([], [], "no reading"),
+    ([0.3], [1], "all 1 answers are correct"),
+    ([0.3, 0.4], [0, 0], "all 2 answers are wrong"),
+    ([0.3, 0.3], [0, 1], ""),
+]
+
+
+@pytest.mark.parametrize("confidence, correct, why", REASONS)
 def test_a_reason_for_every_missing_value(confidence, correct, why):
     assert M.undefined_because(confidence, correct).startswith(why)
-    defined = {m.__name__: np.isfinite(m(confidence, correct)) for m in SIMPLE}
+    defined = {metric.__name__: np.isfinite(metric(confidence, correct)) for metric in SIMPLE}
     if not why:
         assert all(defined.values())
-    assert defined["brier_score"] == bool(len(confidence)) and defined["rms_calibration_error"] == bool(len(confidence))
+    assert defined["brier_score"] == defined["rms_calibration_error"] == bool(len(confidence))

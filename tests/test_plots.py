@@ -1,5 +1,6 @@
 """Records say what is drawn; drawing works on edge cases, without warnings, and gives the same files again."""
 import warnings
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -7,15 +8,22 @@ import pytest
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from calib_nb.inference import metric_card
-from calib_nb.label_noise import JudgeQuality, judged_by
-from calib_nb.resampling import made_up_readings
 
 from calib_nb import metrics as M
 from calib_nb import plots as P
 from calib_nb.core import jsonable
+from calib_nb.inference import metric_card
+from calib_nb.label_noise import JudgeQuality, judged_by
+from calib_nb.resampling import made_up_readings
 
-EDGES = {"none": ([], []), "one": ([0.7], [1]), "one value": ([0.5] * 20, [0, 1] * 10), "all right": ([0.2, 0.9], [1, 1]), "all wrong": ([0.2, 0.9], [0, 0]), "0 and 1": ([0.0, 1.0] * 10, [0, 1, 1, 0] * 5)}
+EDGES = {
+    "none": ([], []),
+    "one": ([0.7], [1]),
+    "one value": ([0.5] * 20, [0, 1] * 10),
+    "all right": ([0.2, 0.9], [1, 1]),
+    "all wrong": ([0.2, 0.9], [0, 0]),
+    "0 and 1": ([0.0, 1.0] * 10, [0, 1, 1, 0] * 5),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +36,11 @@ def forecasts(n=500):
     rng = np.random.default_rng(0)
     p = rng.random(n).round(2)
     return p, (rng.random(n) < p).astype(float)
+
+
+def shares_within(band, record, slack=0.0):
+    "Which of the diagram's dots lie in the band."
+    return ((band.low - slack <= record.accuracy) & (record.accuracy <= band.high + slack)).tolist()
 
 
 @pytest.mark.parametrize("data", EDGES.values(), ids=EDGES)
@@ -46,13 +59,15 @@ def test_edge_cases_draw_without_warnings(data):
 
 def test_bins_of_the_diagram_are_those_of_the_error():
     p, y = forecasts()
-    r = P.reliability(p, y)
-    assert r.rows @ np.abs(r.confidence - r.accuracy) / r.n == pytest.approx(M.expected_calibration_error(p, y))
+    record = P.reliability(p, y)
+    error = record.rows @ np.abs(record.confidence - record.accuracy) / record.n
+    assert error == pytest.approx(M.expected_calibration_error(p, y))
 
 
 def test_wilson_interval_contains_the_share_and_is_the_known_one():
     low, high = P.wilson_interval(np.array([0, 5, 10]), np.array([10, 10, 10]))
-    assert (low[0], high[2]) == pytest.approx((0, 1)) and high[0] == pytest.approx(0.27753, abs=1e-4)
+    assert (low[0], high[2]) == pytest.approx((0, 1))
+    assert high[0] == pytest.approx(0.27753, abs=1e-4)
     assert (low[1], high[1]) == pytest.approx((0.23659, 0.76341), abs=1e-4)
 
 
@@ -61,42 +76,58 @@ def test_the_consistency_band_holds_95_percent_of_calibrated_diagrams():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         p = rng.choice([0.15, 0.45, 0.85], 300)
-        r, band = P.reliability(p, rng.random(300) < p), P.binned_band(p, np.zeros(300), n_draws=200)
-        inside += ((band.low <= r.accuracy) & (r.accuracy <= band.high)).tolist()
+        record = P.reliability(p, rng.random(300) < p)
+        band = P.binned_band(p, np.zeros(300), n_draws=200)
+        inside += shares_within(band, record)
     assert 0.9 <= np.mean(inside) <= 0.99
 
 
 def test_curves_report_their_own_error():
     p, y = forecasts()
     corp, smooth = P.corp_curve(p, y, n_draws=20), P.smooth_curve(p, y, n_draws=20)
-    assert corp.error == pytest.approx(M.corp_decomposition(p, y).mcb) and smooth.error == M.smooth_calibration_error(p, y)
-    assert (np.diff(corp.accuracy) >= -1e-12).all() and np.abs(smooth.accuracy - smooth.at)[10:-10].max() < 0.15
+    assert corp.error == pytest.approx(M.corp_decomposition(p, y).mcb)
+    assert smooth.error == M.smooth_calibration_error(p, y)
+    assert (np.diff(corp.accuracy) >= -1e-12).all()
+    assert np.abs(smooth.accuracy - smooth.at)[10:-10].max() < 0.15
 
 
 def test_histogram_counts_every_row_once():
     p, y = forecasts()
-    h = P.confidence_histogram(p, y)
-    assert h.correct.sum() == y.sum() and h.wrong.sum() == len(y) - y.sum() and len(h.edges) == len(h.wrong) + 1
+    record = P.confidence_histogram(p, y)
+    assert record.correct.sum() == y.sum() and record.wrong.sum() == len(y) - y.sum()
+    assert len(record.edges) == len(record.wrong) + 1
 
 
 def test_risk_coverage_lies_between_oracle_and_ends_at_random():
-    r = P.risk_coverage(*forecasts())
-    assert (r.oracle <= r.risk + 1e-12).all() and r.risk[-1] == pytest.approx(r.random) == pytest.approx(r.oracle[-1])
-    assert r.risk.mean() == pytest.approx(r.aurc)
+    record = P.risk_coverage(*forecasts())
+    assert (record.oracle <= record.risk + 1e-12).all()
+    assert record.risk[-1] == pytest.approx(record.random) == pytest.approx(record.oracle[-1])
+    assert record.risk.mean() == pytest.approx(record.aurc)
 
 
-def test_the_side_by_side_figure_says_n_coverage_and_captions():
-    panels = {"baseline, text": made_up_readings(100, missing=0.3, method="baseline"), "sft, level": made_up_readings(100, method="sft", says=lambda c: np.full(len(c), 0.5))}
+def test_the_side_by_side_figure_says_n_parsed_share_and_captions():
+    before = made_up_readings(100, missing=0.3, method="baseline")
+    after = made_up_readings(100, method="sft", says=lambda c: np.full(len(c), 0.5))
+    panels = {"baseline, verbalized": before, "sft, expected": after}
     fig = P.reliability_figure(panels, title="message")
     top = fig.axes[:2]
-    assert [ax.get_title(loc="left") for ax in top] == list(panels) and fig.get_suptitle() == "message"
+    assert [ax.get_title(loc="left") for ax in top] == list(panels)
+    assert fig.get_suptitle() == "message"
     text = top[0].texts[0].get_text()
-    present = sum(r.confidence is not None for r in panels["baseline, text"])
+    present = sum(r.confidence is not None for r in before)
     assert f"n = {present}" in text and f"parsed {present}%" in text
     assert np.isfinite(fig.get_size_inches()).all()
 
 
-def test_the_judge_s_band_is_drawn_on_request_and_holds_the_dots_with_true_labels():
+def test_a_caption_may_have_a_colour_of_its_own():
+    panels = {"one": made_up_readings(50, method="sft"), "two": made_up_readings(50, method="sft")}
+    fig = P.reliability_figure(panels, colours={"two": "#123456"})
+    one, two = (ax.collections[0].get_color()[0] for ax in fig.axes[:2])
+    assert matplotlib.colors.to_hex(one) == P.method_colour("sft").lower()
+    assert matplotlib.colors.to_hex(two) == "#123456"
+
+
+def test_the_judge_s_band_holds_the_dots_with_true_labels():
     judge, inside = JudgeQuality(800, 1000, 970, 1000), []
     for seed in range(15):
         true = made_up_readings(600, missing=0.1, says=lambda c: c.round(1), seed=seed)
@@ -104,14 +135,20 @@ def test_the_judge_s_band_is_drawn_on_request_and_holds_the_dots_with_true_label
         kept = [r for r in true if r.confidence is not None]
         dots = P.reliability([r.confidence for r in kept], [r.is_correct for r in kept])
         assert band.at == pytest.approx(dots.confidence)
-        inside += ((band.low - 1e-9 <= dots.accuracy) & (dots.accuracy <= band.high + 1e-9)).tolist()
+        inside += shares_within(band, dots, slack=1e-9)
     assert np.mean(inside) > 0.85
+
+
+@pytest.mark.parametrize("n, missing", [(600, 0.1), (1, 0.0), (10, 1.0)])
+def test_the_judge_s_band_is_drawn_on_request(n, missing):
+    judge = JudgeQuality(800, 1000, 970, 1000)
+    made = made_up_readings(n, missing=missing, says=lambda c: c.round(1), seed=14)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for made in (true, true[:1], made_up_readings(10, missing=1.0)):
-            plain, asked = P.reliability_figure({"m": made}), P.reliability_figure({"m": made}, judge=judge)
-            asked.canvas.draw()
-            assert len(asked.axes[0].collections) == len(plain.axes[0].collections) + 1 and "true labels" in asked.legends[0].get_texts()[0].get_text()
+        plain, asked = P.reliability_figure({"m": made}), P.reliability_figure({"m": made}, judge=judge)
+        asked.canvas.draw()
+    assert len(asked.axes[0].collections) == len(plain.axes[0].collections) + 1
+    assert "true labels" in asked.legends[0].get_texts()[0].get_text()
 
 
 def test_readings_that_are_all_missing_still_draw():
@@ -121,28 +158,47 @@ def test_readings_that_are_all_missing_still_draw():
 
 
 def test_training_curve_takes_what_the_history_has():
-    curve = P.training_curve([{"step": 2, "loss": 1.0}, {"step": 1, "loss": 2.0, "calibration_brier": 0.2}, {"step": 3, "calibration_brier": None}])
-    assert curve["loss"][0].tolist() == [1, 2] and curve["loss"][1].tolist() == [2, 1] and curve["calibration_brier"][1].tolist() == [0.2]
-    assert len(P.training_figure([{"step": 1, "loss": 2.0}]).axes) == 1 and len(P.training_figure([{"step": 1, "loss": 2.0, "calibration_brier": 0.2}]).axes) == 2
-    P.training_figure([])
+    only_loss, both = {"step": 2, "loss": 1.0}, {"step": 1, "loss": 2.0, "calibration_brier": 0.2}
+    curve = P.training_curve([only_loss, both, {"step": 3, "calibration_brier": None}])
+    steps, losses = curve["loss"]
+    assert steps.tolist() == [1, 2] and losses.tolist() == [2, 1]
+    assert curve["calibration_brier"][1].tolist() == [0.2]
 
 
-def test_forest_reads_cards_and_files_alike():
-    cards = {"baseline": metric_card(made_up_readings(80), 0.3, 50, names=["brier_skill_score", "rms_calibration_error"])}
-    for metric in ("brier_skill_score", "rms_calibration_error"):
-        rows = P.forest(cards, metric)
-        np.testing.assert_equal(rows, P.forest(jsonable(cards), metric))
-        _, ax = plt.subplots()
-        P.plot_forest(rows, ax)
-        assert ax.get_yticklabels()[0].get_text() == "baseline"
+def test_a_panel_for_the_brier_score_only_where_the_history_has_it():
+    entry = {"step": 1, "loss": 2.0}
+    assert len(P.training_figure([entry]).axes) == 1
+    assert len(P.training_figure([entry | {"calibration_brier": 0.2}]).axes) == 2
+    assert len(P.training_figure([]).axes) == 1
+
+
+@pytest.mark.parametrize("metric", ["brier_skill_score", "rms_calibration_error"])
+def test_forest_reads_cards_and_files_alike(metric):
+    cards = {"baseline": metric_card(made_up_readings(80), 0.3, 50, names=[metric])}
+    rows = P.forest(cards, metric)
+    np.testing.assert_equal(rows, P.forest(jsonable(cards), metric))
+    _, ax = plt.subplots()
+    P.plot_forest(rows, ax)
+    assert ax.get_yticklabels()[0].get_text() == "baseline"
+
+
+def test_a_forest_says_value_interval_and_n_or_that_there_is_none():
+    whole = {"method": "a", "value": 0.1, "low": 0.0, "high": 0.25, "n": 9}
+    bare, none = whole | {"low": np.nan}, whole | {"value": np.nan}
+    _, ax = plt.subplots()
+    P.plot_forest([whole, bare, none], ax)
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["undefined   n = 9", "+0.10   n = 9", "+0.10  [+0.00, +0.25]   n = 9"]
 
 
 def test_a_method_has_one_colour_and_known_methods_differ():
-    assert len(set(P.METHOD_COLOURS.values())) == len(P.METHOD_COLOURS) and not set(P.METHOD_COLOURS.values()) & set(P.OTHER_COLOURS)
-    assert P.method_colour("brand new") == P.method_colour("brand new") in P.OTHER_COLOURS
+    known = set(P.METHOD_COLOURS.values())
+    assert len(known) == len(P.METHOD_COLOURS) and not known & set(P._OTHER_COLOURS)
+    assert P.method_colour("brand new") == P.method_colour("brand new") in P._OTHER_COLOURS
 
 
 def test_saved_figures_are_the_same_bytes_each_time(tmp_path):
-    paths = [P.save_figure(P.reliability_figure({"m": made_up_readings(60)}), tmp_path / name) for name in ("a", "b")]
+    made = made_up_readings(60)
+    paths = [P.save_figure(P.reliability_figure({"m": made}), tmp_path / name) for name in ("a", "b")]
     for one, two in zip(*paths):
-        assert open(one, "rb").read() == open(two, "rb").read()
+        assert Path(one).read_bytes() == Path(two).read_bytes()
