@@ -60,7 +60,7 @@ class Preset:
     max_length: int = 512  # tokens; a longer text is an error
     evaluations: int = 4  # how often the calibration split is read during training
 
-# %% ../nbs/11_training.ipynb #93c21c39
+# %% ../nbs/11_training.ipynb #78f252a7
 _PAPER = Preset(
     chat_template=False,
     loss_on="all",
@@ -102,7 +102,7 @@ class Example:
         "How many places at the end of the prefix predict a scored token or the first of a branch."
         return self.scored + 1
 
-# %% ../nbs/11_training.ipynb #318db5a8
+# %% ../nbs/11_training.ipynb #924ceaf5
 def _need_room(row, prefix, branches, max_length):
     "ValueError where the longest text has more than `max_length` tokens."
     longest = len(prefix) + max(map(len, branches))
@@ -163,7 +163,7 @@ def _branch_places(examples):
         places += [(first + node, token, branch) for node, token in path]
     return torch.tensor(places)
 
-# %% ../nbs/11_training.ipynb #a6427c89
+# %% ../nbs/11_training.ipynb #0793c494
 def collate(
     examples: list[Example],  # of one batch, with as many branches each
     lm: LanguageModel,  # that will read them
@@ -181,7 +181,7 @@ def collate(
         "label": torch.tensor([float(e.label) for e in examples]),
     }
 
-# %% ../nbs/11_training.ipynb #3a3f4fdb
+# %% ../nbs/11_training.ipynb #33a63902
 @dataclass
 class Scored:
     "What the model says about a batch of `B` examples with `K` branches each."
@@ -200,7 +200,7 @@ class Scored:
             return self.tokens_in_update
         return len(self.text) + self.branch_tokens
 
-# %% ../nbs/11_training.ipynb #f7ca815b
+# %% ../nbs/11_training.ipynb #f29be0ec
 def _branch_sums(logp, batch):
     "The log-probability of each branch, summed over its tokens, (B, K)."
     rows, tokens, owners = batch["branch"].unbind(1)
@@ -260,15 +260,15 @@ def dpo_loss(
     beta: float = 0.1,  # how strongly the model is held to the base model
 ) -> torch.Tensor:
     "Mean of -log sigmoid(beta (log-ratio of the preferred - log-ratio of the rejected))."
-    preferred, rejected = (scored.branches - scored.reference).unbind(1)
-    return -F.logsigmoid(beta * (preferred - rejected)).mean()
+    ratio = scored.branches - scored.reference
+    return -F.logsigmoid(beta * (ratio[:, 0] - ratio[:, 1])).mean()
 
 # %% ../nbs/11_training.ipynb #7d0f3a11
 def on_grid(scored: Scored):  # a branch for each level
     "Mean of -ln(probability that a level of the grid is written at all)."
     return -scored.branches.logsumexp(-1).mean()
 
-# %% ../nbs/11_training.ipynb #0c0e5860
+# %% ../nbs/11_training.ipynb #77404b80
 def _squared_errors(branches, target):  # (B, K); (B,)
     "(level - target)^2, (B, K)."
     return (_grid(branches) - target[:, None]) ** 2
@@ -283,7 +283,7 @@ def brier_loss(
     expected = (scored.branches.softmax(-1) * errors).sum(-1)
     return expected.mean() + format_weight * on_grid(scored)
 
-# %% ../nbs/11_training.ipynb #95095d41
+# %% ../nbs/11_training.ipynb #c2d5549a
 def log_score_loss(
     scored: Scored,  # a branch for each level
     format_weight: float = 1.0,  # of staying on the grid
@@ -293,7 +293,7 @@ def log_score_loss(
     c = expected_confidence(scored.branches).clamp(clip, 1 - clip)
     return F.binary_cross_entropy(c, scored.correct) + format_weight * on_grid(scored)
 
-# %% ../nbs/11_training.ipynb #c2c12942
+# %% ../nbs/11_training.ipynb #38719b31
 def soft_label_loss(
     scored: Scored,  # a branch for each level, and labels
     width: float = 0.1,  # standard deviation of the normal around the label
@@ -331,7 +331,7 @@ def chosen_and_rejected(
     "Two branches: the preferred confidence and the rejected one."
     return [f"{row[name]:.{decimals}f}" for name in ("label", "rejected_label")]
 
-# %% ../nbs/11_training.ipynb #56cb7a15
+# %% ../nbs/11_training.ipynb #db15277f
 @dataclass(frozen=True)
 class Objective:
     "A loss and the confidences that it needs behind each answer."
@@ -414,16 +414,16 @@ def load_adapter(
     model = PeftModel.from_pretrained(remove_adapter(lm).model, folder)
     return replace(lm, model=model.eval())
 
-# %% ../nbs/11_training.ipynb #18d9a7a9
-def _batch_of(examples, lm, objective, indices):  # indices: what the trainer's data set holds
-    "Tensors of one batch; what the trainer counts over an update is beside them where the loss is per token."
+# %% ../nbs/11_training.ipynb #c9a9769b
+def _batch_of(examples, lm, objective, indices):  # indices: entries of the trainer's data set
+    "Tensors of one batch, and beside them what trl counts where the loss is per token."
     tensors = collate([examples[i["example"]] for i in indices], lm)
     if not objective.per_token:
         return tensors
     scored = torch.cat([tensors["text"][:, 1], tensors["branch"][:, 1]])
     return {**tensors, "labels": scored, "shift_labels": scored}
 
-
+# %% ../nbs/11_training.ipynb #18d9a7a9
 class _ConfidenceTrainer(SFTTrainer):
     "trl's `SFTTrainer` with one forward pass, an `Objective` for a loss, and an evaluation that calls `measure`."
 
@@ -456,7 +456,7 @@ class _ConfidenceTrainer(SFTTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-# %% ../nbs/11_training.ipynb #a2d50708
+# %% ../nbs/11_training.ipynb #4e5debcc
 class Progress(TrainerCallback):
     "A progress bar over the updates, with the latest loss."
 
@@ -512,7 +512,7 @@ def _readings(preset, patience):
         "greater_is_better": False,
     }
 
-# %% ../nbs/11_training.ipynb #99767aa4
+# %% ../nbs/11_training.ipynb #c933e920
 _TREES = {  # the data are trees already, whose length is checked
     "max_length": None,
     "dataset_kwargs": {"skip_prepare_dataset": True},
@@ -569,7 +569,7 @@ def reference_scores(
             done += [replace(e, reference=tuple(b)) for e, b in zip(part, branches)]
     return done
 
-# %% ../nbs/11_training.ipynb #6735cb9e
+# %% ../nbs/11_training.ipynb #48a1b1bb
 def _examples(fmt, rows, objective, preset, decimals):
     "The `Example` of each row, with the branches that the objective asks for."
     examples = []
@@ -589,7 +589,7 @@ def _prepared(lm, rows, objective, preset, seed, decimals):
         examples = reference_scores(lm, examples)
     return lm, examples
 
-# %% ../nbs/11_training.ipynb #2c4d18be
+# %% ../nbs/11_training.ipynb #b44d243f
 def _callbacks(patience):
     "A progress bar, and with `patience` what stops the training."
     if patience:
@@ -611,7 +611,7 @@ def _measure_nothing(lm):
     "No numbers while training."
     return {}
 
-# %% ../nbs/11_training.ipynb #2d5f4b53
+# %% ../nbs/11_training.ipynb #3e95b1f7
 def train(
     lm: LanguageModel,  # without an adapter
     rows: list[dict],  # rows of `labels.jsonl`; what must be in them is the objective's
@@ -672,7 +672,7 @@ def _share_moved(before, after, part):  # name -> tensor, twice; part of a name
             total += now.numel()
     return moved / total
 
-# %% ../nbs/11_training.ipynb #56fbb549
+# %% ../nbs/11_training.ipynb #2ae676ae
 def lora_weights(lm: LanguageModel):  # with an adapter
     "A dict name -> copy of each trainable tensor."
     weights = {}
