@@ -35,15 +35,27 @@ def on_a_circle(degrees):
     return np.stack([np.cos(radians), np.sin(radians)], axis=1)
 
 
+def cosine(a, b):
+    return round(sum(float(x) * float(y) for x, y in zip(a, b)), 6)
+
+
+def nearest_others(vectors, i):
+    "All other places, the most similar first, ties by index."
+    similarity = {j: cosine(vectors[i], vectors[j]) for j in range(len(vectors)) if j != i}
+    return sorted(similarity, key=lambda j: (-similarity[j], j))
+
+
 def plain_knn(outcomes, vectors, k, adjust=True):
     "The formula, one question at a time, in exact arithmetic: unrounded labels."
     labels = []
     for i, right in enumerate(outcomes):
-        similarity = {j: round(sum(float(a) * float(b) for a, b in zip(vectors[i], vectors[j])), 6) for j in range(len(outcomes)) if j != i}
-        nearest = sorted(similarity, key=lambda j: (-similarity[j], j))[:k]
-        label = Fraction(1, 10) + Fraction(8, 10) * Fraction(sum(map(bool, (outcomes[j] for j in nearest))), k)
-        if adjust:
-            label = min(label + Fraction(1, 10), Fraction(95, 100)) if right else max(label - Fraction(15, 100), Fraction(5, 100))
+        neighbours = nearest_others(vectors, i)[:k]
+        accuracy = Fraction(sum(bool(outcomes[j]) for j in neighbours), k)
+        label = Fraction(1, 10) + Fraction(8, 10) * accuracy
+        if adjust and right:
+            label = min(label + Fraction(1, 10), Fraction(95, 100))
+        elif adjust:
+            label = max(label - Fraction(15, 100), Fraction(5, 100))
         labels.append(label)
     return labels
 
@@ -51,18 +63,26 @@ def plain_knn(outcomes, vectors, k, adjust=True):
 mixed = st.lists(st.booleans(), min_size=3, max_size=40).filter(lambda o: 0 < sum(o) < len(o))
 
 
+def hours(n):
+    "Places on a clock's face; ties abound."
+    return st.lists(st.integers(0, 11), min_size=n, max_size=n)
+
+
 @given(mixed, st.data(), st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_knn_labels_equal_the_formula(outcomes, data, adjust):
     k = data.draw(st.integers(1, len(outcomes) - 1))
-    vectors = on_a_circle(data.draw(st.lists(st.integers(0, 11), min_size=len(outcomes), max_size=len(outcomes)).map(lambda hours: [30 * h for h in hours])))  # ties abound
-    labels, exact = knn_labels(answers(outcomes), vectors, k=k, adjust=adjust), plain_knn(outcomes, vectors, k, adjust)
-    assert all(abs(label - e) <= Fraction(5, 1000) + Fraction(1, 10**9) for label, e in zip(labels, exact))  # two decimals
+    vectors = on_a_circle([30 * hour for hour in data.draw(hours(len(outcomes)))])
+    labels = knn_labels(answers(outcomes), vectors, k=k, adjust=adjust)
+    exact = plain_knn(outcomes, vectors, k, adjust)
+    rounding = Fraction(5, 1000) + Fraction(1, 10**9)
+    assert all(abs(label - e) <= rounding for label, e in zip(labels, exact))
     assert all(round(label, 2) == label for label in labels)
 
 
 def test_knn_labels_made_by_hand():
-    "Two neighbours each. Those of 0 degrees lie at 1 and 2, both wrong; those of 1 at 0 (right) and 2 (wrong); those of 50 at 52 (right) and 2 (wrong)."
+    """Two neighbours each. Those of 0 degrees lie at 1 and 2, both wrong; those of 1 at 0 (right) and 2 (wrong);
+    those of 50 at 52 (right) and 2 (wrong)."""
     vectors = on_a_circle([0, 1, 2, 50, 52])
     outcomes = [True, False, False, True, True]
     assert knn_labels(answers(outcomes), vectors, k=2, adjust=False) == [0.1, 0.5, 0.5, 0.5, 0.5]
@@ -71,34 +91,42 @@ def test_knn_labels_made_by_hand():
 
 def test_knn_labels_stop_at_floor_and_ceiling():
     vectors = on_a_circle([0, 1, 2, 90, 91, 92])
-    assert knn_labels(answers([True, True, True, False, False, False]), vectors, k=2) == [0.95, 0.95, 0.95, 0.05, 0.05, 0.05]
-    assert knn_labels(answers([True, True, True, False, False, False]), vectors, k=2, bonus=0.02, highest=0.91, penalty=0.05, lowest=0.07) == [0.91] * 3 + [0.07] * 3
+    judged = answers([True, True, True, False, False, False])
+    assert knn_labels(judged, vectors, k=2) == [0.95] * 3 + [0.05] * 3
+    others = dict(bonus=0.02, highest=0.91, penalty=0.05, lowest=0.07)
+    assert knn_labels(judged, vectors, k=2, **others) == [0.91] * 3 + [0.07] * 3
 
 
 def test_ties_go_to_the_smaller_index_and_a_repeated_question_is_a_neighbour():
-    assert knn_labels(answers([True, True, False, False]), on_a_circle([7, 7, 7, 7]), k=1, adjust=False) == [0.9, 0.9, 0.9, 0.9]
+    labels = knn_labels(answers([True, True, False, False]), on_a_circle([7, 7, 7, 7]), k=1, adjust=False)
+    assert labels == [0.9, 0.9, 0.9, 0.9]
 
 
 def test_a_label_never_contains_its_own_outcome_unless_adjusted():
     vectors = on_a_circle(np.arange(30) * 12)
-    before = answers([i % 3 == 0 for i in range(30)])
-    after = [Judged(j.question, j.model_answer, not j.is_correct if i == 7 else j.is_correct) for i, j in enumerate(before)]
-    same = [a == b for a, b in zip(knn_labels(before, vectors, k=5, adjust=False), knn_labels(after, vectors, k=5, adjust=False))]
-    assert same[7] and not all(same)
+    outcomes = [i % 3 == 0 for i in range(30)]
+    before = knn_labels(answers(outcomes), vectors, k=5, adjust=False)
+    outcomes[7] = not outcomes[7]
+    after = knn_labels(answers(outcomes), vectors, k=5, adjust=False)
+    assert before[7] == after[7]
+    assert before != after
 
 
 def test_at_20_neighbours_the_last_digit_tells_right_from_wrong():
     rng = np.random.default_rng(1)
-    outcomes, vectors = rng.random(400) < 0.3, on_a_circle(rng.uniform(0, 360, 400))
-    labels = knn_labels(answers(outcomes), vectors)
-    assert all((round(100 * label) % 2 == 0) == right for label, right in zip(labels, outcomes) if label != 0.95)
+    outcomes = rng.random(400) < 0.3
+    labels = knn_labels(answers(outcomes), on_a_circle(rng.uniform(0, 360, 400)))
+    below = [(label, right) for label, right in zip(labels, outcomes) if label != 0.95]
+    assert all((round(100 * label) % 2 == 0) == right for label, right in below)
 
 
 @pytest.mark.parametrize("outcomes, word", [([True] * 30, "30 are right"), ([False] * 30, "none are right")])
 def test_labels_and_pairs_need_right_and_wrong_answers(outcomes, word):
-    for work in (lambda j: knn_labels(j, np.eye(30)), lambda j: preference_pairs(j)):
-        with pytest.raises(ValueError, match=f"need right and wrong answers; of 30 training answers {word}"):
-            work(answers(outcomes))
+    message = f"need right and wrong answers; of 30 training answers {word}"
+    with pytest.raises(ValueError, match=message):
+        knn_labels(answers(outcomes), np.eye(30))
+    with pytest.raises(ValueError, match=message):
+        preference_pairs(answers(outcomes))
 
 
 def test_too_many_neighbours_are_refused_with_the_number_that_is_needed():
@@ -132,12 +160,14 @@ def test_the_text_of_a_row_says_its_label(outcomes, values):
     assert [r["label"] for r in rows] == binary_labels(answers(outcomes), right, wrong)
     for row, outcome in zip(rows, outcomes):
         said = parse_response(row["output"])
-        assert (said.answer, said.confidence, said.provenance) == (row["answer"], row["label"], "parsed") and row["is_correct"] == outcome
+        assert (said.answer, said.confidence, said.provenance) == (row["answer"], row["label"], "parsed")
+        assert row["is_correct"] == outcome
     assert sum(label_counts(rows).values()) == len(rows)
 
 
 def test_a_label_that_the_digits_cannot_write_is_refused():
-    judged, vectors = answers([True, False] * 15), on_a_circle(np.arange(30) * 5)
+    judged = answers([True, False] * 15)
+    vectors = on_a_circle(np.arange(30) * 5)
     with pytest.raises(ValueError, match="cannot be written with 1 decimals"):
         labelled_rows(judged, "knn", vectors=vectors)
     rows = labelled_rows(judged, "knn", decimals=2, vectors=vectors)
@@ -156,7 +186,9 @@ def test_pairs_differ_in_the_confidence_only_and_prefer_the_honest_one(outcomes)
     for pair, right in zip(preference_pairs(answers(outcomes)), outcomes, strict=True):
         chosen, rejected = parse_response(pair["chosen"]), parse_response(pair["rejected"])
         assert chosen.answer == rejected.answer == pair["answer"]
-        assert (chosen.confidence, rejected.confidence) == ((0.9, 0.1) if right else (0.1, 0.9)) == (pair["label"], pair["rejected_label"])
+        honest_first = (0.9, 0.1) if right else (0.1, 0.9)
+        assert (chosen.confidence, rejected.confidence) == honest_first
+        assert (pair["label"], pair["rejected_label"]) == honest_first
         assert pair["chosen"].rsplit(" ", 1)[0] == pair["rejected"].rsplit(" ", 1)[0]
 
 
@@ -168,28 +200,35 @@ def test_pairs_that_cannot_be_written_or_prefer_nothing_are_refused(values):
 
 def test_trls_format_has_its_three_columns_and_the_same_texts():
     pairs = preference_pairs(answers([True, False]))
-    for plain, chat, pair in zip(trl_preferences(pairs), trl_preferences(pairs, chat=True), pairs):
+    for plain, chat, pair in zip(trl_preferences(pairs), trl_preferences(pairs, chat=True), pairs, strict=True):
         assert plain == {"prompt": pair["input"] + "\n", "chosen": pair["chosen"], "rejected": pair["rejected"]}
-        assert chat["prompt"] == [{"role": "user", "content": pair["input"]}] and chat["rejected"] == [{"role": "assistant", "content": pair["rejected"]}]
+        assert chat == {
+            "prompt": [{"role": "user", "content": pair["input"]}],
+            "chosen": [{"role": "assistant", "content": pair["chosen"]}],
+            "rejected": [{"role": "assistant", "content": pair["rejected"]}],
+        }
 
 
 def test_trl_recognises_both_formats():
     data_utils = pytest.importorskip("trl.data_utils")
     pairs = preference_pairs(answers([True, False]))
-    assert data_utils.is_conversational(trl_preferences(pairs, chat=True)[0]) and not data_utils.is_conversational(trl_preferences(pairs)[0])
+    assert data_utils.is_conversational(trl_preferences(pairs, chat=True)[0])
+    assert not data_utils.is_conversational(trl_preferences(pairs)[0])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_statistics_are_numpys(labels):
-    s = label_statistics(labels)
-    expected = [np.mean(labels), np.std(labels), *np.percentile(labels, [0, 25, 50, 75, 100])]
-    assert np.allclose([s[name] for name in ORIGINAL_KNN], expected, atol=6e-5) and s["n"] == len(labels)
+    ours = label_statistics(labels)
+    numpys = [np.mean(labels), np.std(labels), *np.percentile(labels, [0, 25, 50, 75, 100])]
+    assert np.allclose([ours[name] for name in ORIGINAL_KNN], numpys, atol=6e-5)
+    assert ours["n"] == len(labels)
 
 
 def test_table_and_figure_show_the_original_beside_these_labels():
     labels, right = [0.05, 0.07, 0.11, 0.52], [False, False, False, True]
     table = label_table(labels)
-    assert table.loc["max"].tolist() == [0.52, 0.52] and table.loc["mean", "original"] == 0.153
+    assert table.loc["max"].tolist() == [0.52, 0.52]
+    assert table.loc["mean", "original"] == 0.153
     top, bottom = label_figure(labels, right).axes
     assert [t.get_text() for t in top.get_yticklabels()] == ["these labels", "original"]
     assert sum(bar.get_height() for bar in bottom.patches) == 4
