@@ -30,75 +30,105 @@ class _Gaps:
     extra: np.ndarray  # (B,) variance of a gap that the influences lack
     weight_influence: np.ndarray  # (G, B) what each group adds to the noise of a weight
 
+    @property
+    def squared(self):
+        "The weighted mean of the squared gaps, noise included."
+        return self.weight @ self.gap**2
 
+    @property
+    def noise(self):
+        "How much of that is noise, by the influences."
+        return self.weight @ (self.influence**2).sum(0)
+
+    @property
+    def lacking(self):
+        "The noise that the influences lack."
+        return self.weight @ self.extra
+
+# %% ../nbs/02b_inference.ipynb #03a8d323
 def _bin_means(x, bins, rows_in):
+    "(B,) means of `x`; `rows_in` is how many rows each bin has."
     return np.bincount(bins, x, len(rows_in)) / rows_in
+
+
+def _table(x, cell, shape):
+    "(G, B) sums of `x` over the rows of each group in each bin."
+    sums = np.bincount(cell, x, shape[0] * shape[1])
+    return sums.reshape(shape)
 
 
 def _told_bins(rows):
     "The rows of `metrics.kumar_bins` with two rows or more (one row's noise cannot be told), and their bins from 0."
     tally = M.tally(rows.confidence, rows.correct)
     bins = M.kumar_bins(tally)[np.searchsorted(tally.value, rows.confidence)]
-    several = np.bincount(bins)[bins] > 1
-    numbered = np.unique(bins[several], return_inverse=True)[1]
+    size = np.bincount(bins)
+    several = size[bins] > 1
+    _, numbered = np.unique(bins[several], return_inverse=True)
     return rows[several], numbered
 
-# %% ../nbs/02b_inference.ipynb #1d040868
+# %% ../nbs/02b_inference.ipynb #55507db7
 def _binned_gaps(rows, groups, share=1.0):
     "The gaps of `rows`, all with a confidence; `groups` are the sorted labels of all; `share` is this seed's of all."
     rows, bins = _told_bins(rows)
     m = np.bincount(bins)
-    place = np.searchsorted(groups, rows.group.astype(str)) * len(m) + bins
-
-    def by_group(x):
-        "(G, B) sums."
-        return np.bincount(place, x, len(groups) * len(m)).reshape(len(groups), -1)
-
-    excess = rows.confidence - rows.correct
-    gap = _bin_means(excess, bins, m)
-    residual = (excess - gap[bins]) * np.sqrt(m / (m - 1))[bins]
-    rate = (_bin_means(rows.correct, bins, m) * m + 0.5) / (m + 1)
-    lacking = rate * (1 - rate) - _bin_means(residual**2, bins, m)
     n = max(len(bins), 1)
     weight = m / n * share
+    gap, residual, extra = _gaps_and_residuals(rows, bins, m)
+    group = np.searchsorted(groups, rows.group.astype(str))
+    cell = group * len(m) + bins
+    shape = len(groups), len(m)
+    own_weight = _table(np.full(len(bins), share / n), cell, shape)
     return _Gaps(
         weight=weight,
         gap=gap,
-        influence=by_group(residual / m[bins]),
-        extra=np.maximum(lacking, 0) / m,
-        weight_influence=by_group(np.full(len(bins), share / n)) - weight / len(groups),
+        influence=_table(residual / m[bins], cell, shape),
+        extra=extra,
+        weight_influence=own_weight - weight / len(groups),
     )
 
-# %% ../nbs/02b_inference.ipynb #ea3f4315
+
+def _gaps_and_residuals(rows, bins, m):
+    "Gap of each bin (B,), what each row differs from it (n,), and variance of a gap that these lack (B,)."
+    excess = rows.confidence - rows.correct
+    gap = _bin_means(excess, bins, m)
+    enlarged = np.sqrt(m / (m - 1))
+    residual = (excess - gap[bins]) * enlarged[bins]
+    hits = _bin_means(rows.correct, bins, m) * m
+    rate = (hits + 0.5) / (m + 1)
+    least = rate * (1 - rate)
+    lacking = least - _bin_means(residual**2, bins, m)
+    return gap, residual, np.maximum(lacking, 0) / m
+
+# %% ../nbs/02b_inference.ipynb #3604c6db
 def _noise_parts(gaps, direction, n_draws, seed):
     "Draws of W, L and Q, each (n_draws,)."
     rng = np.random.default_rng(seed)
-    z = rng.standard_normal((n_draws, len(gaps.influence)))
-    more = rng.standard_normal((n_draws, len(gaps.gap))) * np.sqrt(gaps.extra)
-    noise = z @ gaps.influence + more
+    n_groups, n_bins = gaps.influence.shape
+    z = rng.standard_normal((n_draws, n_groups))
+    more = rng.standard_normal((n_draws, n_bins))
+    noise = z @ gaps.influence + more * np.sqrt(gaps.extra)
     of_weights = z @ (gaps.weight_influence @ direction**2)
     linear = noise @ (gaps.weight * direction)
-    quadratic = noise**2 @ gaps.weight - (_variance(gaps) + gaps.weight @ gaps.extra)
-    return of_weights, linear, quadratic
-
-
-def _variance(gaps):
-    "The noise that the squared gaps hold on average."
-    return gaps.weight @ (gaps.influence**2).sum(0)
+    squares = noise**2 @ gaps.weight
+    return of_weights, linear, squares - (gaps.noise + gaps.lacking)
 
 
 def _gap_interval(gaps, n_draws=2000, seed=0, level=0.95):
     "(low, high) of the root mean squared gap; 0 is in it where the gaps may be noise."
-    squared = gaps.weight @ gaps.gap**2
-    size, variance = np.sqrt(squared), _variance(gaps)
-    direction = gaps.gap / size if size > 0 else np.ones(len(gaps.gap))
-    furthest = size + 6 * np.sqrt(variance + gaps.weight @ gaps.extra) + 1e-3
+    size = np.sqrt(gaps.squared)
+    direction = np.ones(len(gaps.gap))
+    if size > 0:
+        direction = gaps.gap / size
+    parts = _noise_parts(gaps, direction, n_draws, seed)
+    furthest = size + 6 * np.sqrt(gaps.noise + gaps.lacking) + 1e-3
     c = np.linspace(0, furthest, 200)
-    draws = _draws_under(c[:, None], *_noise_parts(gaps, direction, n_draws, seed))
-    low, high = _acceptance(draws, level)
+    low, high = _acceptance(_draws_under(c[:, None], *parts), level)
     rising_low = np.minimum.accumulate(low[::-1])[::-1]
-    observed = squared - variance
-    return _first_above(c, high, observed), _first_above(c, rising_low, observed)
+    observed = gaps.squared - gaps.noise
+    return (
+        _first_above(c, high, observed),
+        _first_above(c, rising_low, observed),
+    )
 
 
 def _draws_under(c, of_weights, linear, quadratic):
@@ -107,7 +137,7 @@ def _draws_under(c, of_weights, linear, quadratic):
     crossed = 2 * c * linear
     return scaled + crossed + quadratic
 
-# %% ../nbs/02b_inference.ipynb #901961e9
+# %% ../nbs/02b_inference.ipynb #e431ba6a
 def _acceptance(draws, level):  # (C, B) draws of T under each c; confidence level
     """(C,) the ends of what is accepted under each c.
 
@@ -122,15 +152,16 @@ def _acceptance(draws, level):  # (C, B) draws of T under each c; confidence lev
 def _order_statistic(ordered, share):
     "(C,) the entry of each sorted row that has this share below it."
     rows, n = ordered.shape
-    place = np.round(share * (n + 1) - 1).astype(int)
-    return ordered[np.arange(rows), np.clip(place, 0, n - 1)]
+    place = np.round(share * (n + 1) - 1)
+    place = np.clip(place.astype(int), 0, n - 1)
+    return ordered[np.arange(rows), place]
 
 
 def _first_above(c, y, observed):
     "Where the rising curve `y` over `c` reaches `observed`, interpolated; the ends where it is beyond them."
     return float(np.interp(observed, np.maximum.accumulate(y), c))
 
-# %% ../nbs/02b_inference.ipynb #c687de30
+# %% ../nbs/02b_inference.ipynb #6a1b1461
 def debiased_estimate(
     sample: Sample,  # the readings
     n_draws: int = 2000,  # multiplier draws
@@ -138,25 +169,26 @@ def debiased_estimate(
 ) -> tuple[float, float, float]:  # value, low, high; NaN for the ends where no bin has two rows
     "The debiased calibration error and its interval; several seeds give the root of their mean square."
     seeds = [rows[rows.present] for rows in sample.seeds]
-    errors = [M.debiased_calibration_error(rows.confidence, rows.correct) for rows in seeds]
-    value = float(np.sqrt(np.mean([error**2 for error in errors])))
-    if any(len(rows.id) < 2 for rows in seeds):
+    squares = [M.debiased_calibration_error(rows.confidence, rows.correct) ** 2 for rows in seeds]
+    value = float(np.sqrt(np.mean(squares)))
+    if min(len(rows.id) for rows in seeds) < 2:
         return value, np.nan, np.nan
-    parts = [_binned_gaps(rows, sample.groups, 1 / len(seeds)) for rows in seeds]
-    if any(len(part.gap) == 0 for part in parts):
+    share = 1 / len(seeds)
+    parts = [_binned_gaps(rows, sample.groups, share) for rows in seeds]
+    if min(len(part.gap) for part in parts) == 0:
         return value, np.nan, np.nan
     return value, *_gap_interval(_joined(parts), n_draws, seed)
 
 
-def _joined(parts):
-    "The gaps of several seeds as those of one."
+def _joined(records):
+    "Records of one kind as one, each field end to end along its last axis."
     columns = {}
-    for name in vars(parts[0]):
-        of_seeds = [getattr(part, name) for part in parts]
-        columns[name] = np.concatenate(of_seeds, axis=-1)
-    return _Gaps(**columns)
+    for name in vars(records[0]):
+        parts = [getattr(record, name) for record in records]
+        columns[name] = np.concatenate(parts, axis=-1)
+    return type(records[0])(**columns)
 
-# %% ../nbs/02b_inference.ipynb #b7ddb88d
+# %% ../nbs/02b_inference.ipynb #22b31a2a
 def support_of(
     sample: Sample,  # the readings
     name: str,  # in `METRICS`
@@ -195,7 +227,7 @@ def percentile_interval(
     low, high = np.nanquantile(draws, [tail, 1 - tail], method="weibull")
     return float(low), float(high)
 
-# %% ../nbs/02b_inference.ipynb #94c5dc20
+# %% ../nbs/02b_inference.ipynb #add424b5
 LEAST_SUPPORT = 10  # groups with a right answer and groups with a wrong one, below which no interval is offered
 
 
@@ -240,7 +272,7 @@ def _without_interval(name, value, arrays):
     base_rate = float(rows.correct.mean()) if n else np.nan
     return Estimate(value, np.nan, np.nan, n, parsed, base_rate)
 
-# %% ../nbs/02b_inference.ipynb #bd5f70a3
+# %% ../nbs/02b_inference.ipynb #22ad5a69
 _NEVER_AN_INTERVAL = {
     "count": "describes these readings",
     "heavy": "rare losses at 0 or 1 decide it: no interval holds",
@@ -264,22 +296,29 @@ def _estimate(name, value, evidence, sample):
         return _with_test_inversion(plain, *evidence, metric.estimand)
     return _with_percentiles(plain, evidence, support, metric.estimand)
 
-# %% ../nbs/02b_inference.ipynb #8b84d3b9
+# %% ../nbs/02b_inference.ipynb #262b83b0
+def _undefined_in(draws):
+    "Why there is no interval where resamples have no value."
+    return f"undefined in {np.isnan(draws).mean():.0%} of the resamples"
+
+
 def _with_percentiles(plain, draws, support, estimand):
+    "A score's interval, or why there is none."
     low, high = percentile_interval(draws, support)
     if np.isnan(low):
-        undefined = np.isnan(draws).mean()
-        return replace(plain, reason=f"undefined in {undefined:.0%} of the resamples")
+        return replace(plain, reason=_undefined_in(draws))
     return replace(plain, low=low, high=high, interval="expanded percentile", estimand=estimand)
 
 
 def _with_test_inversion(plain, value, low, high, estimand):
+    "The debiased error's interval, or why there is none; value as `debiased_estimate` gives it."
     if np.isnan(low):
         return replace(plain, value=value, reason="too few rows in each bin")
     return replace(plain, value=value, low=low, high=high, interval="test inversion", estimand=estimand)
 
 
 def _beside_its_floor(plain, floor):
+    "A calibration error's noise floor and p-value."
     return replace(
         plain,
         reason="biased upward: compare with its noise floor",
@@ -290,6 +329,7 @@ def _beside_its_floor(plain, floor):
 
 
 def _why_undefined(arrays):
+    "What leaves a metric without a value."
     kept = arrays[arrays.present]
     reason = M.undefined_because(kept.confidence, kept.correct)
     return reason or "no relation has both correct and wrong answers"
@@ -320,16 +360,19 @@ def metric_card(
 
 
 def _known(names):
+    "The names. Raises `UnknownName` for one that is none."
     for name in names:
         lookup(METRICS, name, "metric")
     return names
 
 
 def _of_kind(kind, names):
+    "Those of the names whose metrics are of this kind."
     return [name for name in names if METRICS[name].kind == kind]
 
-# %% ../nbs/02b_inference.ipynb #5d825c7f
+# %% ../nbs/02b_inference.ipynb #63a09728
 def _bounds_of_ece(rows, parsed, n_bins=10):
+    "(lowest, highest), like those below, from the rows with a confidence and their share of all."
     error = M.expected_calibration_error(rows.confidence, rows.correct, n_bins)
     known = np.nan_to_num(error) * parsed
     missing = 1 - parsed
@@ -346,10 +389,12 @@ def _bounds_of_rms(rows, parsed):
 
 
 def _bounds_of_smooth(rows, parsed):
+    "A smoothed error of some rows is at most that of all, but for the share of the rest."
     error = M.smooth_calibration_error(rows.confidence, rows.correct)
     error = np.nan_to_num(error)
     lowest = parsed * error - (1 - parsed)
-    return max(0.0, lowest), min(1.0, error + 1 - parsed)
+    highest = error + 1 - parsed
+    return max(0.0, lowest), min(1.0, highest)
 
 
 _BOUNDS_OF_NORMS = {
@@ -396,9 +441,10 @@ def _bounds_by_filling(arrays, names, reference):
 
 
 def _bounded_by_filling(metric):
+    "Whether a metric is extreme where every missing confidence is."
     return metric.kind in ("score", "heavy") and metric.rows != "all"
 
-# %% ../nbs/02b_inference.ipynb #1693ecce
+# %% ../nbs/02b_inference.ipynb #7098b0a6
 def with_missing_bounds(
     card: dict[str, Estimate],  # of these readings
     readings: list[Reading],  # of one method and readout
@@ -411,7 +457,7 @@ def with_missing_bounds(
         bounded[name] = replace(card[name], bound_low=lowest, bound_high=highest)
     return card | bounded
 
-# %% ../nbs/02b_inference.ipynb #81b843a6
+# %% ../nbs/02b_inference.ipynb #1fe658d6
 def with_judge_error(
     card: dict[str, Estimate],  # of these readings
     readings: list[Reading],  # of one method and readout, with the judge's verdicts
@@ -436,9 +482,14 @@ def _with_band(estimate, draws, level=0.95):
     "The estimate with its judge's band; without one where hardly a draw has a value."
     if np.isnan(draws).mean() > 0.5:
         return estimate
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    middle = float(np.nanmean(draws))
-    return replace(estimate, judge_value=middle, judge_low=float(low), judge_high=float(high))
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(draws, [tail, (1 + level) / 2])
+    return replace(
+        estimate,
+        judge_value=float(np.nanmean(draws)),
+        judge_low=float(low),
+        judge_high=float(high),
+    )
 
 # %% ../nbs/02b_inference.ipynb #c462339d
 SHOWN = [  # what tables show, names in `METRICS`
@@ -454,7 +505,7 @@ SHOWN = [  # what tables show, names in `METRICS`
     "smooth_calibration_error",
 ]
 
-
+# %% ../nbs/02b_inference.ipynb #a801433f
 def as_text(
     estimate: Estimate,  # of a card
     digits: int = 3,  # after the decimal point
@@ -470,19 +521,23 @@ def as_text(
 
 
 def _value_text(value, digits):
-    whole = value == int(value) and digits != 0
-    return f"{value:g}" if whole else f"{value:.{digits}f}"
+    "The number; a whole one without zeros behind its point."
+    if value == int(value) and digits != 0:
+        return f"{value:g}"
+    return f"{value:.{digits}f}"
 
 
 def _interval_text(e, digits):
+    "Floor or interval; nothing where there is neither."
     if e.floor_high is not None:
         return f" (floor {e.floor_high:.{digits}f})"
     if np.isfinite(e.low):
         return f" [{e.low:.{digits}f}, {e.high:.{digits}f}]"
     return ""
 
-# %% ../nbs/02b_inference.ipynb #8e8ab567
+
 def _band_text(e, digits):
+    "The judge's band; nothing where it was not asked for."
     if np.isnan(e.judge_low):
         return ""
     return f"; true labels {e.judge_low:.{digits}f} to {e.judge_high:.{digits}f}"
@@ -501,7 +556,7 @@ class Difference:
     test: str = ""  # how the p-value was made: 'bootstrap' or 'swap'
     reason: str = ""  # why there is no interval
 
-
+# %% ../nbs/02b_inference.ipynb #f5fb930c
 def _common(a, b):
     "Both, on the questions for which every seed of both has a confidence; and how many questions there are in all."
     both = _always_read(a) & _always_read(b)
@@ -512,11 +567,15 @@ def _common(a, b):
 
 
 def _always_read(arrays):
-    return set(arrays.id) - set(arrays.id[~arrays.present])
+    "Ids of the questions for which every seed has a confidence."
+    missing = arrays.id[~arrays.present]
+    return set(arrays.id) - set(missing)
 
 
 def _questions(arrays, ids):
-    return arrays[np.array([id in ids for id in arrays.id])]
+    "The readings of these questions."
+    wanted = [id in ids for id in arrays.id]
+    return arrays[np.array(wanted)]
 
 
 def _two_sided(draws, value, support=np.inf):
@@ -524,10 +583,11 @@ def _two_sided(draws, value, support=np.inf):
     above = p_at_least(draws, value)
     below = p_at_least(-draws, -value)
     p = min(1.0, 2 * min(above, below))
-    z = stats.norm.isf(p / 2) * np.sqrt(1 - 1 / support)
-    return float(2 * stats.t.sf(z, support - 1))
+    z = stats.norm.isf(p / 2)
+    t = z * np.sqrt(1 - 1 / support)
+    return float(2 * stats.t.sf(t, support - 1))
 
-# %% ../nbs/02b_inference.ipynb #04a5e140
+# %% ../nbs/02b_inference.ipynb #de97ff22
 def _swap_test(a, b, metric, reference, n_draws, seed, block=64):
     "Two-sided p-value of 'a and b are interchangeable': their readings are swapped for a random half of the groups."
     both = Sample(_side_by_side(a, b))
@@ -551,23 +611,22 @@ def _swapped_difference(both, metric, reference, swapped):
     b = both.times([metric], counts_b, reference)
     return a[metric] - b[metric]
 
-# %% ../nbs/02b_inference.ipynb #1074d9eb
+# %% ../nbs/02b_inference.ipynb #6ba9d13e
 def _side_by_side(a, b):
     "The readings of both, in groups 'a:...' and 'b:...', seeds numbered from 0."
     n_a, n_b = len(np.unique(a.seed)), len(np.unique(b.seed))
     if n_a != n_b:
         raise ValueError(f"swapping needs as many seeds of one method as of the other; there are {n_a} and {n_b}")
-    a, b = _on_side("a", a), _on_side("b", b)
-    columns = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in vars(a)}
-    return ReadingArrays(**columns)
+    return _joined([_on_side("a", a), _on_side("b", b)])
 
 
 def _on_side(side, arrays):
-    group = np.array([f"{side}:{g}" for g in arrays.group], object)
-    rank = np.unique(arrays.seed, return_inverse=True)[1]
-    return replace(arrays, group=group, seed=rank)
+    "The readings with groups that say whose they are, and seeds numbered from 0."
+    groups = [f"{side}:{group}" for group in arrays.group]
+    _, rank = np.unique(arrays.seed, return_inverse=True)
+    return replace(arrays, group=np.array(groups, object), seed=rank)
 
-# %% ../nbs/02b_inference.ipynb #e808be77
+# %% ../nbs/02b_inference.ipynb #f1f02d75
 def paired_difference(
     readings_a: list[Reading],  # of one method and readout
     readings_b: list[Reading],  # of the other, on the same questions
@@ -582,7 +641,7 @@ def paired_difference(
     """
     kind = lookup(METRICS, metric, "metric").kind
     a, b, n_all = _common(reading_arrays(readings_a), reading_arrays(readings_b))
-    groups = np.unique(np.concatenate([a.group, b.group]).astype(str))
+    groups = np.union1d(a.group.astype(str), b.group.astype(str))
     pair = Sample(a, groups), Sample(b, groups)
     of_a, of_b = (side.values([metric], reference)[metric] for side in pair)
     n = len(set(a.id))
@@ -592,20 +651,20 @@ def paired_difference(
     p_value = _swap_test(a, b, metric, reference, n_resamples, seed)
     return replace(plain, p_value=p_value, test="swap", reason="biased upward: no valid interval")
 
-# %% ../nbs/02b_inference.ipynb #08808adc
+# %% ../nbs/02b_inference.ipynb #bad2c08c
 def _bootstrapped(plain, pair, reference, n_resamples, seed):
     "The difference with interval and p-value, or the reason why there are none."
     name = plain.metric
     support = min(support_of(side, name) for side in pair)
     if np.isfinite(plain.value) and support < LEAST_SUPPORT:
         return replace(plain, reason=_too_few(support, METRICS[name]))
-    of_a, of_b = (bootstrap(side, [name], reference, n_resamples, seed)[name] for side in pair)
-    draws = of_a - of_b
+    of_a, of_b = (bootstrap(side, [name], reference, n_resamples, seed) for side in pair)
+    draws = of_a[name] - of_b[name]
     low, high = percentile_interval(draws, support)
     if np.isnan(low):
-        undefined = np.isnan(draws).mean()
-        return replace(plain, reason=f"undefined in {undefined:.0%} of the resamples")
-    return replace(plain, low=low, high=high, p_value=_two_sided(draws, 0.0, support), test="bootstrap")
+        return replace(plain, reason=_undefined_in(draws))
+    p_value = _two_sided(draws, 0.0, support)
+    return replace(plain, low=low, high=high, p_value=p_value, test="bootstrap")
 
 # %% ../nbs/02b_inference.ipynb #f8c134d4
 def difference_or_reason(
@@ -627,18 +686,23 @@ def difference_or_reason(
 
 
 def _states_some(readings):
+    "Whether any of them has a confidence."
     return any(r.confidence is not None for r in readings)
 
 
 def difference_text(d: Difference):  # of two methods
     "Value, interval, p-value and number of questions, or why there are none."
     if np.isnan(d.value):
-        return f"undefined: {d.reason or 'no correct and wrong answer to compare'}"
-    interval = f"(no interval: {d.reason})"
+        reason = d.reason or "no correct and wrong answer to compare"
+        return f"undefined: {reason}"
+    text = f"{d.value:+.3f} "
     if np.isfinite(d.low):
-        interval = f"[{d.low:+.3f}, {d.high:+.3f}]"
-    p_value = f", p = {d.p_value:.3f}" if np.isfinite(d.p_value) else ""
-    return f"{d.value:+.3f} {interval}{p_value}, on the same {d.n} questions"
+        text += f"[{d.low:+.3f}, {d.high:+.3f}]"
+    else:
+        text += f"(no interval: {d.reason})"
+    if np.isfinite(d.p_value):
+        text += f", p = {d.p_value:.3f}"
+    return f"{text}, on the same {d.n} questions"
 
 # %% ../nbs/02b_inference.ipynb #e9f1c4c7
 def holm(
@@ -652,8 +716,9 @@ def holm(
     tests = np.flatnonzero(~np.isnan(p))
     order = tests[np.argsort(p[tests], kind="stable")]
     left = np.arange(len(order), 0, -1)
+    stepped = np.maximum.accumulate(p[order] * left)
     adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * left))
+    adjusted[order] = np.minimum(1, stepped)
     return adjusted
 
 # %% ../nbs/02b_inference.ipynb #3e1cf6a2
@@ -677,7 +742,7 @@ def smallest_auroc(
     variance = (n_correct + n_wrong + 1) / (12 * n_correct * n_wrong)
     return 0.5 + _z_sum(power, level) * np.sqrt(variance)
 
-# %% ../nbs/02b_inference.ipynb #97b9d95b
+# %% ../nbs/02b_inference.ipynb #fd81d71a
 def smallest_auroc_difference(
     n: float,  # questions
     base_rate: float,  # share correct
@@ -736,7 +801,7 @@ def _find_missing(a, least):
         return Finding("missing", f"{gone}: the scores describe only the rest.", numbers)
     return None
 
-# %% ../nbs/02b_inference.ipynb #47b7cfbb
+# %% ../nbs/02b_inference.ipynb #e7696fb0
 def value_spread(
     confidence: np.ndarray,  # (n,) in [0, 1], n > 0
 ) -> dict:  # 'distinct', 'mode', 'modal_share', 'entropy'
@@ -769,18 +834,19 @@ def _cause_of_collapse(kept, mode):
         return "ceiling"
     return "floor" if mode <= 0.05 else "one value learned"
 
-# %% ../nbs/02b_inference.ipynb #05651614
+# %% ../nbs/02b_inference.ipynb #4472dcca
 def _find_collapsed(kept, least):
-    n, spread = len(kept.id), value_spread(kept.confidence)
-    if spread["modal_share"] < least:
+    n = len(kept.id)
+    spread = value_spread(kept.confidence)
+    share, mode = spread["modal_share"], spread["mode"]
+    if share < least:
         return None
-    cause = _cause_of_collapse(kept, spread["mode"])
-    share = f"{spread['modal_share']:.1%} of {n} confidences are {spread['mode']:g}"
-    varied = f"({spread['distinct']} distinct, {spread['entropy']:.2f} bits)"
-    numbers = {**spread, "cause": cause, "n": n}
-    return Finding("collapsed", f"{share} {varied}: {_WHY_COLLAPSED[cause]}.", numbers)
+    cause = _cause_of_collapse(kept, mode)
+    varied = f"{spread['distinct']} distinct, {spread['entropy']:.2f} bits"
+    text = f"{share:.1%} of {n} confidences are {mode:g} ({varied}): {_WHY_COLLAPSED[cause]}."
+    return Finding("collapsed", text, {**spread, "cause": cause, "n": n})
 
-# %% ../nbs/02b_inference.ipynb #e0706500
+# %% ../nbs/02b_inference.ipynb #42fb7723
 def _find_unpowered(kept, limit, auroc):
     n = len(set(kept.id))  # more seeds are not more questions
     right = round(float(kept.correct.mean()) * n)
@@ -810,21 +876,28 @@ def _find_order(auroc):
 
 
 def _auroc_text(auroc):
-    return f"AUROC is {auroc.value:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"
+    "Value and interval, as the start of a sentence."
+    interval = f"[{auroc.low:.2f}, {auroc.high:.2f}]"
+    return f"AUROC is {auroc.value:.2f} {interval}"
 
-# %% ../nbs/02b_inference.ipynb #a710b121
+# %% ../nbs/02b_inference.ipynb #28314aa7
 def _all_well(card):
     "The finding of a result that passes all checks."
     auroc, skill = card["auroc"], card.get("brier_skill_score")
     text = f"{_auroc_text(auroc)} on {auroc.n} questions, {auroc.base_rate:.0%} of them right"
-    numbers = {name: getattr(auroc, name) for name in ("low", "high", "n", "base_rate")}
-    numbers = {"auroc": auroc.value} | numbers
+    numbers = {
+        "auroc": auroc.value,
+        "low": auroc.low,
+        "high": auroc.high,
+        "n": auroc.n,
+        "base_rate": auroc.base_rate,
+    }
     if skill:
         text += f"; Brier skill is {skill.value:+.2f} [{skill.low:+.2f}, {skill.high:+.2f}]"
         numbers["brier_skill_score"] = skill.value
     return Finding("ok", text + ".", numbers)
 
-
+# %% ../nbs/02b_inference.ipynb #5a5962c9
 def diagnose(
     readings: list[Reading],  # of one method and readout
     reference: float | None = None,  # the constant forecast; with it the headline of a good result gives Brier skill

@@ -27,17 +27,18 @@ FORECASTERS = {  # name -> options of `made_up_arrays`
     "knows nothing": dict(says=lambda c: (1e6 * c % 1).round(1)),
 }
 
-# %% ../nbs/02c_interval_checks.ipynb #3b9d469a
+# %% ../nbs/02c_interval_checks.ipynb #cb61a0af
 def _expected_values(samples: Iterable[Sample], names, reference):
     "A dict name -> mean over the samples: the estimand of the interval of a score."
-    values = [sample.values(names, reference) for sample in samples]
-    return {name: _mean_of(values, name) for name in names}
+    rows = [sample.values(names, reference) for sample in samples]
+    return {name: float(np.nanmean(_column(rows, name))) for name in names}
 
 
-def _mean_of(values, name):
-    return float(np.nanmean([row[name] for row in values]))
+def _column(rows, name):
+    "One value of each of several dicts."
+    return [row[name] for row in rows]
 
-# %% ../nbs/02c_interval_checks.ipynb #fcc1b399
+# %% ../nbs/02c_interval_checks.ipynb #d8731b73
 def _population(options, n=400_000, seed=0):  # of `made_up_arrays`; questions; seed
     """Confidences of many new questions, sorted (n,), and the cumulated (confidence - chance) in that order.
 
@@ -57,10 +58,12 @@ def _true_gap(rows, population):  # `ReadingArrays`; a `_population`
     said, cumulated = population
     count, edges = _bin_edges(rows)
     place = np.searchsorted(said, edges)
-    m, gap = np.diff(place), np.diff(cumulated[place])
+    m = np.diff(place)
+    gap = np.diff(cumulated[place])
     kept = (count > 1) & (m > 0)
-    squares = gap[kept] ** 2 / m[kept]
-    return float(np.sqrt(squares.sum() / m[kept].sum()))
+    m, gap = m[kept], gap[kept]
+    squares = gap**2 / m
+    return float(np.sqrt(squares.sum() / m.sum()))
 
 
 def _bin_edges(rows):
@@ -69,10 +72,11 @@ def _bin_edges(rows):
     bins = M.kumar_bins(tally)
     count, _, _, index = M.bin_sums(tally, bins)
     first = np.searchsorted(bins, index)[1:]
-    between = (tally.value[first] + tally.value[first - 1]) / 2
+    below, above = tally.value[first - 1], tally.value[first]
+    between = (above + below) / 2
     return count, np.concatenate([[-1], between, [2]])
 
-# %% ../nbs/02c_interval_checks.ipynb #4daa2578
+# %% ../nbs/02c_interval_checks.ipynb #ae850ec4
 def _sample_intervals(sample, names, reference, n_resamples, seed):
     "A dict name -> (low, high); NaN where a card offers none for want of support."
     scores = [name for name in names if METRICS[name].kind != "debiased"]
@@ -92,14 +96,23 @@ def _sample_intervals(sample, names, reference, n_resamples, seed):
 def _coverage_row(metric, truths, ends):  # a name; the estimand of each trial; the (low, high) of each trial
     "How often the intervals contain the estimand, and how wide they are on average."
     offered = np.isfinite(ends).all(1)
-    truth, (low, high) = np.array(truths)[offered], np.array(ends)[offered].T
+    truth = np.array(truths)[offered]
+    low, high = np.array(ends)[offered].T
     inside = (low - 1e-9 <= truth) & (truth <= high + 1e-9)
-    row = {"metric": metric, "offered": int(offered.sum())}
-    for name, values in (("truth", truth), ("coverage", inside), ("width", high - low)):
-        row[name] = round(float(np.mean(values)), 4) if offered.any() else np.nan
-    return row
+    return {
+        "metric": metric,
+        "offered": int(offered.sum()),
+        "truth": _rounded_mean(truth),
+        "coverage": _rounded_mean(inside),
+        "width": _rounded_mean(high - low),
+    }
 
-# %% ../nbs/02c_interval_checks.ipynb #ce5890f9
+
+def _rounded_mean(values):
+    "To four decimals; NaN where there is none."
+    return round(float(np.mean(values)), 4) if len(values) else np.nan
+
+# %% ../nbs/02c_interval_checks.ipynb #5e1975a9
 def interval_coverage(
     forecaster: str,  # a name in `FORECASTERS`
     n: int,  # questions
@@ -117,23 +130,21 @@ def interval_coverage(
     truths, ends = [], []
     for trial in range(trials):
         arrays = made_up_arrays(n, seed=start + trial, **options)
-        truths.append(truth | {"debiased_calibration_error": _true_gap(arrays, population)})
+        gap = _true_gap(arrays, population)
+        truths.append(truth | {"debiased_calibration_error": gap})
         ends.append(_sample_intervals(Sample(arrays), names, reference, n_resamples, trial))
     common = {"forecaster": forecaster, "n": n, "trials": trials}
     return [common | _coverage_row(name, _column(truths, name), _column(ends, name)) for name in names]
 
 
 def _truth_of_scores(names, n, options, start, trials):
-    "The estimands of all that has one for a sample of n questions, from fresh ones."
+    "The estimands of the intervals of scores on n questions, from fresh ones."
     scores = [name for name in names if METRICS[name].kind != "debiased"]
-    fresh = (Sample(made_up_arrays(n, seed=start + trial, **options)) for trial in range(trials))
-    return _expected_values(fresh, scores, options.get("base_rate", 0.3))
+    reference = options.get("base_rate", 0.3)
+    tests = (made_up_arrays(n, seed=start + trial, **options) for trial in range(trials))
+    return _expected_values(map(Sample, tests), scores, reference)
 
-
-def _column(rows, name):
-    return [row[name] for row in rows]
-
-# %% ../nbs/02c_interval_checks.ipynb #2219fd70
+# %% ../nbs/02c_interval_checks.ipynb #e0ee0296
 def coverage_allowed(
     coverage: np.ndarray,  # (k,) simulated
     trials: np.ndarray,  # (k,) trials with an interval
@@ -174,18 +185,23 @@ def _two_forecasters(n, start, trial):
     "Readings of an honest forecaster, and of one who claims too much and wavers, on the same questions."
     rng = np.random.default_rng([start, trial])
 
+    def honest(chance):
+        return chance.round(1)
+
     def wavering(chance):
-        said = np.sqrt(chance) + rng.normal(0, 0.15, len(chance))
+        noise = rng.normal(0, 0.15, len(chance))
+        said = np.sqrt(chance) + noise
         return np.clip(said, 0, 1).round(1)
 
-    honest = made_up_readings(n, seed=start + trial, says=lambda chance: chance.round(1))
-    return honest, made_up_readings(n, seed=start + trial, says=wavering)
+    seed = start + trial
+    return made_up_readings(n, honest, seed=seed), made_up_readings(n, wavering, seed=seed)
 
-# %% ../nbs/02c_interval_checks.ipynb #25ff40c7
+# %% ../nbs/02c_interval_checks.ipynb #84b7d58b
 def _mean_difference(names, n, start, trials):
     "A dict name -> mean over fresh pairs: the estimand of the interval of a difference."
     differences = []
     for trial in trials:
-        a, b = (Sample(reading_arrays(r)).values(names, 0.3) for r in _two_forecasters(n, start, trial))
+        pair = _two_forecasters(n, start, trial)
+        a, b = (Sample(reading_arrays(r)).values(names, 0.3) for r in pair)
         differences.append({name: a[name] - b[name] for name in names})
     return {name: float(np.mean(_column(differences, name))) for name in names}

@@ -55,7 +55,7 @@ class JudgeQuality:
             raise ValueError(f"{known} sum to about 1 or less: {_SAYS_NOTHING}, and nothing can be corrected")
         return sensitivity[better], specificity[better]
 
-# %% ../nbs/02a_label_noise.ipynb #69cbe8e0
+# %% ../nbs/02a_label_noise.ipynb #43a09ba7
 def judge_from_limits(
     sensitivity: tuple,  # (low, high): 95 % limits as published, in [0, 1]
     specificity: tuple,  # (low, high)
@@ -68,11 +68,12 @@ def _counts(name, low, high):
     "Successes and trials of a share with these 95 % limits (normal approximation)."
     if not 0 <= low < high <= 1:
         raise ValueError(f"{name} needs two limits with 0 <= low < high <= 1; got {low} and {high}")
-    middle, half = (low + high) / 2, (high - low) / 2
+    middle = (low + high) / 2
+    half = (high - low) / 2
     trials = middle * (1 - middle) * (stats.norm.ppf(0.975) / half) ** 2
     return middle * trials, trials
 
-# %% ../nbs/02a_label_noise.ipynb #282eba09
+# %% ../nbs/02a_label_noise.ipynb #708a0d94
 def rogan_gladen(
     accepted: np.ndarray,  # share of answers that the judge accepted, in [0, 1]; a number or an array
     sensitivity: np.ndarray,  # of the judge, in [0, 1]
@@ -92,12 +93,14 @@ def rogan_gladen(
 def _regressors(arrays, question):
     "(Q, 4) one row a question; `question` is the number of each reading's."
     readings = np.bincount(question, arrays.present)
-    said = np.bincount(question, np.nan_to_num(arrays.confidence)) / np.maximum(readings, 1)
+    total = np.bincount(question, np.nan_to_num(arrays.confidence))
+    said = total / np.maximum(readings, 1)
     read = readings > 0
     z = said
     if read.any():
-        centred = (said - said[read].mean()) / max(said[read].std(), 1e-9)
-        z = np.where(read, centred, 0)
+        centred = said - said[read].mean()
+        spread = max(said[read].std(), 1e-9)
+        z = np.where(read, centred / spread, 0)
     return np.stack([np.ones(len(z)), z, z**2, ~read], axis=1)
 
 
@@ -117,13 +120,14 @@ def _logistic_fit(x, y, ridge=0.04):
 def _accepted_shares(arrays, question, n_draws, rng):
     "(n_draws, Q) how often the judge accepts at the confidence of each question."
     x = _regressors(arrays, question)
-    y = np.bincount(question, arrays.correct) / np.bincount(question)
-    b, precision = _logistic_fit(x, y)
+    accepted = np.bincount(question, arrays.correct)
+    b, precision = _logistic_fit(x, accepted / np.bincount(question))
     spread = np.linalg.cholesky(np.linalg.inv(precision))
-    drawn = b + rng.standard_normal((n_draws, 4)) @ spread.T
+    z = rng.standard_normal((n_draws, len(b)))
+    drawn = b + z @ spread.T
     return expit(drawn @ x.T)
 
-# %% ../nbs/02a_label_noise.ipynb #fc4d4a56
+# %% ../nbs/02a_label_noise.ipynb #70224f47
 def judge_truths(
     arrays: ReadingArrays,  # with the judge's verdicts as outcomes
     judge: JudgeQuality,  # what an audit says of it
@@ -150,7 +154,7 @@ def _chance_right(prior, accepted, sensitivity, specificity):
     either = right + wrong
     return np.divide(right, either, out=np.zeros(right.shape), where=either > 0)
 
-# %% ../nbs/02a_label_noise.ipynb #1b695430
+# %% ../nbs/02a_label_noise.ipynb #64df332e
 def judge_draws(
     arrays: ReadingArrays,  # with the judge's verdicts as outcomes
     names: Sequence[str],  # in `METRICS`

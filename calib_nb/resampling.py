@@ -38,7 +38,7 @@ class ReadingArrays:
         "Which readings have a confidence."
         return ~np.isnan(self.confidence)
 
-# %% ../nbs/02_resampling.ipynb #fa07e35d
+# %% ../nbs/02_resampling.ipynb #63f6c3a2
 def reading_arrays(
     readings: list[Reading],  # of one method, readout and split; several seeds are allowed
 ) -> ReadingArrays:  # sorted by seed and id
@@ -105,7 +105,7 @@ def made_up_readings(
     confidence = [None if g else float(p) for p, g in zip(said, gone)]
     return [_made_up_reading(i, p, bool(y), fields) for i, (p, y) in enumerate(zip(confidence, right))]
 
-# %% ../nbs/02_resampling.ipynb #03b3d700
+# %% ../nbs/02_resampling.ipynb #b14caa41
 def _made_up_reading(number, confidence, is_correct, fields):
     made = dict(
         id=f"q{number:05}",
@@ -123,7 +123,7 @@ def _made_up_reading(number, confidence, is_correct, fields):
     )
     return Reading(**(made | fields))
 
-# %% ../nbs/02_resampling.ipynb #cfb091c1
+# %% ../nbs/02_resampling.ipynb #39d39dbf
 def made_up_arrays(
     n: int = 300,  # questions
     says: Callable = _honest,  # as in `made_up_readings`
@@ -145,6 +145,7 @@ def made_up_arrays(
 
 
 def _labels(form, numbers):
+    "An array of texts; `form` has one pair of braces."
     return np.array([form.format(number) for number in numbers], object)
 
 # %% ../nbs/02_resampling.ipynb #40895d82
@@ -184,29 +185,31 @@ class GroupedTally:
         n = np.broadcast_to(self.n.sum(0), hits.shape)
         return M.Tally(self.value, n, hits, self.first)
 
-# %% ../nbs/02_resampling.ipynb #8d601410
+# %% ../nbs/02_resampling.ipynb #393b067d
 def _column_of_rows(whole, confidence, strata):
     "(n,) the column of the tally in which each row is counted."
-    sizes = np.diff(whole.first, append=whole.value.size)
-    stratum = np.repeat(np.arange(whole.first.size), sizes)
+    sizes = np.diff(whole.first, append=len(whole.value))
+    stratum = np.repeat(np.arange(len(sizes)), sizes)
     if strata is None:
         label = np.zeros(len(confidence), int)
     else:
         label = np.unique(strata, return_inverse=True)[1]
     keys = zip(stratum.tolist(), whole.value.tolist())
     place = {key: column for column, key in enumerate(keys)}
-    rows = zip(label.tolist(), np.asarray(confidence, float).tolist())
+    said = np.asarray(confidence, float)
+    rows = zip(label.tolist(), said.tolist())
     return np.array([place[row] for row in rows], int)
 
-# %% ../nbs/02_resampling.ipynb #cad75991
+# %% ../nbs/02_resampling.ipynb #e0fc0790
 def _resample_counts(n_groups, n_resamples, seed, block=64):
     "Blocks (b, G) of how often each group occurs when G groups are drawn with replacement."
     rng = np.random.default_rng(seed)
     for start in range(0, n_resamples, block):
         b = min(block, n_resamples - start)
         drawn = rng.integers(0, n_groups, (b, n_groups))
-        numbered = drawn + n_groups * np.arange(b)[:, None]
-        counts = np.bincount(numbered.ravel(), minlength=b * n_groups)
+        first = n_groups * np.arange(b)  # each resample counts in bins of its own
+        numbered = (drawn + first[:, None]).ravel()
+        counts = np.bincount(numbered, minlength=b * n_groups)
         yield counts.reshape(b, n_groups).astype(float)
 
 # %% ../nbs/02_resampling.ipynb #0145b5d2
@@ -232,7 +235,7 @@ class Metric:
             return self.function(tally, reference=reference)
         return self.function(tally)
 
-# %% ../nbs/02_resampling.ipynb #d504df24
+# %% ../nbs/02_resampling.ipynb #be210c4a
 METRICS = {
     "accuracy": Metric(
         M.accuracy,
@@ -264,7 +267,7 @@ METRICS = {
     "log_score": Metric(M.log_score, "log score", "heavy", better="low"),
 }
 
-# %% ../nbs/02_resampling.ipynb #774a86f2
+# %% ../nbs/02_resampling.ipynb #d3e98ed0
 METRICS |= {
     "auroc": Metric(
         M.auroc,
@@ -298,7 +301,7 @@ METRICS |= {
     ),
 }
 
-# %% ../nbs/02_resampling.ipynb #66511e5b
+# %% ../nbs/02_resampling.ipynb #b4fb73a5
 def _corp_miscalibration(tally):
     return M.corp_decomposition(tally).mcb
 
@@ -327,7 +330,7 @@ METRICS |= {
     "unc": Metric(_corp_uncertainty, "CORP uncertainty", "count", better=""),
 }
 
-# %% ../nbs/02_resampling.ipynb #34b1a4ea
+# %% ../nbs/02_resampling.ipynb #357d0ce6
 def _tallies(rows, groups):
     "The grouped tallies of one seed, by the rows that a `Metric` may be computed on."
     group = np.searchsorted(groups, rows.group.astype(str))
@@ -340,7 +343,7 @@ def _tallies(rows, groups):
         "all": GroupedTally.from_rows(said_nothing, rows.correct, group, len(groups)),
     }
 
-# %% ../nbs/02_resampling.ipynb #52b9e40a
+# %% ../nbs/02_resampling.ipynb #f0d56ce8
 def _mean_over_seeds(metric, tallies, reference):
     "(b,) the metric of each resample; one tally a seed."
     values = [np.asarray(metric.of(tally, reference), float) for tally in tallies]
@@ -396,7 +399,7 @@ class Sample:
         values = self.times(names, each_group_once, reference)
         return {name: float(value[0]) for name, value in values.items()}
 
-# %% ../nbs/02_resampling.ipynb #de2dbe83
+# %% ../nbs/02_resampling.ipynb #e08a613e
 def bootstrap(
     sample: Sample,  # the readings
     names: Sequence[str],  # in `METRICS`
@@ -418,7 +421,7 @@ def _one_after_another(blocks, names):
         joined[name] = np.concatenate(parts)
     return joined
 
-# %% ../nbs/02_resampling.ipynb #63f08a1d
+# %% ../nbs/02_resampling.ipynb #10ecb5cb
 class _Calibrated:
     "The confidences of one seed, and outcomes that come true as often as they say."
 
@@ -428,14 +431,15 @@ class _Calibrated:
         self.question = np.searchsorted(ids, rows.id.astype(str))
         self.tally = M.tally(rows.confidence, np.zeros(n))
         column = np.searchsorted(self.tally.value, rows.confidence)
-        shape = n, self.tally.value.size
-        self.counted_in = sparse.csr_array((np.ones(n), (np.arange(n), column)), shape=shape)
+        place = np.arange(n), column
+        shape = n, len(self.tally.value)
+        self.counted_in = sparse.csr_array((np.ones(n), place), shape=shape)
 
     def draw(self, u: np.ndarray):  # (b, questions) uniform random numbers
         "The `Tally` of b simulated test sets."
         right = u[:, self.question] < self.confidence
         hits = right @ self.counted_in
-        n = np.broadcast_to(self.tally.n, (len(u), self.tally.n.size))
+        n = np.broadcast_to(self.tally.n, hits.shape)
         return M.Tally(self.tally.value, n, hits, self.tally.first)
 
 # %% ../nbs/02_resampling.ipynb #b183e549
