@@ -6,7 +6,7 @@
 __all__ = ['FORECASTERS', 'interval_coverage', 'coverage_allowed', 'difference_coverage']
 
 # %% ../nbs/02c_interval_checks.ipynb #49dbc9b7
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -27,18 +27,23 @@ FORECASTERS = {  # name -> options of `made_up_arrays`
     "knows nothing": dict(says=lambda c: (1e6 * c % 1).round(1)),
 }
 
-# %% ../nbs/02c_interval_checks.ipynb #cb61a0af
-def _expected_values(samples: Iterable[Sample], names, reference):
-    "A dict name -> mean over the samples: the estimand of the interval of a score."
-    rows = [sample.values(names, reference) for sample in samples]
-    return {name: float(np.nanmean(_column(rows, name))) for name in names}
+# %% ../nbs/02c_interval_checks.ipynb #c67cb78b
+def _truth_of_scores(names, n, options, start, trials):
+    "A dict name -> the estimand of a score's interval on n questions, from as many fresh ones as there are trials."
+    scores = [name for name in names if METRICS[name].kind != "debiased"]
+    reference = options.get("base_rate", 0.3)
+    rows = []
+    for trial in range(trials):
+        fresh = Sample(made_up_arrays(n, seed=start + trial, **options))
+        rows.append(fresh.values(scores, reference))
+    return {name: float(np.nanmean(_column(rows, name))) for name in scores}
 
 
 def _column(rows, name):
     "One value of each of several dicts."
     return [row[name] for row in rows]
 
-# %% ../nbs/02c_interval_checks.ipynb #d8731b73
+# %% ../nbs/02c_interval_checks.ipynb #b5299bcb
 def _population(options, n=400_000, seed=0):  # of `made_up_arrays`; questions; seed
     """Confidences of many new questions, sorted (n,), and the cumulated (confidence - chance) in that order.
 
@@ -76,7 +81,7 @@ def _bin_edges(rows):
     between = (above + below) / 2
     return count, np.concatenate([[-1], between, [2]])
 
-# %% ../nbs/02c_interval_checks.ipynb #ae850ec4
+# %% ../nbs/02c_interval_checks.ipynb #c2c1028f
 def _sample_intervals(sample, names, reference, n_resamples, seed):
     "A dict name -> (low, high); NaN where a card offers none for want of support."
     scores = [name for name in names if METRICS[name].kind != "debiased"]
@@ -112,7 +117,10 @@ def _rounded_mean(values):
     "To four decimals; NaN where there is none."
     return round(float(np.mean(values)), 4) if len(values) else np.nan
 
-# %% ../nbs/02c_interval_checks.ipynb #5e1975a9
+# %% ../nbs/02c_interval_checks.ipynb #8bbeeb7b
+_TRIED = ("score", "debiased", "heavy")  # kinds of metrics
+
+
 def interval_coverage(
     forecaster: str,  # a name in `FORECASTERS`
     n: int,  # questions
@@ -124,7 +132,7 @@ def interval_coverage(
     options = lookup(FORECASTERS, forecaster, "forecaster")
     reference = options.get("base_rate", 0.3)
     start = derived_seed(seed, forecaster, n)
-    names = [name for name, metric in METRICS.items() if metric.kind in ("score", "debiased", "heavy")]
+    names = [name for name in METRICS if METRICS[name].kind in _TRIED]
     truth = _truth_of_scores(names, n, options, start + trials, 3 * trials)
     population = _population(options, seed=seed)
     truths, ends = [], []
@@ -136,15 +144,7 @@ def interval_coverage(
     common = {"forecaster": forecaster, "n": n, "trials": trials}
     return [common | _coverage_row(name, _column(truths, name), _column(ends, name)) for name in names]
 
-
-def _truth_of_scores(names, n, options, start, trials):
-    "The estimands of the intervals of scores on n questions, from fresh ones."
-    scores = [name for name in names if METRICS[name].kind != "debiased"]
-    reference = options.get("base_rate", 0.3)
-    tests = (made_up_arrays(n, seed=start + trial, **options) for trial in range(trials))
-    return _expected_values(map(Sample, tests), scores, reference)
-
-# %% ../nbs/02c_interval_checks.ipynb #e0ee0296
+# %% ../nbs/02c_interval_checks.ipynb #c02612a3
 def coverage_allowed(
     coverage: np.ndarray,  # (k,) simulated
     trials: np.ndarray,  # (k,) trials with an interval
@@ -196,7 +196,7 @@ def _two_forecasters(n, start, trial):
     seed = start + trial
     return made_up_readings(n, honest, seed=seed), made_up_readings(n, wavering, seed=seed)
 
-# %% ../nbs/02c_interval_checks.ipynb #84b7d58b
+# %% ../nbs/02c_interval_checks.ipynb #e82d503f
 def _mean_difference(names, n, start, trials):
     "A dict name -> mean over fresh pairs: the estimand of the interval of a difference."
     differences = []

@@ -16,10 +16,10 @@ from scipy.special import expit
 from .core import Reading
 from .resampling import ReadingArrays, Sample, drawn_metrics
 
+# %% ../nbs/02a_label_noise.ipynb #cfddaa0a
+_SAYS_NOTHING = "such a judge says nothing about the truth"  # where its errors are as frequent as its hits
+
 # %% ../nbs/02a_label_noise.ipynb #3c1d5a02
-_SAYS_NOTHING = "such a judge says nothing about the truth"
-
-
 @dataclass(frozen=True)
 class JudgeQuality:
     "What is known of a judge, as counts of an audit."
@@ -47,15 +47,18 @@ class JudgeQuality:
 
         Raises ValueError where it hardly ever is.
         """
-        sensitivity = rng.beta(self.accepted_right + 0.5, self.right - self.accepted_right + 0.5, 4 * n)
-        specificity = rng.beta(self.rejected_wrong + 0.5, self.wrong - self.rejected_wrong + 0.5, 4 * n)
+        tries = 4 * n
+        rejected_right = self.right - self.accepted_right
+        accepted_wrong = self.wrong - self.rejected_wrong
+        sensitivity = rng.beta(self.accepted_right + 0.5, rejected_right + 0.5, tries)
+        specificity = rng.beta(self.rejected_wrong + 0.5, accepted_wrong + 0.5, tries)
         better = np.flatnonzero(sensitivity + specificity > 1)[:n]
         if len(better) < n:
             known = f"sensitivity {self.sensitivity:.3f} and specificity {self.specificity:.3f}"
             raise ValueError(f"{known} sum to about 1 or less: {_SAYS_NOTHING}, and nothing can be corrected")
         return sensitivity[better], specificity[better]
 
-# %% ../nbs/02a_label_noise.ipynb #43a09ba7
+# %% ../nbs/02a_label_noise.ipynb #1a58dd06
 def judge_from_limits(
     sensitivity: tuple,  # (low, high): 95 % limits as published, in [0, 1]
     specificity: tuple,  # (low, high)
@@ -73,7 +76,7 @@ def _counts(name, low, high):
     trials = middle * (1 - middle) * (stats.norm.ppf(0.975) / half) ** 2
     return middle * trials, trials
 
-# %% ../nbs/02a_label_noise.ipynb #708a0d94
+# %% ../nbs/02a_label_noise.ipynb #1b0b1d3c
 def rogan_gladen(
     accepted: np.ndarray,  # share of answers that the judge accepted, in [0, 1]; a number or an array
     sensitivity: np.ndarray,  # of the judge, in [0, 1]
@@ -127,7 +130,7 @@ def _accepted_shares(arrays, question, n_draws, rng):
     drawn = b + z @ spread.T
     return expit(drawn @ x.T)
 
-# %% ../nbs/02a_label_noise.ipynb #70224f47
+# %% ../nbs/02a_label_noise.ipynb #e35f0425
 def judge_truths(
     arrays: ReadingArrays,  # with the judge's verdicts as outcomes
     judge: JudgeQuality,  # what an audit says of it
@@ -144,7 +147,8 @@ def judge_truths(
     sensitivity, specificity = (x[:, None] for x in judge.draws(n_draws, rng))
     prior = rogan_gladen(shares, sensitivity, specificity)[:, question]
     chance = _chance_right(prior, arrays.correct == 1, sensitivity, specificity)
-    return (rng.random(shares.shape)[:, question] < chance).astype(float)
+    u = rng.random(shares.shape)[:, question]
+    return (u < chance).astype(float)
 
 
 def _chance_right(prior, accepted, sensitivity, specificity):
@@ -154,7 +158,7 @@ def _chance_right(prior, accepted, sensitivity, specificity):
     either = right + wrong
     return np.divide(right, either, out=np.zeros(right.shape), where=either > 0)
 
-# %% ../nbs/02a_label_noise.ipynb #64df332e
+# %% ../nbs/02a_label_noise.ipynb #dca7c88e
 def judge_draws(
     arrays: ReadingArrays,  # with the judge's verdicts as outcomes
     names: Sequence[str],  # in `METRICS`
@@ -179,6 +183,8 @@ def judged_by(
     seed: int = 0,  # random generator's seed
 ) -> list[Reading]:
     "The same readings with a judge's verdicts in place of the truth, for examples and simulations."
-    chance = np.where([r.is_correct for r in readings], sensitivity, 1 - specificity)
-    accepted = np.random.default_rng(seed).random(len(readings)) < chance
-    return [replace(r, is_correct=bool(verdict)) for r, verdict in zip(readings, accepted)]
+    right = [r.is_correct for r in readings]
+    chance = np.where(right, sensitivity, 1 - specificity)
+    u = np.random.default_rng(seed).random(len(readings))
+    verdicts = (u < chance).tolist()
+    return [replace(r, is_correct=verdict) for r, verdict in zip(readings, verdicts)]
