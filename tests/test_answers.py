@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from calib_nb import answers
 from calib_nb.answers import answer_cache, answer_questions
 from calib_nb.questions import load_questions
 
@@ -18,27 +19,26 @@ def test_batched_equals_one_at_a_time_in_fp32(embedded, tmp_path):
 
 
 def test_an_interrupted_run_asks_only_what_is_left(embedded, tmp_path, monkeypatch):
-    import calib_nb.answers as answers
     questions, asked = load_questions("facts")[::250], []
 
     def stops_after_one_batch(lm, prompts, n, done, progress):
         done({0: "Paris"})
         raise KeyboardInterrupt
-    with monkeypatch.context() as m:
-        m.setattr(answers, "continue_greedily", stops_after_one_batch)
-        try:
-            answer_questions(embedded, questions, tmp_path)
-        except KeyboardInterrupt:
-            pass
 
     def rest(lm, prompts, n, done, progress):
         asked.extend(prompts)
         done({i: "Rome" for i in range(len(prompts))})
+
+    monkeypatch.setattr(answers, "continue_greedily", stops_after_one_batch)
+    with pytest.raises(KeyboardInterrupt):
+        answer_questions(embedded, questions, tmp_path)
     monkeypatch.setattr(answers, "continue_greedily", rest)
     rows = answer_questions(embedded, questions, tmp_path)
-    assert len(asked) == len(questions) - 1 and [r["model_answer"] for r in rows] == ["Paris"] + ["Rome"] * (len(questions) - 1)
+    assert len(asked) == len(questions) - 1
+    assert [r["model_answer"] for r in rows] == ["Paris"] + ["Rome"] * (len(questions) - 1)
 
 
 def test_the_cache_is_named_by_what_an_answer_depends_on(embedded, tmp_path):
-    names = {answer_cache(lm, tmp_path, n).name for lm in (embedded, replace(embedded, key="other")) for n in (8, 16)}
+    other = replace(embedded, key="other")
+    names = {answer_cache(lm, tmp_path, n).name for lm in (embedded, other) for n in (8, 16)}
     assert len(names) == 4

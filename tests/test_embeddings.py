@@ -1,4 +1,6 @@
-"Embeddings: one vector for each text, computed once; neighbours that do not depend on the machine; memory that does not grow."
+"""Embeddings: one vector for each text, computed once.
+
+Neighbours do not depend on the machine, and memory does not grow."""
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,12 +8,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from calib_nb import embeddings
-from calib_nb.embeddings import (
-    embed,
-    locate_embedder,
-    nearest_neighbours,
-    similar_pairs,
-)
+from calib_nb.embeddings import embed, locate_embedder, nearest_neighbours, similar_pairs
 
 
 def unit(array):
@@ -19,14 +16,21 @@ def unit(array):
     return (array / np.linalg.norm(array, axis=1, keepdims=True)).astype(np.float32)
 
 
-# coarse vectors, so that ties are the rule
-coarse = st.integers(2, 25).flatmap(lambda n: st.lists(st.tuples(*[st.integers(1, 3)] * 3), min_size=n, max_size=n)).map(unit)
+def coarse_points(n):
+    return st.lists(st.tuples(*[st.integers(1, 3)] * 3), min_size=n, max_size=n)
+
+
+coarse = st.integers(2, 25).flatmap(coarse_points).map(unit)  # coarse vectors, so that ties are the rule
 
 
 def plain_ranking(vectors, queries):
     "Sorted pairs, no arrays: what the module must agree with."
-    similarity = [[round(sum(float(a) * float(b) for a, b in zip(q, v)), embeddings.DECIMALS) for v in vectors] for q in queries]
-    return [sorted(range(len(vectors)), key=lambda j: (-row[j], j)) for row in similarity]
+
+    def similarity(a, b):
+        return round(sum(float(x) * float(y) for x, y in zip(a, b)), embeddings._DECIMALS)
+
+    table = [[similarity(q, v) for v in vectors] for q in queries]
+    return [sorted(range(len(row)), key=lambda j, row=row: (-row[j], j)) for row in table]
 
 
 @given(coarse, st.data(), st.sampled_from([1, 7, 100, 2**22]))
@@ -34,20 +38,23 @@ def plain_ranking(vectors, queries):
 def test_neighbours_equal_a_plain_sort_whatever_the_block(vectors, data, block):
     k = data.draw(st.integers(1, len(vectors) - 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embeddings, "BLOCK", block)
+        patch.setattr(embeddings, "_BLOCK", block)
         indices, similarities = nearest_neighbours(vectors, k)
         others, _ = nearest_neighbours(vectors, k, vectors[:3])
     ranking = plain_ranking(vectors, vectors)
-    assert indices.tolist() == [[j for j in row if j != i][:k] for i, row in enumerate(ranking)]
-    assert others.tolist() == [row[:k] for row in ranking[:3]]  # queries are not excluded: they may be among the vectors
+    without_itself = [[j for j in row if j != i] for i, row in enumerate(ranking)]
+    assert indices.tolist() == [row[:k] for row in without_itself]
+    assert others.tolist() == [row[:k] for row in ranking[:3]]  # queries may be among the vectors
     assert np.allclose(similarities, np.take_along_axis(vectors @ vectors.T, indices, 1), atol=1e-6)
 
 
 def test_neighbours_equal_scikit_learn_where_nothing_is_tied():
     vectors = unit(np.random.default_rng(0).normal(size=(500, 16)))
-    distances, indices = NearestNeighbors(n_neighbors=10, metric="cosine", algorithm="brute").fit(vectors).kneighbors()  # without itself
+    reference = NearestNeighbors(n_neighbors=10, metric="cosine", algorithm="brute").fit(vectors)
+    distances, indices = reference.kneighbors()  # without itself
     ours, similarities = nearest_neighbours(vectors, 10)
-    assert (ours == indices).all() and np.allclose(similarities, 1 - distances, atol=2e-6)
+    assert (ours == indices).all()
+    assert np.allclose(similarities, 1 - distances, atol=2e-6)
 
 
 def test_a_repeated_text_is_a_neighbour_and_itself_is_not():
@@ -63,26 +70,32 @@ def test_too_many_neighbours_are_refused_with_the_number_there_is(k):
 
 @pytest.mark.parametrize("vectors", [np.zeros((3, 2)), 2 * np.eye(3), np.ones(4), np.full((2, 2), np.nan)])
 def test_vectors_that_are_not_unit_vectors_are_refused(vectors):
-    for work in (lambda: nearest_neighbours(vectors, 1), lambda: list(similar_pairs(vectors, 0.9))):
-        with pytest.raises(ValueError, match="length 1"):
-            work()
+    with pytest.raises(ValueError, match="length 1"):
+        nearest_neighbours(vectors, 1)
+    with pytest.raises(ValueError, match="length 1"):
+        list(similar_pairs(vectors, 0.9))
 
 
 @given(coarse, st.floats(0.5, 1), st.booleans(), st.sampled_from([1, 3, 10, 1024]))
 @settings(max_examples=60, deadline=None)
-def test_similar_pairs_are_exactly_those_above_the_threshold_also_where_they_tie_with_it(vectors, threshold, tie, tile):
-    similarity = np.round(vectors.astype(float) @ vectors.T.astype(float), embeddings.DECIMALS)
+def test_similar_pairs_are_exactly_those_above_the_threshold_also_where_they_tie_with_it(
+    vectors, threshold, tie, tile
+):
+    doubles = vectors.astype(float)
+    similarity = np.round(doubles @ doubles.T, embeddings._DECIMALS)
     threshold = similarity[0, -1] if tie else threshold
-    wanted = [(i, j, similarity[i, j]) for i in range(len(vectors)) for j in range(i + 1, len(vectors)) if similarity[i, j] >= threshold]
+    upper = zip(*np.triu_indices(len(vectors), 1))
+    wanted = [(i, j, similarity[i, j]) for i, j in upper if similarity[i, j] >= threshold]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embeddings, "TILE", tile)
+        patch.setattr(embeddings, "_TILE", tile)
         assert sorted(similar_pairs(vectors, threshold)) == wanted
 
 
 def test_no_block_of_100_000_vectors_is_larger_than_stated():
-    blocks = embeddings._blocks(100_000, 100_000)
-    assert sum(b.stop - b.start for b in blocks) == 100_000
-    assert all((b.stop - b.start) * 100_000 <= embeddings.BLOCK for b in blocks) and embeddings.BLOCK * 40 < 2**30
+    rows = [b.stop - b.start for b in embeddings._blocks(100_000, 100_000)]
+    assert sum(rows) == 100_000
+    assert max(rows) * 100_000 <= embeddings._BLOCK
+    assert embeddings._BLOCK * 40 < 2**30
 
 
 @pytest.fixture
@@ -94,8 +107,11 @@ def counted(monkeypatch):
         calls.append(list(texts))
         return unit([np.bincount([ord(c) % 8 for c in t], minlength=8) + 0.1 for t in texts])
 
+    def locate(model, revision=None):
+        return model, None, model
+
     monkeypatch.setattr(embeddings, "_encode", encode)
-    monkeypatch.setattr(embeddings, "locate_embedder", lambda model, revision=None: (model, None, model))
+    monkeypatch.setattr(embeddings, "locate_embedder", locate)
     return calls
 
 
@@ -105,7 +121,12 @@ def test_a_text_is_embedded_once_and_its_vector_does_not_depend_on_the_company(c
     second = embed(["c", "b", "c", "a"], tmp_path, "m")
     assert counted == [["a", "b"], ["c"]]
     assert (second[[3, 1]] == first[:2]).all()
-    assert (embed(["b"], None, "m") == first[1]).all() and counted[-1] == ["b"]  # without a folder nothing is kept
+
+
+def test_without_a_folder_nothing_is_kept(counted, tmp_path):
+    first = embed(["a", "b", "a"], tmp_path, "m")
+    assert (embed(["b"], None, "m") == first[1]).all()
+    assert counted[-1] == ["b"]
 
 
 def test_another_model_never_reads_this_models_vectors(counted, tmp_path):
@@ -115,8 +136,11 @@ def test_another_model_never_reads_this_models_vectors(counted, tmp_path):
 
 
 def test_a_run_stopped_between_array_and_index_leaves_a_usable_cache(counted, tmp_path, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as m:
-        m.setattr(embeddings, "write_jsonl", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        m.setattr(embeddings, "write_jsonl", stop)
         with pytest.raises(KeyboardInterrupt):
             embed(["a"], tmp_path, "m")
     assert embed(["a"], tmp_path, "m").shape == (1, 8) and counted == [["a"], ["a"]]
@@ -124,7 +148,14 @@ def test_a_run_stopped_between_array_and_index_leaves_a_usable_cache(counted, tm
     assert not list(tmp_path.rglob("*.part"))
 
 
-@pytest.mark.parametrize("texts, what", [([], "non-empty list"), (["a", " "], "text 1 is empty"), (["a", None], "text 1 is empty or not a string")])
+NOTHING = [
+    ([], "non-empty list"),
+    (["a", " "], "text 1 is empty"),
+    (["a", None], "text 1 is empty or not a string"),
+]
+
+
+@pytest.mark.parametrize("texts, what", NOTHING)
 def test_nothing_to_embed_is_refused(texts, what):
     with pytest.raises(ValueError, match=what):
         embed(texts)
@@ -138,14 +169,20 @@ def test_an_unknown_embedder_is_refused_and_the_known_one_named(monkeypatch):
 
 def test_a_folder_is_identified_by_what_lies_in_it(tmp_path):
     (tmp_path / "modules.json").write_text("[]")
-    before = locate_embedder(str(tmp_path))
+    folder, _, before = locate_embedder(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"w")
-    assert before[0] == str(tmp_path) and locate_embedder(str(tmp_path))[2] != before[2]
+    _, _, after = locate_embedder(str(tmp_path))
+    assert folder == str(tmp_path) and before != after
 
 
 def test_the_packaged_model_gives_the_same_vectors_by_name_and_by_folder():
     folder = locate_embedder()[0]
-    texts = ["What is the capital of France?", "Which metal has the symbol Au?", "Name the capital city of France."]
+    texts = [
+        "What is the capital of France?",
+        "Which metal has the symbol Au?",
+        "Name the capital city of France.",
+    ]
     by_name, by_folder = embed(texts), embed(texts, model=folder)
-    assert np.allclose(by_name, by_folder, atol=1e-6) and np.allclose(np.linalg.norm(by_name, axis=1), 1, atol=1e-6)
+    assert np.allclose(by_name, by_folder, atol=1e-6)
+    assert np.allclose(np.linalg.norm(by_name, axis=1), 1, atol=1e-6)
     assert by_name[0] @ by_name[2] > 0.85 > 0.3 > by_name[0] @ by_name[1]
