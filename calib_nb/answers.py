@@ -8,7 +8,7 @@ __all__ = ['MAX_ANSWER_TOKENS', 'answer_cache', 'answer_questions']
 # %% ../nbs/08_answers.ipynb #878ab047
 from pathlib import Path
 
-from .core import Question, content_key, read_jsonl, write_jsonl
+from .core import Question, code_hash, content_key, read_jsonl, write_jsonl
 from .models import LanguageModel, TextFormat, continue_greedily
 from .prompts import short_answer
 
@@ -25,8 +25,9 @@ def answer_cache(
     probe = TextFormat(lm.tokenizer, chat_template=False).answer_prompt("?")
     precision = str(lm.model.dtype)
     batch = lm.settings["answer_batch"]
-    key = content_key(lm.key, probe, max_new_tokens, precision, batch)
-    return Path(folder) / f"answers-{key}.jsonl"
+    code = code_hash(continue_greedily, LanguageModel, TextFormat)
+    key = content_key(lm.key, probe, max_new_tokens, precision, batch, code)
+    return Path(folder) / f"written-{key}.jsonl"
 
 
 def _read_cache(path):
@@ -67,7 +68,7 @@ def answer_questions(
     questions: list[Question],  # what is asked
     folder: str | Path,  # where the cache lies
     max_new_tokens: int = MAX_ANSWER_TOKENS,  # longest answer
-    counts: dict | None = None,  # gets what was done: asked, from_cache, tokens
+    counts: dict | None = None,  # gets what was done: asked, known, tokens
 ) -> list[dict]:  # `id, question, model_answer, text`, in the order of `questions`
     "The base model's greedy answers, resumed from the cache."
     path = answer_cache(lm, folder, max_new_tokens)
@@ -80,5 +81,5 @@ def answer_questions(
     if counts is not None:
         written = [fmt.encode(known[q]) for q in asked]
         tokens = sum(map(len, [*prompts.values(), *written]))
-        counts.update(asked=len(asked), from_cache=len(questions) - len(asked), tokens=tokens)
+        counts.update(asked=len(asked), known=len(questions) - len(asked), tokens=tokens)
     return [_answer_row(q, known[q.question]) for q in questions]
