@@ -191,6 +191,7 @@ class Reading:
     group: str = ""
     relation: str = ""
     extra: dict = field(default_factory=dict)
+    calibrator: str = ""  # name of the calibrator that was applied; empty where none was
 
     def __post_init__(self):
         if self.provenance not in PROVENANCES:
