@@ -193,8 +193,7 @@ def question_end(
     question: str,  # as it is asked
 ) -> int:  # an index in the text's token ids
     "Where the question's last token stands."
-    prompt = fmt.prompt(question)
-    asked = f"Question: {question}"
+    prompt, asked = fmt.prompt(question), f"Question: {question}"
     end = prompt.index(asked) + len(asked)
     return common_length(fmt.encode(prompt[:end]), fmt.encode(prompt)) - 1
 
@@ -249,10 +248,8 @@ def _greedy_text(
     answer: _LevelTree,
     logp: torch.Tensor,
 ) -> str | None:
-    if not answer.whole:
-        return None
     ids = greedy_in_tree(answer.tree, logp, set(lm.stop_tokens))
-    return _text(lm, ids)
+    return _text(lm, ids) if answer.whole else None
 
 
 def _drawn_texts(
@@ -276,6 +273,24 @@ def _level_scores(answer: _LevelTree, logp: torch.Tensor) -> np.ndarray:  # (K,)
     totals = torch.stack([s.sum() for s in scores])
     return totals.double().cpu().numpy()
 
+# %% ../nbs/12_readout.ipynb #1856324c
+def _places(fmt: TextFormat, answer: _LevelTree) -> list[int]:
+    "Where the `_POSITIONS` are in the text."
+    return [len(answer.tree.prefix) - 1, question_end(fmt, answer.judged.question)]
+
+
+def _tree_pass(
+    lm: LanguageModel,
+    answer: _LevelTree,
+    logp: torch.Tensor,  # at the nodes of its tree
+    sampling: Sampling | None,
+    seed: int,
+) -> TreePass:
+    levels = _level_scores(answer, logp)
+    greedy = _greedy_text(lm, answer, logp)
+    drawn = _drawn_texts(lm, answer, logp, sampling, seed)
+    return TreePass(levels, greedy, len(answer.tree), drawn)
+
 # %% ../nbs/12_readout.ipynb #a1000007
 def tree_passes(
     lm: LanguageModel,  # with or without an adapter
@@ -297,22 +312,9 @@ def tree_passes(
         for row, i in enumerate(batch):
             passes[i] = _tree_pass(lm, answers[i], scores[row], sampling, seed)
             if hidden:
-                places = [len(answers[i].tree.prefix) - 1, question_end(fmt, judged[i].question)]
-                passes[i] = replace(passes[i], hidden=_states_at(states, row, places))
+                kept = _states_at(states, row, _places(fmt, answers[i]))
+                passes[i] = replace(passes[i], hidden=kept)
     return [passes[i] for i in range(len(judged))]
-
-
-def _tree_pass(
-    lm: LanguageModel,
-    answer: _LevelTree,
-    logp: torch.Tensor,  # at the nodes of its tree
-    sampling: Sampling | None,
-    seed: int,
-) -> TreePass:
-    levels = _level_scores(answer, logp)
-    greedy = _greedy_text(lm, answer, logp)
-    drawn = _drawn_texts(lm, answer, logp, sampling, seed)
-    return TreePass(levels, greedy, len(answer.tree), drawn)
 
 # %% ../nbs/12_readout.ipynb #462b7722
 def read_expected(
@@ -330,10 +332,8 @@ def _expectation(levels: np.ndarray) -> Confidence:  # log-probability of each l
     grid = np.linspace(0, 1, len(levels))
     weights = np.exp(levels - levels.max())
     mean = weights @ grid / weights.sum()
-    extra = {
-        "mass": float(np.exp(levels).sum()),
-        "top": float(grid[levels.argmax()]),
-    }
+    likeliest = grid[levels.argmax()]
+    extra = {"mass": float(np.exp(levels).sum()), "top": float(likeliest)}
     return Confidence(float(np.clip(mean, 0, 1)), "scored", extra)
 
 # %% ../nbs/12_readout.ipynb #a3af93f3
@@ -441,7 +441,8 @@ def sample_texts(
         numbers = np.concatenate([uniforms[i] for i in batch])
         tokens = _sample_tokens(lm, [prompts[i] for i in batch], owner, numbers, temperature)
         written = iter([_text(lm, ids) for ids in tokens])
-        texts.update({i: [next(written) for _ in uniforms[i]] for i in batch})
+        for i in batch:
+            texts[i] = [next(written) for _ in uniforms[i]]
     return [texts[i] for i in range(len(prompts))]
 
 # %% ../nbs/12_readout.ipynb #a4a40535
@@ -458,21 +459,16 @@ def read_verbalized_sampled(
     `extra` holds the texts and the share that was parsed."""
     left = [i for i, p in enumerate(passes) if None in p.drawn]
     prompts = _confidence_prompts(fmt, [judged[i] for i in left])
-    numbers = [_numbers_left(judged[i], passes[i], seed, how) for i in left]
+    numbers = [_of_the_left(confidence_uniforms(judged[i], seed, how), passes[i]) for i in left]
     written = sample_texts(lm, prompts, numbers, how.temperature, _title("sampling confidences", left))
     found = dict(zip(left, written))
     return [_mean_confidence(_completed(p.drawn, found.get(i, []))) for i, p in enumerate(passes)]
 
 
-def _numbers_left(
-    judged: Judged,
-    passed: TreePass,
-    seed: int,
-    how: Sampling,
-) -> np.ndarray:  # (samples, steps)
+def _of_the_left(uniforms: np.ndarray, passed: TreePass) -> np.ndarray:  # (samples, steps)
     "The uniform numbers of the samples that left the tree."
     left = [text is None for text in passed.drawn]
-    return confidence_uniforms(judged, seed, how)[left]
+    return uniforms[left]
 
 
 def _completed(drawn: tuple, written: list[str]) -> list[str]:
@@ -525,6 +521,11 @@ def _reply_scores(
             scores[i] = [s.double().cpu().numpy() for s in _path_scores(trees[i], logp)]
     return [scores[i] for i in range(len(trees))]
 
+
+def _totals(replies: list[np.ndarray]) -> np.ndarray:  # (K,)
+    "The log-probability of each reply as a whole."
+    return np.array([tokens.sum() for tokens in replies])
+
 # %% ../nbs/12_readout.ipynb #429f0790
 CORRECT_REQUEST = (
     "Question: {question}\n"
@@ -551,8 +552,8 @@ def read_p_true(
     "The probability of 'Yes' against 'No', averaged over both orders of the options."
     requests = [request for j in judged for request in _correct_requests(j)]
     trees = [_reply_tree(fmt, request_prompt(fmt, request), _OPTIONS) for request in requests]
-    scores = [[s.sum() for s in replies] for replies in _reply_scores(lm, trees, "p_true")]
-    yes, no = np.array(scores).reshape(len(judged), 2, 2).transpose(2, 0, 1)  # (answer, order) each
+    totals = [_totals(replies) for replies in _reply_scores(lm, trees, "p_true")]
+    yes, no = np.array(totals).reshape(len(judged), 2, 2).transpose(2, 0, 1)  # (answer, order) each
     shares = 1 / (1 + np.exp(np.clip(no - yes, -700, 700)))
     masses = np.exp(yes) + np.exp(no)
     return [_both_orders(*found) for found in zip(shares, masses)]
@@ -745,8 +746,7 @@ def read_phrases(
     requests = [SURE_REQUEST.format(question=j.question, answer=j.model_answer) for j in judged]
     replies = [phrase + fmt.terminator for phrase in PHRASES]
     trees = [_reply_tree(fmt, request_prompt(fmt, request), replies) for request in requests]
-    scores = _reply_scores(lm, trees, "linguistic")
-    return [np.array([phrase.sum() for phrase in phrases]) for phrases in scores]
+    return [_totals(replies) for replies in _reply_scores(lm, trees, "linguistic")]
 
 # %% ../nbs/12_readout.ipynb #4e720523
 @dataclass(frozen=True)
@@ -839,6 +839,13 @@ def _probe_loss(
         forecast[~seen] = model.predict_proba(states[~seen])[:, 1]
     return log_loss(right, forecast)
 
+# %% ../nbs/12_readout.ipynb #5058b9a6
+def _check_labels(right: np.ndarray, folds: np.ndarray):
+    "Right and wrong answers, in all and outside each fold."
+    _need_both(right, "the calibration answers")
+    for fold in np.unique(folds):
+        _need_both(right[folds != fold], "those outside one fold of the calibration answers")
+
 
 def _need_both(right: np.ndarray, what: str):
     "ValueError unless there are right and wrong answers."
@@ -859,9 +866,7 @@ def fit_probe(
     states = np.stack(rows)
     right = np.array([j.is_correct for j in judged])
     folds = group_folds(judged)
-    _need_both(right, "the calibration answers")
-    for fold in np.unique(folds):
-        _need_both(right[folds != fold], "those outside one fold of the calibration answers")
+    _check_labels(right, folds)
 
     def loss(candidate):
         position, layer, strength = candidate
