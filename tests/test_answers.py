@@ -21,18 +21,18 @@ def test_batched_equals_one_at_a_time_in_fp32(embedded, tmp_path):
 def test_an_interrupted_run_asks_only_what_is_left(embedded, tmp_path, monkeypatch):
     questions, asked = load_questions("facts")[::250], []
 
-    def stops_after_one_batch(lm, prompts, n, done, progress):
+    def first_batch(prompts, done):
         done({0: "Paris"})
         raise KeyboardInterrupt
 
-    def rest(lm, prompts, n, done, progress):
+    def rest(prompts, done):
         asked.extend(prompts)
         done({i: "Rome" for i in range(len(prompts))})
 
-    monkeypatch.setattr(answers, "continue_greedily", stops_after_one_batch)
+    turns = iter([first_batch, rest])
+    monkeypatch.setattr(answers, "continue_greedily", lambda lm, prompts, n, done, progress: next(turns)(prompts, done))
     with pytest.raises(KeyboardInterrupt):
         answer_questions(embedded, questions, tmp_path)
-    monkeypatch.setattr(answers, "continue_greedily", rest)
     rows = answer_questions(embedded, questions, tmp_path)
     assert len(asked) == len(questions) - 1
     assert [r["model_answer"] for r in rows] == ["Paris"] + ["Rome"] * (len(questions) - 1)

@@ -3,7 +3,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from calib_nb.resampling import made_up_readings
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
@@ -11,22 +10,26 @@ from scipy.stats import binom, binomtest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 
 from calib_nb.core import Judged
 from calib_nb.posthoc import (
+    BASELINES,
     CALIBRATORS,
-    FREE_BASELINES,
+    CONSTANTS,
+    QUESTION_ONLY,
+    baseline_forecasts,
     fit_abstention,
     fit_beta,
     fit_histogram,
     fit_isotonic,
     fit_platt,
     fit_temperature,
-    free_readings,
     log_odds,
     recalibrate,
     upper_bound,
 )
+from calib_nb.resampling import made_up_readings
 
 
 def outcomes(n=400, power=2.0, seed=0, low=0.02, high=0.98):
@@ -39,8 +42,10 @@ def outcomes(n=400, power=2.0, seed=0, low=0.02, high=0.98):
 def scikit_learn(method, scores, y, new):
     "What scikit-learn's calibration makes of a classifier whose decision function is its input."
     identity = LogisticRegression()
-    identity.coef_, identity.intercept_, identity.classes_, identity.n_features_in_ = np.array([[1.0]]), np.array([0.0]), np.array([0, 1]), 1
-    model = CalibratedClassifierCV(FrozenEstimator(identity), method=method, ensemble=False).fit(scores.reshape(-1, 1), y.astype(int))
+    identity.coef_, identity.intercept_ = np.array([[1.0]]), np.array([0.0])
+    identity.classes_, identity.n_features_in_ = np.array([0, 1]), 1
+    model = CalibratedClassifierCV(FrozenEstimator(identity), method=method, ensemble=False)
+    model.fit(scores.reshape(-1, 1), y.astype(int))
     return model.predict_proba(new.reshape(-1, 1))[:, 1]
 
 
@@ -49,51 +54,78 @@ def scikit_learn(method, scores, y, new):
 def test_platt_and_isotonic_equal_scikit_learn(seed, power):
     p, y = outcomes(power=power, seed=seed)
     new = np.linspace(0.02, 0.98, 50)
-    assert np.allclose(fit_platt(p, y)(new), scikit_learn("sigmoid", log_odds(p), y, log_odds(new)), atol=1e-4)
+    sigmoid = scikit_learn("sigmoid", log_odds(p), y, log_odds(new))
+    assert np.allclose(fit_platt(p, y)(new), sigmoid, atol=1e-4)
     assert np.allclose(fit_isotonic(p, y)(new), scikit_learn("isotonic", p, y, new), atol=1e-9)
 
 
 @pytest.mark.parametrize("power", [0.3, 1.0, 4.0])
 def test_temperature_equals_a_logistic_regression_without_intercept(power):
     p, y = outcomes(power=power)
-    slope = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000).fit(log_odds(p).reshape(-1, 1), y).coef_[0, 0]
+    plain = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000)
+    slope = plain.fit(log_odds(p).reshape(-1, 1), y).coef_[0, 0]
     assert np.isclose(fit_temperature(p, y).slope, max(slope, 0), atol=1e-4)
 
 
-@pytest.mark.parametrize("power, seed", [(0.3, 0), (1.0, 1), (4.0, 2), (2.0, 3)])
-def test_beta_equals_a_logistic_regression_and_the_authors_implementation(power, seed):
+BETA_CASES = [(0.3, 0), (1.0, 1), (4.0, 2), (2.0, 3)]
+
+
+@pytest.mark.parametrize("power, seed", BETA_CASES)
+def test_beta_equals_a_logistic_regression(power, seed):
+    def features(q):
+        return np.stack([np.log(q), -np.log1p(-q)], axis=1)
+
     p, y = outcomes(power=power, seed=seed)
-    new, features = np.linspace(0.02, 0.98, 50), lambda q: np.stack([np.log(q), -np.log1p(-q)], axis=1)
+    new = np.linspace(0.02, 0.98, 50)
     plain = LogisticRegression(C=np.inf, tol=1e-10, max_iter=10_000).fit(features(p), y)
-    assert (plain.coef_ > 0).all() and np.allclose(fit_beta(p, y)(new), plain.predict_proba(features(new))[:, 1], atol=1e-5)
+    assert (plain.coef_ > 0).all()
+    assert np.allclose(fit_beta(p, y)(new), plain.predict_proba(features(new))[:, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("power, seed", BETA_CASES)
+def test_beta_equals_the_authors_implementation(power, seed):
     betacal = pytest.importorskip("betacal")
-    theirs = betacal.BetaCalibration(parameters="abm").fit(p.reshape(-1, 1), y)  # stops at scikit-learn's default tolerance
+    p, y = outcomes(power=power, seed=seed)
+    new = np.linspace(0.02, 0.98, 50)
+    theirs = betacal.BetaCalibration(parameters="abm").fit(p.reshape(-1, 1), y)  # stops at a wider tolerance
     assert np.allclose(fit_beta(p, y)(new), theirs.predict(new.reshape(-1, 1)), atol=2e-3)
 
 
 def test_beta_never_turns_the_order_around():
     p, y = outcomes()
     fitted = fit_beta(1 - p, y)  # the more confident, the more often wrong
-    assert fitted.a >= 0 and fitted.b >= 0 and np.all(np.diff(fitted(np.linspace(0, 1, 100))) >= -1e-12)
+    assert fitted.a >= 0 and fitted.b >= 0
+    assert np.all(np.diff(fitted(np.linspace(0, 1, 100))) >= -1e-12)
 
 
-def test_histogram_equals_binned_shares_by_hand_and_a_library():
+def test_histogram_equals_binned_shares_by_hand():
     p, y = outcomes(100)
     order = np.argsort(p)
-    assert np.allclose(fit_histogram(p, y, 10)(p)[order], np.repeat(y[order].reshape(10, 10).mean(1), 10))
+    shares = y[order].reshape(10, 10).mean(1)
+    assert np.allclose(fit_histogram(p, y, 10)(p)[order], np.repeat(shares, 10))
+
+
+def test_histogram_equals_a_library():
     calibration = pytest.importorskip("calibration")
+    p, y = outcomes(100)
     theirs = calibration.HistogramCalibrator(100, 10)
     theirs.train_calibration(p, y)
     assert np.allclose(fit_histogram(p, y, 10)(p), theirs.calibrate(p))
 
 
-levels = st.lists(st.tuples(st.integers(0, 10).map(lambda i: i / 10), st.booleans()), min_size=2, max_size=60)
+levels = st.integers(0, 10).map(lambda i: i / 10)
+answers = st.lists(st.tuples(levels, st.booleans()), min_size=2, max_size=60)
 
 
-@given(levels, st.sampled_from(sorted(CALIBRATORS)))
+def arrays_of(rows):
+    confidence, right = zip(*rows)
+    return np.array(confidence), np.array(right, float)
+
+
+@given(answers, st.sampled_from(sorted(CALIBRATORS)))
 @settings(max_examples=150, deadline=None)
 def test_every_map_stays_in_range_whatever_the_ties_and_extremes(rows, name):
-    p, y = np.array([c for c, _ in rows]), np.array([r for _, r in rows], float)
+    p, y = arrays_of(rows)
     assume(0 < y.sum() < len(y))
     mapped = CALIBRATORS[name](p, y)(np.linspace(0, 1, 101))
     assert np.all(np.isfinite(mapped)) and np.all((0 <= mapped) & (mapped <= 1))
@@ -101,13 +133,14 @@ def test_every_map_stays_in_range_whatever_the_ties_and_extremes(rows, name):
         assert np.all(np.diff(mapped) >= -1e-9)
 
 
-@given(levels)
+@given(answers)
 @settings(max_examples=60, deadline=None)
 def test_isotonic_is_the_least_squares_non_decreasing_fit(rows):
-    p, y = np.array([c for c, _ in rows]), np.array([r for _, r in rows], float)
+    p, y = arrays_of(rows)
     assume(0 < y.sum() < len(y))
     values, index, counts = np.unique(p, return_inverse=True, return_counts=True)
-    assert np.allclose(fit_isotonic(p, y)(values), isotonic_regression(np.bincount(index, y) / counts, weights=counts).x)
+    best = isotonic_regression(np.bincount(index, y) / counts, weights=counts).x
+    assert np.allclose(fit_isotonic(p, y)(values), best)
 
 
 def test_on_its_own_data_platt_keeps_the_accuracy_and_beats_what_was_stated():
@@ -115,7 +148,8 @@ def test_on_its_own_data_platt_keeps_the_accuracy_and_beats_what_was_stated():
     for name, fit in CALIBRATORS.items():
         mapped = fit(p, y)(p)
         assert np.mean((mapped - y) ** 2) < np.mean((p - y) ** 2), name
-    assert np.isclose(fit_platt(p, y)(p).mean(), y.mean(), atol=0.01) and np.isclose(fit_isotonic(p, y)(p).mean(), y.mean())
+    assert np.isclose(fit_platt(p, y)(p).mean(), y.mean(), atol=0.01)
+    assert np.isclose(fit_isotonic(p, y)(p).mean(), y.mean())
 
 
 @pytest.mark.parametrize("name", CALIBRATORS)
@@ -125,21 +159,35 @@ def test_calibrators_need_right_and_wrong_answers(name, right, word):
         CALIBRATORS[name]([0.1, 0.2, 0.3, 0.4, 0.5], [right] * 5)
 
 
-def test_recalibrated_readings_keep_what_is_missing_and_say_what_was_done():
-    calibration, test = (made_up_readings(100, missing=0.2, seed=s, split=split) for s, split in ((1, "calibration"), (2, "test")))
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_recalibrated_readings_keep_what_is_missing_and_say_what_was_done(name):
+    calibration = made_up_readings(100, missing=0.2, seed=1, split="calibration")
+    test = made_up_readings(100, missing=0.2, seed=2, split="test")
     test[0].provenance, test[0].confidence = "filled", 0.5
-    for name in CALIBRATORS:
-        mended = recalibrate(test, name, calibration)
-        assert [r.confidence is None for r in mended] == [r.confidence is None for r in test]
-        assert {r.readout for r in mended} == {f"verbalized+{name}"} and mended[0].provenance == "filled"
-        assert {r.provenance for r in mended[1:]} == {"scored", "missing"}
-    assert test[1].readout == "verbalized"  # the given readings are left alone
+    mended = recalibrate(test, name, calibration)
+    assert [r.confidence is None for r in mended] == [r.confidence is None for r in test]
+    assert {(r.readout, r.calibrator) for r in mended} == {("verbalized", name)}
+    assert mended[0].provenance == "filled"
+    assert {r.provenance for r in mended[1:]} == {"scored", "missing"}
+    assert {r.calibrator for r in test} == {""}, "the given readings are left alone"
 
 
-@pytest.mark.parametrize("fields", [dict(split="test"), dict(split="train"), dict(split="calibration", readout="expected")])
-def test_a_map_is_fitted_on_the_calibration_split_of_the_same_readout_only(fields):
+def test_recalibrated_and_plain_readings_are_not_mixed():
+    calibration, test = made_up_readings(100, split="calibration"), made_up_readings(100, seed=2)
+    mended = recalibrate(test, "platt", calibration)
+    with pytest.raises(ValueError, match=r"same readout, 'verbalized\+platt'; found .* readout 'verbalized'"):
+        recalibrate(mended, "isotonic", calibration)
+
+
+@pytest.mark.parametrize("split, readout", [
+    ("test", "verbalized"),
+    ("train", "verbalized"),
+    ("calibration", "expected"),
+])
+def test_a_map_is_fitted_on_the_calibration_split_of_the_same_readout_only(split, readout):
+    others = made_up_readings(50, split=split, readout=readout)
     with pytest.raises(ValueError, match="fitted on the calibration split of the same readout"):
-        recalibrate(made_up_readings(50), "platt", made_up_readings(50, **fields))
+        recalibrate(made_up_readings(50), "platt", others)
 
 
 @given(st.integers(1, 300), st.data(), st.sampled_from([0.8, 0.9, 0.95]))
@@ -155,13 +203,14 @@ def test_no_answers_have_no_bound():
     assert upper_bound(0, 0, 0.95) == 1.0
 
 
-@given(levels, st.sampled_from([0.2, 0.5, 0.8]), st.sampled_from([0.6, 0.95]))
+@given(answers, st.sampled_from([0.2, 0.5, 0.8]), st.sampled_from([0.6, 0.95]))
 @settings(max_examples=100, deadline=None)
 def test_the_rule_is_the_last_of_an_unbroken_run_of_passed_tests(rows, target, level):
-    p, y = np.array([c for c, _ in rows]), np.array([r for _, r in rows], float)
+    p, y = arrays_of(rows)
     rule = fit_abstention(p, y, target, level)
     kept = y[p >= rule.threshold]
-    assert (rule.answered, rule.wrong) == (len(kept), int(np.sum(kept == 0))) and (rule.bound <= target or not rule.answered)
+    assert (rule.answered, rule.wrong) == (len(kept), int(np.sum(kept == 0)))
+    assert rule.bound <= target or not rule.answered
     assert rule(p).sum() == rule.answered
     if 0 < rule.threshold < np.inf:  # the next threshold failed
         kept = y[p >= round(rule.threshold - 0.01, 2)]
@@ -169,9 +218,12 @@ def test_the_rule_is_the_last_of_an_unbroken_run_of_passed_tests(rows, target, l
 
 
 def test_the_guarantee_holds_where_every_threshold_is_a_temptation():
-    "Confidences that say nothing, and an error rate just above the target: any threshold chosen is a mistake, and at most 5 % of the splits may make it."
+    """Confidences that say nothing, and an error rate just above the target.
+
+    Any threshold chosen is a mistake, and at most 5 % of the splits may make it."""
     rng = np.random.default_rng(0)
-    mistakes = sum(np.isfinite(fit_abstention(rng.random(200), rng.random(200) > 0.305, target=0.3).threshold) for _ in range(400))
+    rules = [fit_abstention(rng.random(200), rng.random(200) > 0.305, target=0.3) for _ in range(400)]
+    mistakes = sum(np.isfinite(rule.threshold) for rule in rules)
     assert mistakes / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
     assert mistakes > 0  # it is a test, not a refusal
 
@@ -193,43 +245,61 @@ def world():
     topic = rng.integers(6, size=300)
     vectors = np.eye(6)[topic] + 0.1 * rng.normal(size=(300, 6))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    judged = [Judged(f"q{i}", "a", bool(rng.random() < (t + 0.5) / 6), relation=f"r{t}") for i, t in enumerate(topic)]
+    right = [bool(rng.random() < (t + 0.5) / 6) for t in topic]
+    judged = [Judged(f"q{i}", "a", right[i], relation=f"r{t}") for i, t in enumerate(topic)]
     return judged[:200], judged[200:], (vectors[:200], vectors[200:])
 
 
-def test_no_baseline_sees_the_test_outcomes(world):
+def confidences(name, train, test, vectors=None):
+    return [r.confidence for r in baseline_forecasts(name, train, test, vectors)]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_no_baseline_sees_the_test_outcomes(world, name):
     train, test, vectors = world
     turned = [Judged(j.question, j.model_answer, not j.is_correct, relation=j.relation) for j in test]
-    for name in FREE_BASELINES:
-        before, after = (free_readings(name, train, t, vectors) for t in (test, turned))
-        assert [r.confidence for r in before] == [r.confidence for r in after], name
-        assert [r.is_correct for r in before] != [r.is_correct for r in after]
+    before = baseline_forecasts(name, train, test, vectors)
+    after = baseline_forecasts(name, train, turned, vectors)
+    assert [r.confidence for r in before] == [r.confidence for r in after]
+    assert [r.is_correct for r in before] != [r.is_correct for r in after]
+
+
+@pytest.mark.parametrize("names, readout", [(QUESTION_ONLY, "question_only"), (CONSTANTS, "constant")])
+def test_a_forecast_says_which_baseline_it_is_and_what_kind(world, names, readout):
+    for name in names:
+        readings = baseline_forecasts(name, *world, split="calibration")
+        assert {(r.method, r.readout, r.split) for r in readings} == {(name, readout, "calibration")}
+    assert set(BASELINES) == set(QUESTION_ONLY) | set(CONSTANTS)
 
 
 def test_baselines_by_hand(world):
     train, test, vectors = world
     mean = np.mean([j.is_correct for j in train])
-    forecasts = {name: [r.confidence for r in free_readings(name, train, test, vectors)] for name in FREE_BASELINES}
-    assert forecasts["constant"] == [mean] * 100 and forecasts["half"] == [0.5] * 100
+    assert confidences("training_accuracy", *world) == [mean] * 100
+    assert confidences("half", *world) == [0.5] * 100
     same = [j.is_correct for j in train if j.relation == test[0].relation]
-    assert np.isclose(forecasts["relation"][0], (sum(same) + mean) / (len(same) + 1))
-    nearest = sorted(range(200), key=lambda i: (-round(float(vectors[0][i] @ vectors[1][0]), 6), i))[:20]
-    assert np.isclose(forecasts["knn"][0], np.mean([train[i].is_correct for i in nearest]))
+    assert np.isclose(confidences("relation", *world)[0], (sum(same) + mean) / (len(same) + 1))
+    similar = [round(float(vector @ vectors[1][0]), 6) for vector in vectors[0]]
+    nearest = sorted(range(200), key=lambda i: (-similar[i], i))[:20]
+    assert np.isclose(confidences("knn", *world)[0], np.mean([train[i].is_correct for i in nearest]))
 
 
 def test_an_unknown_relation_gets_the_mean(world):
-    train, test, _ = world
+    train, _, _ = world
     stranger = [Judged("new", "a", True, relation="never seen")]
-    assert free_readings("relation", train, stranger)[0].confidence == np.mean([j.is_correct for j in train])
+    assert confidences("relation", train, stranger) == [np.mean([j.is_correct for j in train])]
 
 
 def test_logistic_separates_topics_and_keeps_groups_together(world, monkeypatch):
-    train, test, vectors = world
-    seen = []
-    from sklearn.model_selection import GroupKFold
-    original = GroupKFold.split
-    monkeypatch.setattr(GroupKFold, "split", lambda self, X, y=None, groups=None: seen.append(list(groups)) or original(self, X, y, groups))
-    p = np.array([r.confidence for r in free_readings("logistic", train, test, vectors)])
+    train, test, _ = world
+    seen, original = [], GroupKFold.split
+
+    def split(self, X, y=None, groups=None):
+        seen.append(list(groups))
+        return original(self, X, y, groups)
+
+    monkeypatch.setattr(GroupKFold, "split", split)
+    p = np.array(confidences("logistic", *world))
     topic = np.array([int(j.relation[1]) for j in test])
     means = [p[topic == t].mean() for t in range(6)]
     assert all(a < b + 0.15 for a, b in pairwise(means)) and means[5] - means[0] > 0.4
@@ -238,12 +308,13 @@ def test_logistic_separates_topics_and_keeps_groups_together(world, monkeypatch)
 
 def test_logistic_needs_right_and_wrong_answers(world):
     train, test, vectors = world
+    all_wrong = [Judged(j.question, "a", False) for j in train]
     with pytest.raises(ValueError, match="needs right and wrong answers"):
-        free_readings("logistic", [Judged(j.question, "a", False) for j in train], test, vectors)
+        baseline_forecasts("logistic", all_wrong, test, vectors)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(world):
     with pytest.raises(ValueError, match="Did you mean 'relation'"):
-        free_readings("relations", *world)
+        baseline_forecasts("relations", *world)
     with pytest.raises(ValueError, match="Did you mean 'isotonic'"):
         recalibrate(made_up_readings(10), "isotonics", made_up_readings(10, split="calibration"))
