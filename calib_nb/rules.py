@@ -337,21 +337,26 @@ _FIELDS_OF_DATES = {  # pattern: what its groups are, one order or two
     _MONTH: ["month"],
     _YEAR: ["year"],
 }
-_DATES = [(re.compile(pattern), orders) for pattern, orders in _FIELDS_OF_DATES.items()]
+_DATE_PATTERNS = [(re.compile(pattern), orders) for pattern, orders in _FIELDS_OF_DATES.items()]
 
 # %% ../nbs/09_rules.ipynb #dd736974
-_BESIDE_DATES = {"on", "in", "of", "year", "since", "late", "early", "around"}
+_BESIDE_DATE = {"on", "in", "of", "year", "since", "late", "early", "around"}
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)[/.-](?=\d)")
 
 
-@lru_cache(maxsize=200_000)
 def parse_date(
     text: str,  # a date, and no more
 ) -> tuple:  # of `PartialDate`s
     "The dates that the whole of `text` can mean (10/09/2001 can mean two); empty where it is no date."
+    return _dates(text)
+
+
+@lru_cache(maxsize=200_000)
+def _dates(text: str) -> tuple:
+    "The dates behind `parse_date`."
     words = normalise(_BETWEEN_DIGITS.sub(" ", text))
-    plain = " ".join(word for word in words if word not in _BESIDE_DATES)
-    for pattern, orders in _DATES:
+    plain = " ".join(word for word in words if word not in _BESIDE_DATE)
+    for pattern, orders in _DATE_PATTERNS:
         if match := pattern.fullmatch(plain):
             dates = (_partial_date(order, match.groups()) for order in orders)
             return tuple(date for date in dates if (date.month or 1) <= 12 and (date.day or 1) <= 31)
