@@ -1,0 +1,96 @@
+"""The judge against people: accuracies with intervals, the judge's own errors, and what they do."""
+import numpy as np
+import pytest
+from conftest import SHARED
+
+from calib_nb.core import Judged, Question
+from calib_nb.inference import smallest_auroc
+from calib_nb.judge import judge_answers
+from calib_nb.judge_quality import (
+    accuracy_by,
+    accuracy_by_set,
+    corrected_accuracy,
+    human_judged,
+    judge_quality,
+    quality_table,
+)
+from calib_nb.label_noise import JudgeQuality
+from calib_nb.rules import judge_by_rules
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is absent")
+
+
+@pytest.fixture
+def judged():
+    "Four answers: one right, two wrong, one empty."
+    questions = [
+        Question("1", "What is the capital of France?", ["Paris"]),
+        Question("2", "Who led the country?", ["Margaret Thatcher"]),
+        Question("3", "How many were there?", ["12"]),
+        Question("4", "Who was it?", ["Ada Lovelace"]),
+    ]
+    said = {"1": "Paris", "2": "the Iron Lady", "3": "13", "4": ""}
+    return judge_answers(questions, [{"id": i, "model_answer": answer} for i, answer in said.items()])
+
+
+# Accuracy
+
+
+def test_accuracy_tables_add_up(judged):
+    together = accuracy_by(judged)
+    assert accuracy_by(judged, "verdict")["n"].sum() == 4
+    assert together["accuracy"].item() == 0.25
+    assert together["not_attempted"].item() == 0.25
+
+
+def test_accuracy_by_set_says_which_auroc_each_set_can_show(judged):
+    table = accuracy_by_set({("m", "some"): judged, ("m", "none right"): judged[1:]}).set_index("set")
+    assert table["n"].tolist() == [4, 3]
+    assert table["correct"].tolist() == [1, 0]
+    assert table["accuracy"].tolist() == [0.25, 0]
+    assert table.loc["some", "smallest_auroc"] == round(smallest_auroc(1, 3), 3)
+    assert np.isnan(table.loc["none right", "smallest_auroc"])
+
+
+# What a judge's errors do
+
+
+def test_both_kinds_of_answers_are_needed_to_measure_a_judge():
+    with pytest.raises(ValueError, match="right and wrong answers are both needed"):
+        judge_quality([True], [True])
+
+
+def test_the_quality_table_holds_sensitivity_and_specificity():
+    table = quality_table(judge_quality([1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0])).set_index("measure")
+    assert table.loc["sensitivity", "value"] == 0.6667
+    assert table.loc["specificity", ["value", "n"]].tolist() == [1, 3]
+
+
+def corrected_interval(rng, truth, seed):
+    "The interval of one simulated study: a judge is drawn, audited, and judges 400 answers."
+    sensitivity, specificity = rng.beta(110, 90), rng.beta(985, 15)
+    audit = JudgeQuality(rng.binomial(200, sensitivity), 200, rng.binomial(1000, specificity), 1000)
+    accepted = rng.random(400) < np.where(rng.random(400) < truth, sensitivity, 1 - specificity)
+    answers = [Judged("q", "a", bool(yes)) for yes in accepted]
+    return corrected_accuracy(answers, audit, n_draws=500, seed=seed)
+
+
+def test_the_corrected_accuracy_covers_the_truth_about_as_often_as_it_says():
+    rng, truth = np.random.default_rng(1), 0.3
+    intervals = [corrected_interval(rng, truth, seed) for seed in range(200)]
+    covered = sum(interval["low"] <= truth <= interval["high"] for interval in intervals)
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+# Against people
+
+
+@needs_shared
+def test_the_rules_on_human_judged_predictions_do_not_get_worse():
+    "Measured .56 and .986 on all 885 questions; this fails when a change of rules loses what was reached."
+    rows = human_judged(SHARED / "nq_open/efficientqa_human_judged_half.jsonl")
+    definite = rows[rows["human"].isin(["definitely correct", "definitely incorrect"])]
+    accepted = [judge_by_rules(r.answer, r.references, r.question).grade == "correct" for r in definite.itertuples()]
+    quality = judge_quality(accepted, definite["human"] == "definitely correct")
+    assert quality.sensitivity >= 0.55
+    assert quality.specificity >= 0.984
