@@ -54,7 +54,6 @@ RENAMED = {  # what 0.1 called it -> what it is called since 0.2
     "consistency_distill": "self_consistency_distill",
     "auroc_within_relation": "stratified_auroc",
     "free": "question_only",
-    "constant": "training_accuracy",
 }
 
 
