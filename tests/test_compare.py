@@ -1,6 +1,8 @@
-"""Runs side by side: what may be compared, seeds that are one method, one family of tests, and the notebook that runs what is missing."""
+"""Runs side by side: what may be compared, seeds that are one method, one family of tests, and the notebook."""
+import copy
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -8,16 +10,14 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
-from calib_nb.inference import as_text, diagnose, holm, metric_card, paired_difference
 from conftest import ROOT
+from made_up_runs import made_up_folders
+from matplotlib.colors import to_rgb
 
-from calib_nb import publish
-from calib_nb import matrix as matrix_room
 from calib_nb import compare
+from calib_nb.compare import Row, load_runs, made_up_run
 from calib_nb.core import (
-    Judged,
     Reading,
     RecordError,
     UnknownName,
@@ -26,45 +26,69 @@ from calib_nb.core import (
     write_json,
     write_jsonl,
 )
+from calib_nb.inference import as_text, diagnose, holm, metric_card, paired_difference
+from calib_nb.plots import method_colour
+from calib_nb.posthoc import BASELINES
+from calib_nb.resampling import METRICS, made_up_readings
 
-
-def shaky(seed):
-    return lambda c: np.clip(c + np.random.default_rng(seed).normal(0, 0.05, len(c)), 0, 1).round(1)
+SFT, DPO, UNTRAINED = Row("sft", "expected"), Row("dpo", "expected"), Row("baseline", "expected")
+LOGISTIC = Row("logistic", "question_only")
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    "Three seeds of sft, one of dpo, and the baseline; the verbalized readout of dpo says nothing."
-    out = tmp_path_factory.mktemp("runs")
-    dpo = compare.made_up_run(out, "dpo", says=np.sqrt)
-    rows = read_records(dpo / "readings.jsonl", Reading)
-    write_jsonl(dpo / "readings.jsonl", [replace(r, confidence=None, provenance="missing") if r.readout == "verbalized" else r for r in rows])
-    return [*(compare.made_up_run(out, "sft", s, shaky(s)) for s in (0, 1, 2)), dpo, compare.made_up_run(out, "baseline", says=lambda c: np.full(len(c), 0.9))]
+    return made_up_folders(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
 def runs(folders):
-    return compare.load_runs(folders)
+    return load_runs(folders)
 
 
 def changed(folder, path, **values):
     "A copy of a run in `path` with values of its manifest replaced."
-    for name in ("readings.jsonl", "baseline_readings.jsonl"):
-        write_jsonl(path / name, read_records(folder / name, Reading))
-    write_jsonl(path / "judged.jsonl", read_records(folder / "judged.jsonl", Judged))
+    shutil.copytree(folder, path)
     write_json(path / "manifest.json", {**read_json(folder / "manifest.json"), **values})
     return path
 
 
+def with_parameters(folder, path, **parameters):
+    "A copy of a run in `path` with other parameters."
+    manifest = read_json(folder / "manifest.json")
+    return changed(folder, path, parameters={**manifest["parameters"], **parameters})
+
+
+def altered(run, **values):
+    "The run with other values than those of its folder."
+    other = copy.copy(run)
+    vars(other).update(values)
+    return other
+
+
+def confidences(readings):
+    return [r.confidence for r in readings]
+
+
 def test_what_is_no_finished_run_is_refused(folders, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
-        compare.load_runs([folders[0], "nowhere"])
+        load_runs([folders[0], "nowhere"])
     with pytest.raises(ValueError, match="not a run's folder, there is no manifest.json"):
-        compare.load_runs([tmp_path])
-    with pytest.raises(ValueError, match="unfinished: the run is not complete .done: baseline readings, readings, training.* goes on where it stopped"):
-        compare.load_runs([changed(folders[0], tmp_path / "unfinished", complete=False)])
+        load_runs([tmp_path])
+    done = "done: baseline_readings, labels, training, readings.* goes on where it stopped"
+    with pytest.raises(ValueError, match=f"unfinished: the run is not complete .{done}"):
+        load_runs([changed(folders[0], tmp_path / "unfinished", complete=False)])
     with pytest.raises(ValueError, match="no runs to compare"):
-        compare.load_runs([])
+        load_runs([])
+
+
+def test_a_run_of_another_version_is_refused(folders, tmp_path):
+    said = "other: this run has schema 1, .* reads schema 2, in which 'level' is 'expected'"
+    with pytest.raises(ValueError, match=said):
+        load_runs([changed(folders[0], tmp_path / "other", schema=1)])
+
+
+def test_a_made_up_run_is_a_finished_run(runs):
+    assert all(run.finished for run in runs)
 
 
 def test_a_bad_line_is_named(folders, tmp_path):
@@ -72,121 +96,193 @@ def test_a_bad_line_is_named(folders, tmp_path):
     with open(folder / "readings.jsonl", "a") as f:
         f.write('{"id": "q"}\n')
     with pytest.raises(RecordError, match=r"bad/readings.jsonl:801: field 'question' is missing"):
-        compare.load_runs([folder])
+        load_runs([folder])
     (folder / "readings.jsonl").unlink()
     with pytest.raises(RecordError, match="readings.jsonl: no such file"):
-        compare.load_runs([folder])
+        load_runs([folder])
 
 
-@pytest.mark.parametrize("name, value", [("split_seed", 7), ("dataset", "simpleqa"), ("model", "other"), ("quantization", "nf4"), ("n_train", 30)])
+OTHER_VALUES = [
+    ("split_seed", 7),
+    ("dataset", "simpleqa"),
+    ("model", "other"),
+    ("quantization", "nf4"),
+    ("n_train", 30),
+]
+
+
+@pytest.mark.parametrize("name, value", OTHER_VALUES)
 def test_runs_with_other_questions_or_models_are_refused(folders, tmp_path, name, value):
-    other = changed(folders[3], tmp_path / "other", parameters={**read_json(folders[3] / "manifest.json")["parameters"], name: value})
-    with pytest.raises(ValueError, match=f"different '{name}' cannot be compared: .*sft-0-.* has .*other has {value!r}"):
-        compare.load_runs([folders[0], other])
+    other = with_parameters(folders[3], tmp_path / "other", **{name: value})
+    said = f"different '{name}' cannot be compared: .*sft-0-.* has .*other has {value!r}"
+    with pytest.raises(ValueError, match=said):
+        load_runs([folders[0], other])
 
 
 def test_another_training_accuracy_is_refused(folders, tmp_path):
+    other = changed(folders[3], tmp_path / "other", data={"accuracy": {"train": 0.4}})
     with pytest.raises(ValueError, match="accuracy on the training questions differs.*0.3 in .*0.4 in"):
-        compare.load_runs([folders[0], changed(folders[3], tmp_path / "other", data={"accuracy": {"train": 0.4}})])
+        load_runs([folders[0], other])
+
+
+def turned(reading):
+    return replace(reading, is_correct=not reading.is_correct)
+
+
+OTHER_ANSWERS = [
+    (
+        turned,
+        "'is_correct' of test question 'q00003' is (True|False) in the first, (True|False) in the second",
+    ),
+    (
+        lambda r: replace(r, answer="b"),
+        "'answer' of test question 'q00003' is 'a' in the first, 'b' in the second",
+    ),
+    (
+        lambda r: replace(r, id="new"),
+        "test question 'new', expected readout, is only in .*other",
+    ),
+    (
+        None,
+        "test question 'q00003', expected readout, is only in .*sft-0-",
+    ),
+]
 
 
 @pytest.mark.parametrize("file", ["readings", "baseline_readings"])
-@pytest.mark.parametrize("change, message", [
-    (lambda r: replace(r, is_correct=not r.is_correct), "'is_correct' of test question 'q00003' is (True|False) in the first, (True|False) in the second"),
-    (lambda r: replace(r, answer="b"), "'answer' of test question 'q00003' is 'a' in the first, 'b' in the second"),
-    (lambda r: replace(r, id="new"), "test question 'new', expected readout, is only in .*other"),
-    (None, "test question 'q00003', expected readout, is only in .*sft-0-")])
+@pytest.mark.parametrize("change, message", OTHER_ANSWERS)
 def test_other_test_answers_are_refused(folders, tmp_path, file, change, message):
     other = changed(folders[3], tmp_path / "other")
     rows = read_records(other / f"{file}.jsonl", Reading)
-    at = next(i for i, r in enumerate(rows) if r.id == "q00003" and r.readout == "expected")
+    at = next(i for i, r in enumerate(rows) if (r.id, r.readout) == ("q00003", "expected"))
     rows[at:at + 1] = [change(rows[at])] if change else []
     write_jsonl(other / f"{file}.jsonl", rows)
-    with pytest.raises(ValueError, match=f"sft-0-.*readings.jsonl and .*other/{file}.jsonl cannot be compared question by question: {message}"):
-        compare.load_runs([folders[0], other])
+    files = f"sft-0-.*readings.jsonl and .*other/{file}.jsonl"
+    with pytest.raises(ValueError, match=f"{files} cannot be compared question by question: {message}"):
+        load_runs([folders[0], other])
 
 
 def test_calibration_questions_may_differ(folders, tmp_path):
     other = changed(folders[3], tmp_path / "other")
     rows = read_records(other / "readings.jsonl", Reading)
-    write_jsonl(other / "readings.jsonl", rows + [replace(rows[0], id="c", split="calibration", question="calibration?")])
-    runs = compare.load_runs([folders[0], other])
-    assert {r.split for rows in compare.sides(runs, "expected").values() for r in rows} == {"test"}
+    new = replace(rows[0], id="c", split="calibration", question="calibration?")
+    write_jsonl(other / "readings.jsonl", [*rows, new])
+    sets = compare.test_readings(load_runs([folders[0], other]), "expected")
+    assert {r.split for rows in sets.values() for r in rows} == {"test"}
 
 
-def test_one_method_and_seed_twice_is_refused_but_not_with_other_options(folders, tmp_path):
-    copy = changed(folders[3], tmp_path / "copy")
+def test_one_method_and_seed_twice_is_refused(folders, tmp_path):
+    copied = changed(folders[3], tmp_path / "copy")
     with pytest.raises(ValueError, match="dpo with seed 0 is given twice: .*dpo-0-.* and .*copy"):
-        compare.load_runs([folders[3], copy])
-    other = changed(folders[3], tmp_path / "other", parameters={**read_json(copy / "manifest.json")["parameters"], "options": {"beta": 0.5}, "preset": "paper"})
-    runs = compare.load_runs([folders[3], other])
+        load_runs([folders[3], copied])
+
+
+def test_one_method_with_other_options_is_another_row(folders, tmp_path):
+    other = with_parameters(folders[3], tmp_path / "other", options={"beta": 0.5}, preset="paper")
+    runs = load_runs([folders[3], other])
     assert [r.label for r in runs] == ["dpo (preset default)", "dpo (beta 0.5, preset paper)"]
-    assert len(set(compare.label_colours(runs).values())) == 3 + 1
+    colours = compare._colours(*compare._parted(compare.table_rows(runs), "expected"))
+    assert len(set(colours.values())) == 3 + 1
+    assert colours[Row("dpo (preset default)", "expected")] == method_colour("dpo")
+
+
+def test_readings_are_grouped_by_what_they_are():
+    sft = made_up_readings(3, method="sft", readout="expected")
+    mended = [replace(r, calibrator="platt") for r in sft]
+    rows = compare.by_row([sft[0], *mended, *sft[1:]])
+    assert rows == {("sft", "expected", ""): sft, ("sft", "expected", "platt"): mended}
+    assert [row.words for row in rows] == ["sft, expected", "sft, expected, platt"]
+    assert UNTRAINED.words == "untrained, expected"
 
 
 def test_seeds_of_a_method_are_one_row_averaged(runs):
-    shown = compare.method_table(runs).loc[("sft", "expected")]
+    shown = compare.method_table(runs).loc[SFT]
     assert (shown["seeds"], shown["n"]) == ("3", "300")
-    single = [metric_card([r for r in compare.sides(runs, "expected")["sft"] if r.seed == s], 0.3, n_resamples=20)["brier_skill_score"].value for s in (0, 1, 2)]
-    assert float(shown["Brier skill"].split()[0]) == pytest.approx(np.mean(single), abs=5e-4) and len(set(single)) == 3
+    readings = compare.test_readings(runs, "expected")[SFT]
+    single = []
+    for seed in (0, 1, 2):
+        card = metric_card([r for r in readings if r.seed == seed], 0.3, names=["brier_skill_score"])
+        single.append(card["brier_skill_score"].value)
+    assert float(shown["Brier skill"].split()[0]) == pytest.approx(np.mean(single), abs=5e-4)
+    assert len(set(single)) == 3
 
 
 @pytest.mark.parametrize("readout", ["verbalized", "expected"])
 def test_the_table_shows_the_values_of_the_metric_cards(runs, readout):
     table = compare.method_table(runs)
-    for label, rows in compare.sides(runs, readout).items():
-        card = metric_card(rows, 0.3)
-        shown = table.loc[(label, readout)]
-        assert [shown[compare.METRICS[k].label] for k in compare.TABLE] == [as_text(card[k]) for k in compare.TABLE]
-        assert (shown["parsed"], shown["diagnosis"]) == (f"{card['brier_score'].parsed:.1%}", diagnose(rows, 0.3)[0].code)
+    for row, readings in compare.test_readings(runs, readout).items():
+        card, shown = metric_card(readings, 0.3), table.loc[row]
+        for name in compare.TABLE_METRICS:
+            assert shown[METRICS[name].label] == as_text(card[name])
+        assert shown["parsed"] == f"{card['brier_score'].parsed:.1%}"
+        assert shown["diagnosis"] == diagnose(readings, 0.3)[0].code
 
 
 @pytest.mark.slow
 def test_a_method_without_confidences_has_a_row_that_says_so(runs):
-    shown = compare.method_table(runs).loc[("dpo", "verbalized")]
-    assert (shown["parsed"], shown["diagnosis"]) == ("0.0%", "missing") and shown["Brier skill"].startswith("undefined")
+    shown = compare.method_table(runs).loc[Row("dpo", "verbalized")]
+    assert (shown["parsed"], shown["diagnosis"]) == ("0.0%", "missing")
+    assert shown["Brier skill"].startswith("undefined")
     row = compare.differences(runs, "verbalized", "auroc", n_resamples=50).set_index("method").loc["dpo"]
     assert np.isnan(row["difference"]) and row["note"] == "one of them states no confidence at all"
-    assert any("Not tested, too few confidences or answers: dpo" in line for line in compare.conclusions(runs))
+    said = "Not tested, too few confidences or answers: dpo"
+    assert any(said in line for line in compare.conclusions(runs))
+
+
+def test_times_are_of_labels_and_training_and_means_over_seeds(runs):
+    table = compare.method_table(runs)
+    times = ["training time (s)", "evaluation time (s)"]
+    assert table.loc[SFT, times].tolist() == ["100", "20"] and table.loc[UNTRAINED, times].tolist() == ["0", "20"]
+    stages = {"labels": {"seconds": 30.0}, "training": {"seconds": 100.0}, "readings": {"seconds": 5.0}}
+    slow = altered(runs[0], manifest={**runs[0].manifest, "stages": stages})
+    assert compare._seconds_of([slow, runs[1]], "sft") == (115.0, 12.5)
+    assert table.loc[Row("baseline", "expected", "platt"), times].tolist() == ["", ""]
 
 
 def test_rows_are_sorted_by_brier_skill_and_the_undefined_are_last(runs):
     rows = compare.method_table(runs).index.tolist()
-    assert [r for r in rows if r[0] in ("sft", "dpo", "baseline") and r[1] == "verbalized"] == [("sft", "verbalized"), ("baseline", "verbalized"), ("dpo", "verbalized")]
-    assert rows[-1] == ("dpo", "verbalized") and rows.index(("free: constant", "free")) < rows.index(("free: half", "free"))
+    by_text = [row for row in rows if row[1] == "verbalized" and not row[2]]
+    assert [row[0] for row in by_text] == ["sft", "baseline", "dpo"]
+    assert rows[-1] == Row("dpo", "verbalized")
+    assert rows.index(Row("training_accuracy", "constant")) < rows.index(Row("half", "constant"))
 
 
 def test_a_high_score_on_few_confidences_does_not_rank_first(tmp_path):
-    runs = compare.load_runs([compare.made_up_run(tmp_path, "sft", says=lambda c: np.sqrt(c), readouts=("expected",))])
-    rows = runs[0].readings
-    lucky = [replace(r, confidence=float(r.is_correct)) if r.id < "q00030" else replace(r, confidence=None, provenance="missing") for r in rows]
-    both = [runs[0], replace(runs[0], label="lucky", readings=lucky)]
-    table = compare.method_table(both).xs("expected", level="readout")
-    assert float(table.loc["lucky", "Brier skill"].split()[0]) == 1 > float(table.loc["sft", "Brier skill"].split()[0])
-    assert table.index.tolist()[-1] == "lucky" and table.loc["lucky", "diagnosis"] == "missing"
+    run, = load_runs([made_up_run(tmp_path, "sft", says=np.sqrt, readouts=("expected",))])
+    few = [replace(r, confidence=float(r.is_correct)) for r in run.readings if r.id < "q00030"]
+    rest = [replace(r, confidence=None, provenance="missing") for r in run.readings if r.id >= "q00030"]
+    table = compare.method_table([run, altered(run, label="lucky", readings=few + rest)])
+    lucky, skill = table.loc[Row("lucky", "expected")], table["Brier skill"].str.split().str[0]
+    assert float(skill[Row("lucky", "expected")]) == 1 > float(skill[SFT])
+    assert table.index.tolist()[-1] == Row("lucky", "expected") and lucky["diagnosis"] == "missing"
 
 
 @pytest.mark.slow
 def test_the_baseline_is_there_without_a_run_of_its_own(folders):
-    runs = compare.load_runs(folders[:1])
-    assert list(compare.sides(runs, "expected")) == ["baseline", "sft"]
-    with_run = compare.load_runs([folders[0], folders[4]])
-    tables = [compare.method_table(r).drop(columns="evaluation time (s)").sort_index() for r in (runs, with_run)]
-    assert tables[0].equals(tables[1])
-    assert compare.seconds_of_label(with_run, "baseline") == (0.0, 20.0) and np.isnan(compare.seconds_of_label(runs, "baseline")[1])
+    runs, with_run = load_runs(folders[:1]), load_runs([folders[0], folders[4]])
+    assert list(compare.test_readings(runs, "expected")) == [UNTRAINED, SFT]
+    one, other = (compare.method_table(r).sort_index() for r in (runs, with_run))
+    assert one.equals(other)
+    assert compare._seconds_of(with_run, "baseline") == compare._seconds_of(runs, "baseline") == (0.0, 20.0)
 
 
 def test_differences_are_paired_differences(runs, folders):
     table = compare.differences(runs, n_resamples=300).set_index(["readout", "metric", "method"])
-    rows = [r for f in folders[:3] for r in read_records(f / "readings.jsonl", Reading) if (r.readout, r.split) == ("expected", "test")]
-    base = [replace(r, seed=s) for s in (0, 1, 2) for r in read_records(folders[0] / "baseline_readings.jsonl", Reading) if (r.readout, r.split) == ("expected", "test")]
-    d = paired_difference(rows, base, "brier_skill_score", 0.3, 300)
+
+    def tested(path):
+        return [r for r in read_records(path, Reading) if (r.readout, r.split) == ("expected", "test")]
+
+    rows = [r for folder in folders[:3] for r in tested(folder / "readings.jsonl")]
+    once = tested(folders[0] / "baseline_readings.jsonl")
+    untrained = [replace(r, seed=seed) for seed in (0, 1, 2) for r in once]
+    d = paired_difference(rows, untrained, "brier_skill_score", 0.3, 300)
     found = table.loc[("expected", "brier_skill_score", "sft")]
-    assert (found["difference"], found["low"], found["high"], found["p"], found["n"]) == (d.value, d.low, d.high, d.p_value, 300)
+    assert found[["difference", "low", "high", "p", "n"]].tolist() == [d.value, d.low, d.high, d.p_value, 300]
 
 
 def test_all_rows_of_a_table_are_one_family(runs):
-    whole, part = compare.differences(runs, n_resamples=200), compare.differences(runs, "expected", "auroc", n_resamples=200)
+    whole = compare.differences(runs, n_resamples=200)
+    part = compare.differences(runs, "expected", "auroc", n_resamples=200)
     assert len(whole) == 2 * 2 * 2 and len(part) == 2
     for table in (whole, part):
         np.testing.assert_array_equal(table["p (Holm)"], holm(table["p"].to_numpy()))
@@ -195,34 +291,58 @@ def test_all_rows_of_a_table_are_one_family(runs):
 
 
 def test_calibration_errors_are_compared_by_swapping(runs):
-    row = compare.differences(runs, "expected", "expected_calibration_error", n_resamples=200).set_index("method").loc["sft"]
+    table = compare.differences(runs, "expected", "expected_calibration_error", n_resamples=200)
+    row = table.set_index("method").loc["sft"]
     assert row["test"] == "swap" and row["p"] < 0.05 and np.isnan(row["low"])
 
 
+def two_decimals(c):
+    return c.round(2)
+
+
 def test_a_run_is_compared_with_the_baseline_on_its_own_grid(tmp_path):
-    fine = compare.made_up_run(tmp_path, "performance_sft", says=lambda c: c.round(2), base_says=lambda c: c.round(2))
-    runs = compare.load_runs([fine, compare.made_up_run(tmp_path, "baseline", says=lambda c: c.round(1))])
+    fine = made_up_run(tmp_path, "performance_sft", says=two_decimals, base_says=two_decimals)
+    coarse = made_up_run(tmp_path, "baseline", says=lambda c: c.round(1))
+    runs = load_runs([fine, coarse])
     assert (compare.differences(runs, n_resamples=50).difference == 0).all()
 
 
+def test_a_rival_of_one_seed_is_paired_with_every_seed():
+    rival = made_up_readings(says=np.sqrt, method="knn", readout="question_only")
+    sft = made_up_readings(method="sft")
+    twice = [replace(r, seed=seed) for seed in (0, 1) for r in sft]
+    row, same = Row("sft", "verbalized"), Row("knn", "question_only")
+    table = compare.differences_from(rival, {row: twice, same: rival}, 0.3, n_resamples=200)
+    found = table.set_index([*Row._fields, "metric"]).difference
+    d = paired_difference(sft, rival, "brier_skill_score", 0.3, 200, 0)
+    assert found[(*row, "Brier skill")] == pytest.approx(d.value) and found[(*same, "Brier skill")] == 0
+    np.testing.assert_array_equal(table["p (Holm)"], holm(table["p"].to_numpy(float)))
+
+
 def test_wrong_names_are_errors(runs):
-    for call in (lambda: compare.differences(runs, "expectd"), lambda: compare.overlay(runs, "expectd")):
-        with pytest.raises(UnknownName, match="unknown readout 'expectd'. Did you mean 'expected'"):
-            call()
+    wrong_readout = pytest.raises(UnknownName, match="unknown readout 'expectd'. Did you mean 'expected'")
+    with wrong_readout:
+        compare.differences(runs, "expectd")
+    with wrong_readout:
+        compare.test_readings(runs, "expectd")
+    with wrong_readout:
+        compare.comparison_figure(compare.test_readings(runs, "expected"), "expectd", 0.3)
     with pytest.raises(UnknownName, match="unknown metric 'aurco'. Did you mean"):
         compare.differences(runs, metric="aurco")
 
 
 @pytest.mark.parametrize("readout", ["verbalized", "expected"])
 def test_the_figure_has_a_diagram_a_method_in_its_colour_and_two_forests(runs, readout):
-    fig = compare.overlay(runs, readout)
+    fig = compare.comparison_figure(compare.table_rows(runs), readout, 0.3, "made-up")
     drawn = [ax for ax in fig.axes if ax.axison]
     titles = [ax.get_title(loc="left") for ax in drawn]
-    assert titles == ["sft (3 seeds)", "dpo", "baseline", "", ""]
-    assert [t.get_text() for t in drawn[3].get_yticklabels()] == [*(free := [compare.PLATT, *(compare.free_label(k) for k in reversed(compare.FREE_BASELINES))]), "baseline", "dpo", "sft"] and len(free) == 6
+    assert titles == ["sft (3 seeds)", "dpo", "untrained", "", ""]
+    methods = [Row(name, readout) for name in ("sft", "dpo", "baseline")]
+    rows = [*methods, *compare.rival_rows(runs, readout)]
+    assert [t.get_text() for t in drawn[3].get_yticklabels()] == [row.words for row in reversed(rows)]
+    assert len(rows) == 3 + len(BASELINES) + 1 == 9
     assert "Brier skill" in drawn[3].get_xlabel() and "AUROC" in drawn[4].get_xlabel()
-    from matplotlib.colors import to_rgb
-    assert tuple(drawn[0].collections[1].get_facecolor()[0][:3]) == to_rgb(compare.method_colour("sft"))
+    assert tuple(drawn[0].collections[1].get_facecolor()[0][:3]) == to_rgb(method_colour("sft"))
     fig.canvas.draw()
     compare.plt.close(fig)
 
@@ -232,171 +352,158 @@ def test_sentences_agree_with_the_tables(runs):
     table = compare.differences(runs).set_index(["readout", "metric", "method"])
     p = table.loc[("expected", "brier_skill_score", "sft"), "p (Holm)"]
     assert lines[0].startswith("3 methods on 300 test answers of made-up to made-up; 29.0% are right")
-    assert any(line.startswith("expected, Brier skill, difference to the baseline. Higher: sft") and f"adjusted p = {p:.3f}" in line for line in lines)
+    start = "expected, Brier skill, difference to the baseline. Higher: sft"
+    assert any(line.startswith(start) and f"adjusted p = {p:.3f}" in line for line in lines)
     assert lines[1].startswith("Trained with one seed only: dpo.")
     assert not any("versions of the code" in line or "too narrow" in line for line in lines)
-    other = [replace(runs[0], manifest={**runs[0].manifest, "code": "new"}), *runs[1:]]
-    assert any("versions of the code" in line for line in compare.opening(other))
+
+
+def with_code(run, stage, code):
+    "The run, one of its stages made by other code."
+    stages = run.manifest["stages"]
+    other = {**stages, stage: {**stages[stage], "code": code}}
+    return altered(run, manifest={**run.manifest, "stages": other})
+
+
+def test_a_method_made_by_two_versions_of_the_code_is_named_with_the_stage(runs):
+    lines = compare._opening([with_code(runs[0], "training", "new"), *runs[1:]])
+    assert any(line.startswith("Made by different versions of the code (sft: training)") for line in lines)
+
+
+def test_methods_may_execute_different_code(runs):
+    dpo = with_code(runs[3], "training", "another loss")
+    assert not any("versions of the code" in line for line in compare._opening([*runs[:3], dpo, runs[4]]))
 
 
 def test_noise_is_no_difference(tmp_path):
-    random = lambda seed: lambda c: np.random.default_rng(seed).random(len(c))
-    runs = compare.load_runs([compare.made_up_run(tmp_path, m, says=random(i), base_says=random(9)) for i, m in enumerate(("sft", "dpo", "implicit"))])
-    assert compare.difference_sentences(compare.differences(runs, "expected", "auroc")) == ["expected, AUROC, difference to the baseline. No visible difference: sft, dpo, implicit."]
+    def random(seed):
+        return lambda c: np.random.default_rng(seed).random(len(c))
+
+    methods = ("sft", "dpo", "implicit")
+    folders = [made_up_run(tmp_path, m, says=random(i), base_says=random(9)) for i, m in enumerate(methods)]
+    table = compare.differences(load_runs(folders), "expected", "auroc")
+    said = "expected, AUROC, difference to the baseline. No visible difference: sft, dpo, implicit."
+    assert compare._difference_sentences(table) == [said]
 
 
 def test_few_subjects_are_said_to_be_few(tmp_path):
-    runs = compare.load_runs([compare.made_up_run(tmp_path, "sft", n=29)])
-    assert any(line.startswith("The questions are about 29 subjects only") for line in compare.opening(runs))
+    runs = load_runs([made_up_run(tmp_path, "sft", n=29)])
+    assert any(line.startswith("The questions are about 29 subjects only") for line in compare._opening(runs))
 
 
 def test_only_the_baseline(folders):
-    runs = compare.load_runs(folders[4:])
-    assert compare.differences(runs).empty and set(compare.method_table(runs).index.get_level_values("method")) == {"baseline", compare.PLATT, *map(compare.free_label, compare.FREE_BASELINES)}
-    compare.plt.close(compare.overlay(runs, "expected"))
+    runs = load_runs(folders[4:])
+    assert compare.differences(runs).empty
+    rows = [UNTRAINED, Row("baseline", "verbalized"), *compare.rival_rows(runs, "expected")]
+    assert set(compare.method_table(runs).index) == {*rows, Row("baseline", "verbalized", "platt")}
+    compare.plt.close(compare.comparison_figure(compare.table_rows(runs), "expected", 0.3))
     assert len(compare.conclusions(runs)) == 5
 
 
-@pytest.mark.slow
-def test_what_is_kept_can_be_read_again(runs, tmp_path):
-    folder = Path(publish.keep_comparison(runs, tmp_path).split(":")[0])
-    table = pd.read_csv(folder / "methods.csv", index_col=[0, 1], dtype=str, keep_default_na=False)
-    assert table.equals(compare.method_table(runs).astype(str))
-    assert list(read_json(folder / "runs.json")) == [r.folder.name for r in runs] and (folder / "level.png").stat().st_size > 10_000
-    rows = (folder / "methods.md").read_text().splitlines()
-    assert len(rows) == 2 + len(table) and all(row.count(" | ") == table.shape[1] + 1 for row in rows)
-    readings = pd.read_csv(folder / "readings.csv.gz")
-    cell = readings.query("method == 'sft' and readout == 'expected' and split == 'test' and seed == 1")
-    assert np.allclose(cell.confidence, [r.confidence for r in runs[1].readings if r.readout == "expected" and r.split == "test"])
-    assert {"free: knn", compare.PLATT, "baseline"} <= set(readings.method)
+def with_training_answers(run, change):
+    "The run, its training answers changed."
+    judged = [change(j) if j.extra["split"] == "train" else j for j in run.judged]
+    return altered(run, judged=judged)
 
 
-@pytest.mark.slow
-def test_a_comparison_is_published_only_when_asked(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
-    publish.keep_comparison(runs, "runs")
-    assert not (tmp_path / "figures").exists()
-    publish.keep_comparison(runs, "runs", "mine")
-    kept = next((tmp_path / "runs").iterdir())
-    assert all((tmp_path / place / f"mine_{name}").read_bytes() == (kept / name).read_bytes() for place, name in (("figures", "level.png"), ("figures/data", "methods.csv"), ("figures/data", "readings.csv.gz")))
-    assert {"mine_level.png", "mine_level.svg"} <= {f.name for f in (tmp_path / "figures").iterdir()} and (tmp_path / "figures/data/mine_methods.csv").exists()
+def test_baselines_use_training_answers_only(runs):
+    sets = compare.rival_rows(runs, "expected")
+    assert {len(rows) for rows in sets.values()} == {300}
+    assert {r.split for rows in sets.values() for r in rows} == {"test"}
+    judged = [turned(j) if j.extra["split"] == "test" else j for j in runs[0].judged]
+    again = compare.rival_rows([altered(runs[0], judged=judged), *runs[1:]], "expected")
+    assert all(confidences(sets[row]) == confidences(again[row]) for row in sets)
 
 
-def test_free_baselines_use_training_answers_only_and_say_when_they_cannot_be_made(runs):
-    free = compare.free_sides(runs, "expected")
-    assert {len(rows) for rows in free.values()} == {300} and {r.split for rows in free.values() for r in rows} == {"test"}
-    turned = replace(runs[0], judged=[replace(j, is_correct=not j.is_correct) if j.extra["split"] == "test" else j for j in runs[0].judged])
-    again = compare.free_sides([turned, *runs[1:]], "expected")
-    assert all([r.confidence for r in free[k]] == [r.confidence for r in again[k]] for k in free)
-    one_class = replace(runs[0], judged=[replace(j, is_correct=True) if j.extra["split"] == "train" else j for j in runs[0].judged])
-    rows = compare.free_sides([one_class, *runs[1:]], "expected")["free: logistic"]
+def test_a_baseline_that_cannot_be_made_says_why(runs):
+    one_class = with_training_answers(runs[0], lambda j: replace(j, is_correct=True))
+    rows = compare.rival_rows([one_class, *runs[1:]], "expected")[LOGISTIC]
     assert all(r.provenance == "missing" and "needs right and wrong" in r.extra["reason"] for r in rows)
+    assert compare.by_row(rows) == {LOGISTIC: rows}
 
 
-def test_data_complexity_and_the_original(runs):
-    assert compare.data_complexity(runs, "sft") == "300 texts, 2 labels" and compare.data_complexity(runs, "baseline") == ""
-    pairs = [replace(runs[3], rows=[{"label": 0.9, "rejected_label": 0.1}] * 7), replace(runs[0], rows=[{"id": "a"}] * 5)]
-    assert compare.data_complexity(pairs, "dpo") == "7 pairs" and compare.data_complexity(pairs, "sft") == "5 answers, no label"
+def test_data_complexity_is_said_in_words(runs):
+    assert compare._data_complexity(runs, "sft") == "300 texts, 2 labels"
+    assert compare._data_complexity(runs, "baseline") == ""
+    pairs = altered(runs[3], labels=[{"label": 0.9, "rejected_label": 0.1}] * 7)
+    unlabelled = altered(runs[0], labels=[{"id": "a"}] * 5)
+    assert compare._data_complexity([pairs, unlabelled], "dpo") == "7 pairs"
+    assert compare._data_complexity([pairs, unlabelled], "sft") == "5 answers, no label"
+
+
+def test_the_original_stands_beside(runs):
     beside = compare.beside_original(runs)
-    assert beside.loc["dpo", "published RMS error"] == "0.3060" and beside.loc["baseline", "published RMS error"] == "0.3888" and beside.loc["dpo", "verbalized parsed"] == "0.0%"
+    assert beside["published RMS error"].to_dict() == {"sft": "0.3060", "dpo": "0.3060", "baseline": "0.3888"}
+    assert beside.loc["dpo", "verbalized parsed"] == "0.0%"
+
+
+def notebook_values():
+    "The values of the notebook's parameters cell."
+    cells = nbformat.read(ROOT / "nbs/compare.ipynb", 4).cells
+    names = {}
+    exec(next(c.source for c in cells if "parameters" in c.metadata.get("tags", [])), names)
+    return {k: v for k, v in names.items() if not k.startswith("__")}
 
 
 def test_parameters_of_the_notebook_are_those_of_a_run():
     from calib_nb.experiment import Parameters, comparison_plan
-    cells = nbformat.read(ROOT / "nbs/compare.ipynb", 4).cells
-    names = {}
-    exec(next(c.source for c in cells if "parameters" in c.metadata.get("tags", [])), names)
-    given = {k: v for k, v in names.items() if not k.startswith("__")}
-    expected = {k: v for k, v in asdict(Parameters()).items() if k not in ("method", "seed", "protocol", "original")}
-    assert given == {**expected, "methods": "baseline,sft,performance_sft,dpo,implicit", "seeds": "0,1,2", "publish": ""}
-    assert [(p["method"], p["seed"]) for p in comparison_plan(given)] == [("baseline", 0), *((m, s) for m in given["methods"].split(",")[1:] for s in (0, 1, 2))]
+
+    given, others = notebook_values(), ("method", "seed", "protocol", "original")
+    of_a_run = {k: v for k, v in asdict(Parameters()).items() if k not in others}
+    methods = "baseline,sft,performance_sft,dpo,implicit"
+    assert given == {**of_a_run, "methods": methods, "seeds": "0,1,2", "publish": ""}
+    trained = [(m, seed) for m in methods.split(",")[1:] for seed in (0, 1, 2)]
+    assert [(p["method"], p["seed"]) for p in comparison_plan(given)] == [("baseline", 0), *trained]
     with pytest.raises(UnknownName, match="unknown parameter 'metods'. Did you mean 'methods'?"):
         comparison_plan({**given, "metods": "sft"})
 
 
-@pytest.mark.parametrize("values, message", [
-    (dict(methods=""), "'methods' names none"), (dict(methods="sft,stf"), "unknown method 'stf'. Did you mean 'sft'"), (dict(seeds="0,a"), "'seeds' must be whole numbers"),
-    (dict(seeds=""), "'seeds' must be whole numbers"), (dict(seeds=0.5), "'seeds' must be whole numbers"), (dict(options={"dpo": {"beta": 1}}), "options are given for 'dpo'"),
-    (dict(options={"sft": {"beta": 1}}), "unknown option of method 'sft' 'beta'"), (dict(preset="papr"), "Did you mean 'paper'"), (dict(n_test=0), "at least 1")])
+WRONG_PLANS = [
+    ({"methods": ""}, "'methods' names none"),
+    ({"methods": "sft,stf"}, "unknown method 'stf'. Did you mean 'sft'"),
+    ({"seeds": "0,a"}, "'seeds' must be whole numbers"),
+    ({"seeds": ""}, "'seeds' must be whole numbers"),
+    ({"seeds": 0.5}, "'seeds' must be whole numbers"),
+    ({"options": {"dpo": {"beta": 1}}}, "options are given for 'dpo'"),
+    ({"options": {"sft": {"beta": 1}}}, "unknown option of method 'sft' 'beta'"),
+    ({"preset": "papr"}, "Did you mean 'paper'"),
+    ({"n_test": 0}, "at least 1"),
+]
+
+
+@pytest.mark.parametrize("values, message", WRONG_PLANS)
 def test_a_plan_is_checked_before_anything_runs(values, message):
     from calib_nb.experiment import comparison_plan
+
     with pytest.raises(ValueError, match=message):
         comparison_plan({"methods": "baseline,sft", "seeds": "0", **values})
+
+
+def run_notebook(out, **parameters):
+    "Run the notebook as a user does; returns the finished process."
+    words = [word for k, v in parameters.items() for word in ("-p", k, str(v))]
+    papermill = Path(sys.executable).parent / "papermill"
+    command = [papermill, "nbs/compare.ipynb", str(out / "compare.ipynb"), *words, "--no-progress-bar"]
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+def times_of_run_files(out):
+    "When each file of a run was written."
+    files = [f for f in out.rglob("*") if f.is_file() and re.search("-(baseline|sft)-", f.parent.name)]
+    return {f: f.stat().st_mtime_ns for f in files}
 
 
 @pytest.mark.slow
 def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
     few = dict(methods="baseline,sft", seeds=0, n_train=12, n_calibration=6, n_test=16, out=tmp_path)
-    words = [w for k, v in few.items() for w in ("-p", k, str(v))]
-    papermill = lambda: subprocess.run([Path(sys.executable).parent / "papermill", "nbs/compare.ipynb", str(tmp_path / "compare.ipynb"), *words, "--no-progress-bar"],
-                                       cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    done = papermill()
+    done = run_notebook(tmp_path, **few)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = sorted(f.name.split("-")[3] for f in tmp_path.iterdir() if (f / "manifest.json").exists())
-    assert found == ["baseline", "sft"]
-    shown = json.dumps([c.get("outputs", []) for c in nbformat.read(tmp_path / "compare.ipynb", 4).cells])
-    assert all(word in shown for word in ("Brier skill", "AUROC stratified by relation", "p (Holm)", "difference to the baseline", "image/png", "compare-"))
-    times = lambda: {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file() and re.search("-(baseline|sft)-", f.parent.name)}
-    before = times()
-    assert papermill().returncode == 0 and times() == before and len(before) > 8, "finished runs are left as they are"
-
-
-def test_the_matrix_leaves_cells_without_confidences_empty_and_chooses_on_its_split():
-    rows = [*compare.made_up_readings(split="calibration", method="sft", readout="expected"), *compare.made_up_readings(split="calibration", method="dpo", readout="expected", says=np.sqrt),
-            *compare.made_up_readings(split="calibration", method="dpo", missing=0.2), *compare.made_up_readings(split="test", method="dpo", readout="expected", says=lambda c: 1.0 * (c > 0.3))]
-    cells = matrix_room.by_cell(rows)
-    assert {r.split for part in cells.values() for r in part} == {"calibration"} and len(cells) == 3
-    table = matrix_room.matrix(cells, "brier_skill_score", 0.3)
-    assert table.loc["sft", "expected"] == metric_card(cells["sft", "expected"], 0.3)["brier_skill_score"].value and np.isnan(table.loc["dpo", "verbalized"]) and np.isnan(table.loc["sft", "verbalized"])
-    assert matrix_room.best_cell(cells, 0.3) == ("sft", "expected")
-    fig = matrix_room.matrix_figure(cells, 0.3)
-    assert [ax.get_title(loc="left") for ax in fig.axes[:2]] == ["Brier skill", "Brier skill, recalibrated"] and [t.get_text() for t in fig.axes[3].get_xticklabels()] == ["expected", "verbalized"]
-    compare.plt.close(fig)
-
-
-def test_a_recalibrated_reading_never_saw_its_group_nor_its_label():
-    rows = compare.made_up_readings(n=100, split="calibration", says=lambda c: c**3)
-    found = matrix_room.cross_recalibrated(rows, "platt")
-    assert [r.id for r in found] == [r.id for r in rows] and {r.readout for r in found} == {"verbalized+platt"}
-    lied = [replace(r, is_correct=not r.is_correct) if (r.group or r.question) == (rows[7].group or rows[7].question) else r for r in rows]
-    assert matrix_room.cross_recalibrated(lied, "platt")[7].confidence == found[7].confidence and matrix_room.cross_recalibrated(lied, "platt") != found
-    cells = matrix_room.recalibrated({("sft", "verbalized"): rows, ("dpo", "verbalized"): [replace(r, is_correct=False) for r in rows]})
-    assert cells["sft", "verbalized+platt"] == found and all(r.confidence is None and "right" in r.extra["reason"] for r in cells["dpo", "verbalized+platt"])
-
-
-def test_on_the_test_split_each_seed_is_recalibrated_by_its_own_calibration_split():
-    rows = [replace(r, seed=seed) for seed, says in ((0, np.sqrt), (1, lambda c: c**3)) for split in ("calibration", "test") for r in compare.made_up_readings(n=100, says=says, split=split)]
-    assert matrix_room.on_test(rows, "verbalized") == [r for r in rows if r.split == "test"]
-    alone = matrix_room.on_test([r for r in rows if r.seed == 1], "verbalized+platt")
-    assert [r for r in matrix_room.on_test(rows, "verbalized+platt") if r.seed == 1] == alone and len(alone) == 100 and {r.split for r in alone} == {"test"}
-
-
-def test_a_rival_of_one_seed_is_paired_with_every_seed():
-    rival = compare.made_up_readings(says=np.sqrt, method="knn", readout="free")
-    seeds = [replace(r, seed=s) for s in (0, 1) for r in compare.made_up_readings(method="sft")]
-    table = matrix_room.against({"two": seeds, "same": rival}, rival, 0.3, n_resamples=200).set_index(["method", "metric"])
-    d = paired_difference(compare.made_up_readings(method="sft"), rival, "brier_skill_score", 0.3, 200, 0)
-    assert table.loc[("two", "Brier skill"), "difference"] == pytest.approx(d.value) and table.loc[("same", "Brier skill"), "difference"] == 0
-    np.testing.assert_array_equal(table["p (Holm)"], holm(table["p"].to_numpy(float)))
-
-
-def test_the_matrix_is_kept(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
-    rows = compare.made_up_readings(split="calibration", method="sft", readout="expected")
-    tested = {("sft", "expected"): compare.made_up_readings(method="sft", readout="expected")}
-    matrix_room.keep_matrix(rows, tested, compare.made_up_readings(method="knn", readout="free"), runs, "runs", "m")
-    values = pd.read_csv(tmp_path / "figures/data/m_values.csv", index_col=[0, 1])
-    assert values.loc[("auroc", "sft"), "expected"] == pytest.approx(metric_card(rows, 0.3)["auroc"].value)
-    readings = pd.read_csv(tmp_path / "figures/data/m_readings.csv.gz")
-    assert readings.groupby(["method", "split"]).size().to_dict() == {("sft", "calibration"): 300, ("sft", "test"): 300, ("knn", "test"): 300}
-    assert (tmp_path / "figures/m_heatmaps.png").exists()
-
-
-@pytest.mark.slow
-def test_published_readings_come_back_as_they_were(runs, tmp_path):
-    publish.keep_files(tmp_path, {}, {}, publish.readings_frame(runs))
-    back, sets = publish.published_readings(tmp_path / "readings.csv.gz"), compare.all_sides(runs)
-    assert back.keys() == sets.keys()
-    for key, rows in sets.items():
-        assert [(r.id, r.seed, r.confidence, r.is_correct, r.relation, r.provenance) for r in back[key]] == [(r.id, r.seed, r.confidence, r.is_correct, r.relation, r.provenance) for r in rows]
-    assert {r.split for rows in publish.published_readings(tmp_path / "readings.csv.gz", "calibration").values() for r in rows} == {"calibration"}
+    manifests = [read_json(file) for file in tmp_path.glob("*/manifest.json")]
+    assert sorted(m["parameters"]["method"] for m in manifests) == ["baseline", "sft"]
+    cells = nbformat.read(tmp_path / "compare.ipynb", 4).cells
+    shown = json.dumps([c.get("outputs", []) for c in cells])
+    headings = ("Brier skill", "AUROC stratified by relation", "p (Holm)", "difference to the baseline")
+    assert all(word in shown for word in (*headings, "image/png", "compare-"))
+    before = times_of_run_files(tmp_path)
+    assert run_notebook(tmp_path, **few).returncode == 0
+    assert times_of_run_files(tmp_path) == before and len(before) > 8, "finished runs are left as they are"
