@@ -29,15 +29,12 @@ from .resampling import METRICS, Sample, reading_arrays
 LEAST_PARSED = 0.9  # share of readings that must have a confidence
 
 
-def _is_full(readings):
-    return np.mean([r.confidence is not None for r in readings]) >= LEAST_PARSED
-
-
 def _point(readings, metric, reference):
     "The metric's value; NaN where too many confidences are missing."
-    if not _is_full(readings):
+    arrays = reading_arrays(readings)
+    if arrays.present.mean() < LEAST_PARSED:
         return np.nan
-    return Sample(reading_arrays(readings)).values([metric], reference)[metric]
+    return Sample(arrays).values([metric], reference)[metric]
 
 
 def matrix(
@@ -58,9 +55,12 @@ def best_cell(
     cells: dict[Row, list[Reading]],  # of the calibration split
     reference: float,  # the constant forecast of Brier skill
 ) -> Row:
-    "The cell of the highest Brier skill."
+    "The cell of the highest Brier skill. Raises ValueError where all lack too many confidences."
     skill = {row: _point(readings, "brier_skill_score", reference) for row, readings in cells.items()}
-    return max(skill, key=lambda row: -np.inf if np.isnan(skill[row]) else skill[row])
+    known = {row: value for row, value in skill.items() if np.isfinite(value)}
+    if not known:
+        raise ValueError(f"none of {len(cells)} cells has {LEAST_PARSED:.0%} of its confidences: there is none to choose")
+    return max(known, key=known.get)
 
 # %% ../nbs/16b_matrix.ipynb #16f0ee18
 def cross_recalibrated(
@@ -203,10 +203,11 @@ def cost_table(folder: str | Path) -> pd.DataFrame:  # folder: of a run with a f
     files = sorted(Path(folder).glob("more-*.costs.json"))
     costs = {file: read_json(file)["by_readout"] for file in files}
     path = max(files, key=lambda file: len(costs[file]))
-    lines = path.with_name(path.name.replace(".costs.json", ".jsonl"))
-    answers = {r.id for r in read_records(lines, Reading)}
-    table = pd.DataFrame(costs[path]).T.div(len(answers)).round(2)
-    return table.add_suffix(" an answer")
+    name = path.name.replace(".costs.json", ".jsonl")
+    readings = read_records(path.with_name(name), Reading)
+    table = pd.DataFrame(costs[path]).T
+    table /= len({r.id for r in readings})
+    return table.round(2).add_suffix(" an answer")
 
 
 def _values(cells, reference):  # as read
