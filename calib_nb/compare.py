@@ -58,8 +58,13 @@ class Row(NamedTuple):
     @property
     def words(self) -> str:
         "The row in one line, for figures."
-        method = "untrained" if self.method == "baseline" else self.method
-        return ", ".join(part for part in (method, self.readout, self.calibrator) if part)
+        parts = [self.shown_method, self.readout, self.calibrator]
+        return ", ".join(filter(None, parts))
+
+    @property
+    def shown_method(self) -> str:
+        "The method, as figures show it."
+        return "untrained" if self.method == "baseline" else self.method
 
 
 def by_row(readings: Iterable[Reading]) -> dict[Row, list[Reading]]:
@@ -72,7 +77,11 @@ def by_row(readings: Iterable[Reading]) -> dict[Row, list[Reading]]:
 # %% ../nbs/16_compare.ipynb #f02d7374
 def _made_up_split(split, options, **fields):
     "Readings of a split; the questions of each split are its own."
-    sizes = {"test": {}, "calibration": {"n": 100, "seed": 1}, "train": {"n": 300, "seed": 2}}
+    sizes = {
+        "test": {},
+        "calibration": {"n": 100, "seed": 1},
+        "train": {"n": 300, "seed": 2},
+    }
     made = made_up_readings(**{**options, **sizes[split]}, split=split, **fields)
     if split == "test":
         return made
@@ -209,8 +218,11 @@ def _check_alike(runs):  # with labels
 # %% ../nbs/16_compare.ipynb #ed6bba77
 def _answers(readings):
     "A dict (readout, id) -> what was asked and answered in the test."
-    names = ("question", "answer", "is_correct")
-    return {(r.readout, r.id): {k: getattr(r, k) for k in names} for r in select(readings, split="test")}
+    answers = {}
+    for r in select(readings, split="test"):
+        about = {"question": r.question, "answer": r.answer, "is_correct": r.is_correct}
+        answers[r.readout, r.id] = about
+    return answers
 
 
 def _check_answers(first, expected, path, found):  # two files, and what is in each
@@ -308,7 +320,14 @@ def _trained(runs):
 
 def _in_columns(d):  # a `Difference`
     "What tables show of it."
-    return {"difference": d.value, "low": d.low, "high": d.high, "p": d.p_value, "n": d.n, "note": d.reason}
+    return {
+        "difference": d.value,
+        "low": d.low,
+        "high": d.high,
+        "p": d.p_value,
+        "n": d.n,
+        "note": d.reason,
+    }
 
 # %% ../nbs/16_compare.ipynb #42fd6cd2
 _DIFFERENCE_COLUMNS = ["readout", "metric", "method", "difference", "low", "high", "p", "p (Holm)", "n", "test", "note"]
@@ -473,20 +492,24 @@ def _seconds_of(runs, label):
     if not trained:
         return 0.0, _seconds(runs[0].manifest["stages"], "baseline_readings")
     training = [_seconds(s, "labels", "training") for s in trained]
-    return np.mean(training), np.mean([_seconds(s, "readings") for s in trained])
+    reading = [_seconds(s, "readings") for s in trained]
+    return np.mean(training), np.mean(reading)
 
 
 def _data_complexity(runs, label):
     "What a method is trained on, in words: how many texts, and how many different labels they hold."
-    rows = next((run.labels for run in runs if run.label == label and run.labels), [])
-    if not rows:
+    known = [run.labels for run in runs if run.label == label and run.labels]
+    if not known:
         return ""
+    rows = known[0]
     if "rejected_label" in rows[0]:
         return f"{len(rows)} pairs"
     labels = {r["label"] for r in rows if "label" in r}
-    return f"{len(rows)} texts, {len(labels)} labels" if labels else f"{len(rows)} answers, no label"
+    if not labels:
+        return f"{len(rows)} answers, no label"
+    return f"{len(rows)} texts, {len(labels)} labels"
 
-
+# %% ../nbs/16_compare.ipynb #2f226f60
 _COSTS = ("training time (s)", "evaluation time (s)", "training data")
 
 
@@ -538,15 +561,18 @@ def method_table(runs: list[RunFolder]) -> pd.DataFrame:  # of texts
 
 # %% ../nbs/16_compare.ipynb #2f226f5f
 def _markdown_line(cells):
+    "A line of a Markdown table; a bar inside a cell is escaped."
     texts = [str(cell).replace("|", "\\|") for cell in cells]
-    return "| " + " | ".join(texts) + " |"
+    line = " | ".join(texts)
+    return f"| {line} |\n"
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
     "A frame as a Markdown table, its index in front."
     whole = frame.reset_index()
-    lines = [list(whole.columns), ["---"] * whole.shape[1], *whole.itertuples(index=False)]
-    return "".join(_markdown_line(line) + "\n" for line in lines)
+    rule = ["---"] * whole.shape[1]
+    lines = [list(whole.columns), rule, *whole.itertuples(index=False)]
+    return "".join(map(_markdown_line, lines))
 
 
 def _grey_unless_ok(row):
@@ -630,8 +656,10 @@ def _plot_seeds(readings, ax, color):  # of one row
 def _panel_title(row, readings):
     "The method's name, and how many seeds it has."
     seeds = len({r.seed for r in readings})
-    method = "untrained" if row.method == "baseline" else row.method
-    return textwrap.fill(f"{method} ({seeds} seeds)" if seeds > 1 else method, 26)
+    title = row.shown_method
+    if seeds > 1:
+        title += f" ({seeds} seeds)"
+    return textwrap.fill(title, 26)
 
 # %% ../nbs/16_compare.ipynb #69e14b7c
 def _plot_panels(methods, axes, colours):  # row -> readings; lines of axes; row -> colour
@@ -721,7 +749,11 @@ def comparison_figure(
 # %% ../nbs/16_compare.ipynb #edb45bb3
 def _sentence(parts):  # what is said -> names it is said of
     "What is said of any, in one line."
-    return ". ".join(f"{what}: {'; '.join(names)}" for what, names in parts.items() if names) + "."
+    said = []
+    for what, names in parts.items():
+        if names:
+            said.append(f"{what}: {'; '.join(names)}")
+    return ". ".join(said) + "."
 
 
 def _skill_sentence(cards, readout):  # row -> card
@@ -744,7 +776,7 @@ def _skill_sentence(cards, readout):  # row -> card
     }
     return f"{readout}, Brier skill. {_sentence(parts)}"
 
-
+# %% ../nbs/16_compare.ipynb #edb45bb8
 def _difference_text(r):  # of `differences`
     interval = "[{low:+.3f}, {high:+.3f}]".format(**r)
     value = "{method} {difference:+.3f}".format(**r)
@@ -753,7 +785,13 @@ def _difference_text(r):  # of `differences`
 
 
 def _texts(frame):
+    "A text for each row."
     return [_difference_text(r) for _, r in frame.iterrows()]
+
+
+def _names(frame):
+    "The methods of all rows in one text; none for no rows."
+    return [", ".join(frame.method)] if len(frame) else []
 
 # %% ../nbs/16_compare.ipynb #edb45bb4
 def _difference_sentences(frame, level=0.05):  # from `differences`; of the family
@@ -761,14 +799,15 @@ def _difference_sentences(frame, level=0.05):  # from `differences`; of the fami
     lines = []
     for (readout, metric), rows in frame.groupby(["readout", "metric"], sort=False):
         p = rows["p (Holm)"]
-        unseen, untested = rows[p > level].method, rows[p.isna()].method
+        found = rows[p <= level]
         parts = {
-            "Higher": _texts(rows[(p <= level) & (rows.difference > 0)]),
-            "Lower": _texts(rows[(p <= level) & (rows.difference < 0)]),
-            "No visible difference": [", ".join(unseen)] if len(unseen) else [],
-            "Not tested, too few confidences or answers": [", ".join(untested)] if len(untested) else [],
+            "Higher": _texts(found[found.difference > 0]),
+            "Lower": _texts(found[found.difference < 0]),
+            "No visible difference": _names(rows[p > level]),
+            "Not tested, too few confidences or answers": _names(rows[p.isna()]),
         }
-        lines.append(f"{readout}, {METRICS[metric].label}, difference to the baseline. {_sentence(parts)}")
+        what = f"{readout}, {METRICS[metric].label}, difference to the baseline"
+        lines.append(f"{what}. {_sentence(parts)}")
     return lines
 
 # %% ../nbs/16_compare.ipynb #edb45bb6
@@ -783,17 +822,21 @@ def _mixed_stages(runs):
     versions = {}
     for run in runs:
         for name, stage in run.manifest["stages"].items():
-            versions.setdefault((run.label, name), set()).add(stage.get("code"))
-    return [f"{label}: {name}" for (label, name), codes in versions.items() if len(codes) > 1]
+            codes = versions.setdefault(f"{run.label}: {name}", set())
+            codes.add(stage.get("code"))
+    return [which for which, codes in versions.items() if len(codes) > 1]
 
 
 def _overview(runs, sets):  # sets: of one readout
     "What was compared."
-    p = runs[0].parameters
-    right = {r.id: r.is_correct for r in next(iter(sets.values()))}
-    accuracy, reference = np.mean(list(right.values())), runs[0].training_accuracy
-    what = f"{len(sets)} methods on {len(right)} test answers of {p['model']} to {p['dataset']}"
-    return f"{what}; {accuracy:.1%} are right, {reference:.1%} of the training answers were."
+    readings = next(iter(sets.values()))
+    right = {r.id: r.is_correct for r in readings}
+    accuracy = np.mean(list(right.values()))
+    reference = runs[0].training_accuracy
+    model, dataset = (runs[0].parameters[name] for name in ("model", "dataset"))
+    what = f"{len(sets)} methods on {len(right)} test answers of {model} to {dataset}"
+    accuracies = f"{accuracy:.1%} are right, {reference:.1%} of the training answers were"
+    return f"{what}; {accuracies}."
 
 # %% ../nbs/16_compare.ipynb #edb45bb7
 def _opening(runs):
@@ -816,12 +859,17 @@ def _opening(runs):
 def conclusions(runs: list[RunFolder]) -> list[str]:
     """Sentences: what was compared, what each method's confidences are worth, which beat the constant forecast, and
     which differ from the untrained model."""
-    reference, lines = runs[0].training_accuracy, _opening(runs)
+    lines = _opening(runs)
     for readout in readouts_of(runs):
-        cards = {}
-        for row, readings in test_readings(runs, readout).items():
-            cards[row] = metric_card(readings, reference, names=list(COMPARED))
-            headline = diagnose(readings, reference, cards[row])[0]
-            lines.append(f"{row.method}, {readout}: {headline.code}. {headline.sentence}")
-        lines.append(_skill_sentence(cards, readout))
+        lines += _readout_sentences(test_readings(runs, readout), readout, runs[0].training_accuracy)
     return lines + _difference_sentences(differences(runs))
+
+
+def _readout_sentences(sets, readout, reference):
+    "What the confidences of each method are worth by one readout."
+    lines, cards = [], {}
+    for row, readings in sets.items():
+        cards[row] = metric_card(readings, reference, names=list(COMPARED))
+        headline = diagnose(readings, reference, cards[row])[0]
+        lines.append(f"{row.method}, {readout}: {headline.code}. {headline.sentence}")
+    return [*lines, _skill_sentence(cards, readout)]

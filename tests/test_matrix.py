@@ -35,6 +35,8 @@ def test_cells_that_lack_confidences_are_empty(cells):
 def test_the_cell_of_the_highest_skill_is_chosen(cells):
     assert matrix.best_cell(cells, 0.3) == SFT
     assert matrix.best_cell({row: cells[row] for row in (SAID, DPO)}, 0.3) == DPO
+    with pytest.raises(ValueError, match="none of 1 cells has 90% of its confidences"):
+        matrix.best_cell({SAID: cells[SAID]}, 0.3)
 
 
 def test_the_figure_shows_methods_by_readouts(cells):
