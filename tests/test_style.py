@@ -154,9 +154,16 @@ def public_functions(module):
     room = importlib.import_module(f"calib_nb.{module}")
     found = {name: getattr(room, name) for name in room.__all__}
     for name, cls in public_classes(room).items():
-        found |= {f"{name}.{method}": value for method, value in vars(cls).items() if is_public(method)}
+        own = {method: value for method, value in vars(cls).items() if is_public(method)}
+        found |= {f"{name}.{method}": value for method, value in own.items() if not is_inherited(cls, method)}
     plain = {name: inspect.unwrap(thing) for name, thing in found.items() if inspect.isroutine(thing)}
     return [(name, function) for name, function in plain.items() if is_written_in(room, function)]
+
+
+def is_inherited(cls, method):
+    "Whether a class of another library has this method, and documents it."
+    others = [base for base in cls.__mro__[1:-1] if not base.__module__.startswith("calib_nb")]
+    return method != "__init__" and any(hasattr(base, method) for base in others)
 
 
 def public_classes(room):
