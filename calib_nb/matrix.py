@@ -59,7 +59,8 @@ def best_cell(
     skill = {row: _point(readings, "brier_skill_score", reference) for row, readings in cells.items()}
     known = {row: value for row, value in skill.items() if np.isfinite(value)}
     if not known:
-        raise ValueError(f"none of {len(cells)} cells has {LEAST_PARSED:.0%} of its confidences: there is none to choose")
+        least = f"{LEAST_PARSED:.0%} of its confidences"
+        raise ValueError(f"none of {len(cells)} cells has {least}: there is nothing to choose")
     return max(known, key=known.get)
 
 # %% ../nbs/16b_matrix.ipynb #16f0ee18
