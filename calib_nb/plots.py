@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METHOD_COLOURS', 'method_colour', 'theme', 'save_figure', 'Reliability', 'wilson_interval', 'reliability',
            'plot_reliability', 'Band', 'binned_band', 'plot_band', 'Curve', 'corp_curve', 'smooth_curve', 'plot_curve',
-           'Histogram', 'confidence_histogram', 'plot_histogram', 'judge_reliability', 'plot_judge_band',
-           'reliability_figure', 'training_curve', 'plot_training', 'training_figure', 'forest', 'plot_forest',
-           'RiskCoverage', 'risk_coverage', 'plot_risk_coverage']
+           'Histogram', 'confidence_histogram', 'plot_histogram', 'judge_reliability', 'reliability_figure',
+           'training_curve', 'plot_training', 'training_figure', 'forest', 'plot_forest', 'RiskCoverage',
+           'risk_coverage', 'plot_risk_coverage']
 
 # %% ../nbs/03_plots.ipynb #17faee02
 import hashlib
@@ -350,7 +350,7 @@ def _bin_of_rows(p, n_bins):
 _JUDGE_BAND = "where true labels may put the dots (95 %, from the judge's errors)"
 
 
-def plot_judge_band(
+def _plot_judge_band(
     band: Band,  # from `judge_reliability`
     ax: plt.Axes,  # where to draw
     color: str = "#0072B2",  # of the dots; the bars are a light shade of it
@@ -370,7 +370,7 @@ def _draw_column(axes, readings, color, n_bins, judge):
     plot_reliability(reliability(*data, n_bins, float(a.present.mean())), top, color=color)
     plot_band(binned_band(*data, n_bins), top)
     if judge:
-        plot_judge_band(judge_reliability(readings, judge, n_bins), top, color)
+        _plot_judge_band(judge_reliability(readings, judge, n_bins), top, color)
     plot_histogram(confidence_histogram(*data), bottom, color)
 
 

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['CALIBRATORS', 'QUESTION_ONLY', 'CONSTANTS', 'BASELINES', 'log_odds', 'Logistic', 'fit_platt', 'fit_temperature',
            'Beta', 'fit_beta', 'Interpolation', 'fit_isotonic', 'Bins', 'fit_histogram', 'recalibrate', 'upper_bound',
-           'Abstention', 'fit_abstention', 'training_accuracy', 'half', 'relation_accuracy', 'knn_accuracy',
-           'logistic_on_embeddings', 'baseline_forecasts']
+           'Abstention', 'fit_abstention', 'training_accuracy', 'half', 'baseline_forecasts']
 
 # %% ../nbs/13_posthoc.ipynb #ae12326e
 from collections.abc import Callable, Sequence
@@ -318,7 +317,7 @@ def half(
     return np.full(len(test), 0.5)
 
 # %% ../nbs/13_posthoc.ipynb #3a74ddb9
-def relation_accuracy(
+def _relation_accuracy(
     train: list[Judged],  # answers, with their relations
     test: list[Judged],  # answers to forecast
     vectors: tuple | None = None,  # not used
@@ -335,7 +334,7 @@ def relation_accuracy(
     return np.array([rate.get(j.relation, mean) for j in test])
 
 
-def knn_accuracy(
+def _knn_accuracy(
     train: list[Judged],  # answers
     test: list[Judged],  # answers to forecast
     vectors: tuple,  # unit vectors of the training and of the test questions, ((n, d), (m, d))
@@ -346,7 +345,7 @@ def knn_accuracy(
     return _right(train)[nearest].mean(axis=1)
 
 # %% ../nbs/13_posthoc.ipynb #f213c51e
-def logistic_on_embeddings(
+def _logistic_on_embeddings(
     train: list[Judged],  # answers, with their groups
     test: list[Judged],  # answers to forecast
     vectors: tuple,  # unit vectors of the training and of the test questions, ((n, d), (m, d))
@@ -373,7 +372,7 @@ def logistic_on_embeddings(
     return search.predict_proba(vectors[1])[:, 1]
 
 # %% ../nbs/13_posthoc.ipynb #ca278dfa
-QUESTION_ONLY = {"relation": relation_accuracy, "knn": knn_accuracy, "logistic": logistic_on_embeddings}
+QUESTION_ONLY = {"relation": _relation_accuracy, "knn": _knn_accuracy, "logistic": _logistic_on_embeddings}
 CONSTANTS = {"training_accuracy": training_accuracy, "half": half}
 BASELINES = {**QUESTION_ONLY, **CONSTANTS}
 
