@@ -84,7 +84,7 @@ class Parameters:
             _check_value(f, getattr(self, f.name))
         _check_names(self)
 
-# %% ../nbs/15_experiment.ipynb #9b74b948
+# %% ../nbs/15_experiment.ipynb #eb115c54
 def _check_value(parameter, value):  # a field of `Parameters`
     "Raises for a value of another type, or for fewer than one question."
     known = isinstance(value, parameter.type) and isinstance(value, bool) == (parameter.type is bool)
@@ -105,7 +105,7 @@ def _check_names(p):  # `Parameters`
         raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
     check_options(p.method, p.options)
 
-# %% ../nbs/15_experiment.ipynb #b923f75c
+# %% ../nbs/15_experiment.ipynb #a06920e8
 _PARAMETERS = tuple(f.name for f in fields(Parameters))  # their names
 
 
@@ -188,7 +188,7 @@ def run_name(
     dataset, name = Path(p.dataset.split(":")[0]).stem, p.model.rstrip("/").split("/")[-1]
     return f"{dataset}-{name}-{p.method}-{p.preset}-seed{p.seed}-{key}"
 
-# %% ../nbs/15_experiment.ipynb #cd76a58a
+# %% ../nbs/15_experiment.ipynb #c20abaff
 @dataclass(frozen=True)
 class Reader:
     "A model as it is read."
@@ -251,7 +251,7 @@ def _with_facts(readings, judged):
         known.append(replace(r, group=j.group, relation=j.relation, **facts))
     return known
 
-# %% ../nbs/15_experiment.ipynb #1bb99e0d
+# %% ../nbs/15_experiment.ipynb #fef7b01d
 def _read_once(
     reader: Reader,  # the model as it is read
     cache: Path,  # where readings are kept
@@ -318,7 +318,7 @@ def read_joint(
         readings.append(replace(reading, extra={**reading.extra, "verdict": new.verdict}))
     return readings
 
-# %% ../nbs/15_experiment.ipynb #f42b2e96
+# %% ../nbs/15_experiment.ipynb #f0fb33e2
 def _grader_of(
     p: Parameters,  # of the run
     folder: Path,  # the cache's
@@ -414,7 +414,7 @@ class _Planned:
         fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template)
         return Reader(self.lm, fmt, method, seed, self.method.decimals, adapter)
 
-# %% ../nbs/15_experiment.ipynb #01a241b9
+# %% ../nbs/15_experiment.ipynb #e6a33970
 class _Answered(_Planned):
     "Its answers, and whether they are right."
 
@@ -453,7 +453,7 @@ class _Answered(_Planned):
         splits = [split for split in SPLITS for _ in self.splits[split]]
         return [replace(j, extra={**j.extra, "split": split}) for j, split in zip(judged, splits)]
 
-# %% ../nbs/15_experiment.ipynb #615587ae
+# %% ../nbs/15_experiment.ipynb #5c03be98
 class _Counted(_Answered):
     "How many answers there are, and how many are right."
 
@@ -483,7 +483,7 @@ class _Counted(_Answered):
             rows[split] = {"questions": len(part), "groups": groups, "accuracy": f"{self.accuracy[split]:.1%}"}
         return pd.DataFrame(rows).T
 
-# %% ../nbs/15_experiment.ipynb #b8b935de
+# %% ../nbs/15_experiment.ipynb #71b06450
 def calibration_brier(readings: list[Reading]) -> dict:  # of other splits and readouts too
     "What is measured while training: the Brier score of the expected confidence on the calibration split."
     rows = select(readings, readout="expected", split="calibration")
@@ -519,7 +519,7 @@ class _Trained(_Counted):
         readings = read_confidences(lm, fmt, judged, _split_of(judged), p.method, p.seed, ("expected",), decimals)
         return calibration_brier(readings)
 
-# %% ../nbs/15_experiment.ipynb #3710118e
+# %% ../nbs/15_experiment.ipynb #add2a9e3
 class _Read(_Trained):
     "The training, and the trained model's readings."
 
@@ -560,7 +560,7 @@ class _Read(_Trained):
         stage = Stage("original_readings", Reading, (_read_original, LanguageModel, TextFormat))
         return self.folder.stage(stage, made_from, make)
 
-# %% ../nbs/15_experiment.ipynb #b1328fb3
+# %% ../nbs/15_experiment.ipynb #1f70e6d9
 class Run(_Read):
     "One experiment in its folder. Ask for what you want: what it needs is made first."
 
@@ -652,7 +652,7 @@ def _check_methods(methods, options):
         if name not in methods:
             raise ValueError(f"options are given for '{name}', which is not among the methods {', '.join(methods)}")
 
-# %% ../nbs/15_experiment.ipynb #7a82cf54
+# %% ../nbs/15_experiment.ipynb #f0889e94
 _ALONE = "method", "seed", "protocol", "original"  # of one run; paired differences need the same answers, so two_step
 
 
