@@ -60,7 +60,7 @@ RENAMED = {  # the same of everything
     "constant": "training_accuracy",
 }
 
-# %% ../nbs/00_core.ipynb #60af03c3
+# %% ../nbs/00_core.ipynb #7db4d6bc
 class UnknownName(ValueError):
     "A name that is in none of the registries; the message lists the known ones and suggests the nearest."
 
@@ -78,7 +78,7 @@ def unknown_name(
         hint = f" It is called '{RENAMED[name]}' since version 0.2."
     return UnknownName(f"unknown {what} '{name}'.{hint} Known: {', '.join(names)}.")
 
-# %% ../nbs/00_core.ipynb #7be746fc
+# %% ../nbs/00_core.ipynb #9b6a6238
 def lookup(
     registry: dict,  # name -> entry
     name: str,  # a key
@@ -118,7 +118,7 @@ def jsonable(value: object) -> object:
     unwritable = isinstance(value, float) and not math.isfinite(value)
     return None if unwritable else value
 
-# %% ../nbs/00_core.ipynb #23da89c2
+# %% ../nbs/00_core.ipynb #e06233bf
 def write_json(path: str | Path, value: object) -> Path:
     "Write `value` as indented JSON, atomically. Returns the path."
     text = json.dumps(jsonable(value), indent=1, ensure_ascii=False, allow_nan=False)
@@ -157,7 +157,7 @@ def _numbered_lines(path):
         raise RecordError(f"{path}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
     return enumerate(text.split("\n"), 1)  # not `splitlines`: a JSON text may hold U+2028, which ends no line
 
-# %% ../nbs/00_core.ipynb #62883c0a
+# %% ../nbs/00_core.ipynb #db6b239f
 def _json_object(line, where):
     "The dict on a line. Raises `RecordError` where it is none."
     try:
@@ -199,7 +199,7 @@ class Question:
         if not said or len(said) < len(self.answers):
             raise ValueError("field 'answers' must be a non-empty list of non-empty strings")
 
-# %% ../nbs/00_core.ipynb #47be7f33
+# %% ../nbs/00_core.ipynb #2847649c
 @dataclass
 class Judged:
     "An answer and whether it is right: the legal start of an experiment."
@@ -288,7 +288,7 @@ def _check_field(row, known, where):  # a dict; a dataclass field; where the dic
         found = json.dumps(row[name], ensure_ascii=False)[:80]
         raise RecordError(f"{where}: field '{name}' must be {wanted}, found {found}")
 
-# %% ../nbs/00_core.ipynb #6c8d71d0
+# %% ../nbs/00_core.ipynb #6af22627
 def make_record(
     cls: type,  # `Question`, `Judged` or `Reading`
     row: dict,  # its fields by name
@@ -305,7 +305,7 @@ def make_record(
     except ValueError as e:
         raise RecordError(f"{where}: {e}") from e
 
-# %% ../nbs/00_core.ipynb #da8a608d
+# %% ../nbs/00_core.ipynb #282f0519
 def _identities(record):
     "What must be unique in a file, as `(field, value)`."
     if isinstance(record, Reading):
@@ -333,7 +333,7 @@ def read_records(path: str | Path, cls: type) -> list:
         raise RecordError(f"{path}: the file has no records")
     return records
 
-# %% ../nbs/00_core.ipynb #be6e93c9
+# %% ../nbs/00_core.ipynb #788c7266
 def select(
     readings: Iterable[Reading],  # of any methods, readouts, splits and seeds
     **wanted: object,  # fields of `Reading` and the values that they must have, such as split='test'
@@ -366,7 +366,7 @@ def seed_everything(seed: int):
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #01e9ad80
+# %% ../nbs/00_core.ipynb #e7f0e2e4
 def file_sha256(path: str | Path) -> str:
     "SHA-256 of a file, read in blocks."
     with open(path, "rb") as file:
@@ -389,7 +389,7 @@ def packaged_file(
         raise ValueError(f"{path}: SHA-256 is {actual}, expected {sha256}; install {requirement} again")
     return path
 
-# %% ../nbs/00_core.ipynb #5d8c6ab3
+# %% ../nbs/00_core.ipynb #323aac6d
 class _WithoutWords(ast.NodeTransformer):
     "Takes out what does not change a result: docstrings, annotations, and what is said where something is refused."
 
@@ -411,7 +411,7 @@ class _WithoutWords(ast.NodeTransformer):
     def visit_Raise(self, node):
         return ast.Pass()
 
-# %% ../nbs/00_core.ipynb #ccd55793
+# %% ../nbs/00_core.ipynb #5b93aa3f
 @functools.cache
 def _source_tree(thing):  # a function or class
     "Its syntax tree; None where there is no source that can be parsed, as for a lambda inside a dict."
@@ -451,7 +451,7 @@ def _text_and_names(thing):  # a function or class
     stripped = _WithoutWords().visit(ast.parse(ast.unparse(tree)))
     return ast.unparse(stripped), names
 
-# %% ../nbs/00_core.ipynb #42c9ee67
+# %% ../nbs/00_core.ipynb #729ce0ea
 def _namespace(thing):  # a function or class
     "What its names stand for."
     if isinstance(thing, type):
@@ -483,7 +483,7 @@ def _plain_text(value):
     ordered = sorted(map(str, parts)) if isinstance(value, set | frozenset) else parts
     return None if None in parts else repr(ordered)
 
-# %% ../nbs/00_core.ipynb #798432e9
+# %% ../nbs/00_core.ipynb #2f43beda
 def _package(thing):
     return (getattr(thing, "__module__", None) or "").partition(".")[0]
 
@@ -515,7 +515,7 @@ def _add_source(thing, packages, found):  # a function or class; as in `_reach`
         if value is not None and _plain_text(value):
             found[f"{name}: {used}"] = _plain_text(value)
 
-# %% ../nbs/00_core.ipynb #f8905afb
+# %% ../nbs/00_core.ipynb #0e137dae
 def _reach(thing, packages, found):  # anything; packages whose code counts; name -> text, which is added to
     "Add the source of `thing`, and of everything that it uses, to `found`."
     for part in _parts(thing):
@@ -567,7 +567,7 @@ def peak_memory_gib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
-# %% ../nbs/00_core.ipynb #03091a32
+# %% ../nbs/00_core.ipynb #a122d093
 @contextmanager
 def timed() -> Iterator[dict]:
     """Yields a dict that has `seconds` and `cpu_seconds` at the end, beside what was put into it; `tokens` give a rate.
@@ -580,7 +580,7 @@ def timed() -> Iterator[dict]:
     if counts.get("tokens"):
         counts["tokens_per_second"] = round(counts["tokens"] / max(counts["seconds"], 1e-3), 1)
 
-# %% ../nbs/00_core.ipynb #9478f484
+# %% ../nbs/00_core.ipynb #28d88aa3
 @dataclass(frozen=True)
 class Kept:
     "Lines in the cache, and beside them how they were made."
@@ -617,7 +617,7 @@ class Kept:
             rows = make(about)
         self.write(rows, {"code": code_hash(*stage.code), **about})
 
-# %% ../nbs/00_core.ipynb #b3cda91d
+# %% ../nbs/00_core.ipynb #22733bd7
 @dataclass(frozen=True)
 class Stage:
     "What a stage leaves, and the code that it executes."
@@ -644,7 +644,7 @@ class Stage:
             return [row for _, row in read_jsonl(path)]
         return read_records(path, self.record)
 
-# %% ../nbs/00_core.ipynb #d76a6d65
+# %% ../nbs/00_core.ipynb #d4bf0a23
 SCHEMA = 2  # of a run's folder and its files; 0.1 wrote none
 _RESULTS = ("judged.jsonl", "baseline_readings.jsonl", "readings.jsonl", "metrics.json")  # what any finished run leaves
 
@@ -699,7 +699,7 @@ class _Manifested:
         "The run's parameters by name."
         return self.manifest["parameters"]
 
-# %% ../nbs/00_core.ipynb #fd85eff2
+# %% ../nbs/00_core.ipynb #04dfa1ea
 class _RunFiles(_Manifested):
     "What the files of a run hold."
 
@@ -734,7 +734,7 @@ class _RunFiles(_Manifested):
         "The share of right training answers: the constant forecast of Brier skill."
         return self.manifest["data"]["accuracy"]["train"]
 
-# %% ../nbs/00_core.ipynb #911b152c
+# %% ../nbs/00_core.ipynb #fe90b252
 class _StageFiles(_RunFiles):
     "How a stage gets into the folder."
 
@@ -772,7 +772,7 @@ class _StageFiles(_RunFiles):
         "Say in the manifest how a stage was made."
         self.add(stages={**self.manifest["stages"], name: about})
 
-# %% ../nbs/00_core.ipynb #9e2932fe
+# %% ../nbs/00_core.ipynb #d88e3ae7
 class RunFolder(_StageFiles):
     "A run's folder: its manifest, its files, and its stages."
 
@@ -791,7 +791,7 @@ class RunFolder(_StageFiles):
             self.keep(stage.name, key, stage.read(kept.path), {**kept.about(), "from_cache": not fresh})
         return stage.read(self.path / stage.file)
 
-# %% ../nbs/00_core.ipynb #c5b132d5
+# %% ../nbs/00_core.ipynb #7cd03944
 def finished_run(path: str | Path) -> RunFolder:  # a run's folder
     "The `RunFolder`. Raises FileNotFoundError where there is none, ValueError for no finished run of this version."
     path = Path(path)
