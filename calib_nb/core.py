@@ -60,7 +60,7 @@ RENAMED = {  # the same of everything
     "constant": "training_accuracy",
 }
 
-# %% ../nbs/00_core.ipynb #7db4d6bc
+# %% ../nbs/00_core.ipynb #98aaa320
 class UnknownName(ValueError):
     "A name that is in none of the registries; the message lists the known ones and suggests the nearest."
 
@@ -78,7 +78,7 @@ def unknown_name(
         hint = f" It is called '{RENAMED[name]}' since version 0.2."
     return UnknownName(f"unknown {what} '{name}'.{hint} Known: {', '.join(names)}.")
 
-# %% ../nbs/00_core.ipynb #9b6a6238
+# %% ../nbs/00_core.ipynb #12295d19
 def lookup(
     registry: dict,  # name -> entry
     name: str,  # a key
@@ -118,7 +118,7 @@ def jsonable(value: object) -> object:
     unwritable = isinstance(value, float) and not math.isfinite(value)
     return None if unwritable else value
 
-# %% ../nbs/00_core.ipynb #e06233bf
+# %% ../nbs/00_core.ipynb #5755f9d6
 def write_json(path: str | Path, value: object) -> Path:
     "Write `value` as indented JSON, atomically. Returns the path."
     text = json.dumps(jsonable(value), indent=1, ensure_ascii=False, allow_nan=False)
@@ -157,7 +157,7 @@ def _numbered_lines(path):
         raise RecordError(f"{path}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
     return enumerate(text.split("\n"), 1)  # not `splitlines`: a JSON text may hold U+2028, which ends no line
 
-# %% ../nbs/00_core.ipynb #db6b239f
+# %% ../nbs/00_core.ipynb #6b49ebc8
 def _json_object(line, where):
     "The dict on a line. Raises `RecordError` where it is none."
     try:
@@ -199,7 +199,7 @@ class Question:
         if not said or len(said) < len(self.answers):
             raise ValueError("field 'answers' must be a non-empty list of non-empty strings")
 
-# %% ../nbs/00_core.ipynb #2847649c
+# %% ../nbs/00_core.ipynb #537431c8
 @dataclass
 class Judged:
     "An answer and whether it is right: the legal start of an experiment."
@@ -288,7 +288,7 @@ def _check_field(row, known, where):  # a dict; a dataclass field; where the dic
         found = json.dumps(row[name], ensure_ascii=False)[:80]
         raise RecordError(f"{where}: field '{name}' must be {wanted}, found {found}")
 
-# %% ../nbs/00_core.ipynb #6af22627
+# %% ../nbs/00_core.ipynb #f21a6aee
 def make_record(
     cls: type,  # `Question`, `Judged` or `Reading`
     row: dict,  # its fields by name
@@ -305,7 +305,7 @@ def make_record(
     except ValueError as e:
         raise RecordError(f"{where}: {e}") from e
 
-# %% ../nbs/00_core.ipynb #282f0519
+# %% ../nbs/00_core.ipynb #95980c08
 def _identities(record):
     "What must be unique in a file, as `(field, value)`."
     if isinstance(record, Reading):
@@ -333,7 +333,7 @@ def read_records(path: str | Path, cls: type) -> list:
         raise RecordError(f"{path}: the file has no records")
     return records
 
-# %% ../nbs/00_core.ipynb #788c7266
+# %% ../nbs/00_core.ipynb #d9211c47
 def select(
     readings: Iterable[Reading],  # of any methods, readouts, splits and seeds
     **wanted: object,  # fields of `Reading` and the values that they must have, such as split='test'
@@ -366,7 +366,7 @@ def seed_everything(seed: int):
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #e7f0e2e4
+# %% ../nbs/00_core.ipynb #84bb2919
 def file_sha256(path: str | Path) -> str:
     "SHA-256 of a file, read in blocks."
     with open(path, "rb") as file:
@@ -389,7 +389,7 @@ def packaged_file(
         raise ValueError(f"{path}: SHA-256 is {actual}, expected {sha256}; install {requirement} again")
     return path
 
-# %% ../nbs/00_core.ipynb #323aac6d
+# %% ../nbs/00_core.ipynb #8168f4dc
 class _WithoutWords(ast.NodeTransformer):
     "Takes out what does not change a result: docstrings, annotations, and what is said where something is refused."
 
@@ -411,7 +411,7 @@ class _WithoutWords(ast.NodeTransformer):
     def visit_Raise(self, node):
         return ast.Pass()
 
-# %% ../nbs/00_core.ipynb #5b93aa3f
+# %% ../nbs/00_core.ipynb #d56f88af
 @functools.cache
 def _source_tree(thing):  # a function or class
     "Its syntax tree; None where there is no source that can be parsed, as for a lambda inside a dict."
@@ -436,22 +436,29 @@ def _bytecode(thing):  # a function or class without source
     return f"{code.co_code.hex()} {constants!r}", _code_names(code)
 
 
+def _used_names(tree):
+    "The names that come from outside, dotted where they are attributes of a name; local ones are not among them."
+    used, local = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else local).add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            used.add(f"{node.value.id}.{node.attr}")
+        elif isinstance(node, ast.arg):
+            local.add(node.arg)
+    return {name for name in used if name.partition(".")[0] not in local}
+
+# %% ../nbs/00_core.ipynb #66c5855f
 @functools.cache
 def _text_and_names(thing):  # a function or class
     "What is hashed of it, and the names that it uses, dotted where they are attributes of a name."
     tree = _source_tree(thing)
     if tree is None:
         return _bytecode(thing)
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            names.add(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            names.add(f"{node.value.id}.{node.attr}")
     stripped = _WithoutWords().visit(ast.parse(ast.unparse(tree)))
-    return ast.unparse(stripped), names
+    return ast.unparse(stripped), _used_names(tree)
 
-# %% ../nbs/00_core.ipynb #729ce0ea
+# %% ../nbs/00_core.ipynb #3c3de7f5
 def _namespace(thing):  # a function or class
     "What its names stand for."
     if isinstance(thing, type):
@@ -483,7 +490,7 @@ def _plain_text(value):
     ordered = sorted(map(str, parts)) if isinstance(value, set | frozenset) else parts
     return None if None in parts else repr(ordered)
 
-# %% ../nbs/00_core.ipynb #2f43beda
+# %% ../nbs/00_core.ipynb #74bc4bb5
 def _package(thing):
     return (getattr(thing, "__module__", None) or "").partition(".")[0]
 
@@ -515,7 +522,7 @@ def _add_source(thing, packages, found):  # a function or class; as in `_reach`
         if value is not None and _plain_text(value):
             found[f"{name}: {used}"] = _plain_text(value)
 
-# %% ../nbs/00_core.ipynb #0e137dae
+# %% ../nbs/00_core.ipynb #bc638316
 def _reach(thing, packages, found):  # anything; packages whose code counts; name -> text, which is added to
     "Add the source of `thing`, and of everything that it uses, to `found`."
     for part in _parts(thing):
@@ -567,7 +574,7 @@ def peak_memory_gib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
-# %% ../nbs/00_core.ipynb #a122d093
+# %% ../nbs/00_core.ipynb #65731ae5
 @contextmanager
 def timed() -> Iterator[dict]:
     """Yields a dict that has `seconds` and `cpu_seconds` at the end, beside what was put into it; `tokens` give a rate.
@@ -580,7 +587,7 @@ def timed() -> Iterator[dict]:
     if counts.get("tokens"):
         counts["tokens_per_second"] = round(counts["tokens"] / max(counts["seconds"], 1e-3), 1)
 
-# %% ../nbs/00_core.ipynb #28d88aa3
+# %% ../nbs/00_core.ipynb #d27c729a
 @dataclass(frozen=True)
 class Kept:
     "Lines in the cache, and beside them how they were made."
@@ -617,7 +624,7 @@ class Kept:
             rows = make(about)
         self.write(rows, {"code": code_hash(*stage.code), **about})
 
-# %% ../nbs/00_core.ipynb #22733bd7
+# %% ../nbs/00_core.ipynb #5c6adbf3
 @dataclass(frozen=True)
 class Stage:
     "What a stage leaves, and the code that it executes."
@@ -644,7 +651,7 @@ class Stage:
             return [row for _, row in read_jsonl(path)]
         return read_records(path, self.record)
 
-# %% ../nbs/00_core.ipynb #d4bf0a23
+# %% ../nbs/00_core.ipynb #3eb7f042
 SCHEMA = 2  # of a run's folder and its files; 0.1 wrote none
 _RESULTS = ("judged.jsonl", "baseline_readings.jsonl", "readings.jsonl", "metrics.json")  # what any finished run leaves
 
@@ -699,7 +706,7 @@ class _Manifested:
         "The run's parameters by name."
         return self.manifest["parameters"]
 
-# %% ../nbs/00_core.ipynb #04dfa1ea
+# %% ../nbs/00_core.ipynb #9eba7dc2
 class _RunFiles(_Manifested):
     "What the files of a run hold."
 
@@ -734,7 +741,7 @@ class _RunFiles(_Manifested):
         "The share of right training answers: the constant forecast of Brier skill."
         return self.manifest["data"]["accuracy"]["train"]
 
-# %% ../nbs/00_core.ipynb #fe90b252
+# %% ../nbs/00_core.ipynb #90c04c96
 class _StageFiles(_RunFiles):
     "How a stage gets into the folder."
 
@@ -772,7 +779,7 @@ class _StageFiles(_RunFiles):
         "Say in the manifest how a stage was made."
         self.add(stages={**self.manifest["stages"], name: about})
 
-# %% ../nbs/00_core.ipynb #d88e3ae7
+# %% ../nbs/00_core.ipynb #98637c63
 class RunFolder(_StageFiles):
     "A run's folder: its manifest, its files, and its stages."
 
@@ -791,7 +798,7 @@ class RunFolder(_StageFiles):
             self.keep(stage.name, key, stage.read(kept.path), {**kept.about(), "from_cache": not fresh})
         return stage.read(self.path / stage.file)
 
-# %% ../nbs/00_core.ipynb #7cd03944
+# %% ../nbs/00_core.ipynb #b8a4d1da
 def finished_run(path: str | Path) -> RunFolder:  # a run's folder
     "The `RunFolder`. Raises FileNotFoundError where there is none, ValueError for no finished run of this version."
     path = Path(path)

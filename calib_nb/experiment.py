@@ -84,7 +84,7 @@ class Parameters:
             _check_value(f, getattr(self, f.name))
         _check_names(self)
 
-# %% ../nbs/15_experiment.ipynb #e1687053
+# %% ../nbs/15_experiment.ipynb #eb071e5e
 def _check_value(parameter, value):  # a field of `Parameters`
     "Raises for a value of another type, or for fewer than one question."
     known = isinstance(value, parameter.type) and isinstance(value, bool) == (parameter.type is bool)
@@ -105,7 +105,7 @@ def _check_names(p):  # `Parameters`
         raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
     check_options(p.method, p.options)
 
-# %% ../nbs/15_experiment.ipynb #507e118f
+# %% ../nbs/15_experiment.ipynb #19a46e65
 _PARAMETERS = tuple(f.name for f in fields(Parameters))  # their names
 
 
@@ -167,7 +167,7 @@ def _across(p, home, away):
     others = [q for q in home if q.group not in taken]
     return {**split_questions(others, p.n_train, p.n_calibration, 0, p.split_seed), "test": test}
 
-# %% ../nbs/15_experiment.ipynb #2ec8218d
+# %% ../nbs/15_experiment.ipynb #467e7ae0
 @dataclass(frozen=True)
 class Reader:
     "A model as it is read."
@@ -230,7 +230,7 @@ def _with_facts(readings, judged):
         known.append(replace(r, group=j.group, relation=j.relation, **facts))
     return known
 
-# %% ../nbs/15_experiment.ipynb #c9260915
+# %% ../nbs/15_experiment.ipynb #2d351f00
 def _read_once(
     reader: Reader,  # the model as it is read
     cache: Path,  # where readings are kept
@@ -297,7 +297,7 @@ def read_joint(
         readings.append(replace(reading, extra={**reading.extra, "verdict": new.verdict}))
     return readings
 
-# %% ../nbs/15_experiment.ipynb #301de6ab
+# %% ../nbs/15_experiment.ipynb #3a3cb5e2
 def _grader_of(
     p: Parameters,  # of the run
     folder: Path,  # the cache's
@@ -414,7 +414,7 @@ class _Planned:
         fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template)
         return Reader(self.lm, fmt, method, seed, self.method.decimals, adapter)
 
-# %% ../nbs/15_experiment.ipynb #94c018f4
+# %% ../nbs/15_experiment.ipynb #0c6cb166
 class _Answered(_Planned):
     "Its answers, and whether they are right."
 
@@ -453,7 +453,7 @@ class _Answered(_Planned):
         splits = [split for split in SPLITS for _ in self.splits[split]]
         return [replace(j, extra={**j.extra, "split": split}) for j, split in zip(judged, splits)]
 
-# %% ../nbs/15_experiment.ipynb #c1ac60f7
+# %% ../nbs/15_experiment.ipynb #d6271b79
 class _Counted(_Answered):
     "How many answers there are, and how many are right."
 
@@ -483,7 +483,7 @@ class _Counted(_Answered):
             rows[split] = {"questions": len(part), "groups": groups, "accuracy": f"{self.accuracy[split]:.1%}"}
         return pd.DataFrame(rows).T
 
-# %% ../nbs/15_experiment.ipynb #2f28ece3
+# %% ../nbs/15_experiment.ipynb #0ccc3f0c
 def calibration_brier(readings: list[Reading]) -> dict:  # of other splits and readouts too
     "What is measured while training: the Brier score of the expected confidence on the calibration split."
     rows = select(readings, readout="expected", split="calibration")
@@ -519,7 +519,7 @@ class _Trained(_Counted):
         readings = read_confidences(lm, fmt, judged, _split_of(judged), p.method, p.seed, ("expected",), decimals)
         return calibration_brier(readings)
 
-# %% ../nbs/15_experiment.ipynb #bb9b6787
+# %% ../nbs/15_experiment.ipynb #66b71c13
 class _Read(_Trained):
     "The training, and the trained model's readings."
 
@@ -560,7 +560,7 @@ class _Read(_Trained):
         stage = Stage("original_readings", Reading, (_read_original, LanguageModel, TextFormat))
         return self.folder.stage(stage, made_from, make)
 
-# %% ../nbs/15_experiment.ipynb #08e9923c
+# %% ../nbs/15_experiment.ipynb #752f438a
 class Run(_Read):
     "One experiment in its folder. Ask for what you want: what it needs is made first."
 
@@ -652,7 +652,7 @@ def _check_methods(methods, options):
         if name not in methods:
             raise ValueError(f"options are given for '{name}', which is not among the methods {', '.join(methods)}")
 
-# %% ../nbs/15_experiment.ipynb #842c9421
+# %% ../nbs/15_experiment.ipynb #a9b1bdd0
 _ALONE = "method", "seed", "protocol", "original"  # of one run; paired differences need the same answers, so two_step
 
 

@@ -95,7 +95,7 @@ class Step:
     entries: tuple = ()  # entries of registries that it uses by name; those that options name are found
     makes: str = "rows"  # 'rows' to train on, or the trained 'model'
 
-# %% ../nbs/14_methods.ipynb #c4733ef4
+# %% ../nbs/14_methods.ipynb #b3c6120e
 def binary_step(
     bench: Workbench,  # with the answers and the model
     right: float = 0.9,  # the label of a right answer
@@ -105,7 +105,7 @@ def binary_step(
     labels = binary_labels(bench.judged, right, wrong)
     return replace(bench, rows=rows_with(bench.judged, labels, bench.decimals))
 
-# %% ../nbs/14_methods.ipynb #c2a06d62
+# %% ../nbs/14_methods.ipynb #a7b5eece
 def knn_step(
     bench: Workbench,  # with the answers and the model
     k: int = 20,  # neighbours
@@ -115,7 +115,7 @@ def knn_step(
     labels = knn_labels(bench.judged, k=k, adjust=adjust, folder=bench.folder.cache)
     return replace(bench, rows=rows_with(bench.judged, labels, bench.decimals))
 
-# %% ../nbs/14_methods.ipynb #4afebdd9
+# %% ../nbs/14_methods.ipynb #f44a52bd
 def pairs_step(
     bench: Workbench,  # with the answers and the model
     high: float = 0.9,  # confidence that right answers prefer
@@ -129,7 +129,7 @@ def unlabelled_step(bench: Workbench) -> Workbench:  # with rows
     "Answers without a label, for an objective that uses correctness itself."
     return replace(bench, rows=unlabelled_rows(bench.judged))
 
-# %% ../nbs/14_methods.ipynb #9bec264b
+# %% ../nbs/14_methods.ipynb #cc462cf5
 def self_consistency(bench: Workbench) -> tuple[list[Judged], np.ndarray]:  # answers; (n,) share of samples that agree
     "The training answers and how many of the model's own samples agree with each; from the cache where it is known."
     stage = Stage("self_consistency", Reading, (read_confidences, READOUTS["self_consistency"], TextFormat))
@@ -154,7 +154,7 @@ def _read_training(bench, method, judged, readout, counts):
     splits = ["train"] * len(judged)
     return read_confidences(bench.lm, bench.fmt, judged, splits, method, bench.seed, (readout,), 1, readout, counts)
 
-# %% ../nbs/14_methods.ipynb #93b36b2b
+# %% ../nbs/14_methods.ipynb #36ae974f
 def _neighbours(bench, k):
     return bench.judged, knn_labels(bench.judged, k=k, adjust=False, folder=bench.folder.cache)
 
@@ -212,7 +212,7 @@ def _kept_training(
     about = {**read_json(folder / "training.json"), "folder": str(folder), "from_cache": found is not None}
     return replace(bench, lm=lm, trainings=[*bench.trainings, about])
 
-# %% ../nbs/14_methods.ipynb #2937cd01
+# %% ../nbs/14_methods.ipynb #1ed22d75
 def _with_epochs(preset, epochs):
     return replace(preset, epochs=epochs or preset.epochs)
 
@@ -264,7 +264,7 @@ def _cross_fitted(
         bench = replace(bench, lm=remove_adapter(trained.lm), trainings=trained.trainings)
     return bench, confidence
 
-# %% ../nbs/14_methods.ipynb #6051b586
+# %% ../nbs/14_methods.ipynb #f4f818b6
 def _recalibrated_rows(
     bench: Workbench,  # with the answers and the model
     judged: list[Judged],  # answers
@@ -344,7 +344,7 @@ def _reward_arguments(lm, preset, seed, folder, questions, reward):  # as for `t
         save_strategy="no",
     )
 
-# %% ../nbs/14_methods.ipynb #673dea89
+# %% ../nbs/14_methods.ipynb #8ff95414
 class RewardTrainer(GRPOTrainer):
     "trl's `GRPOTrainer` on texts that hold their special tokens already; a text ends where a reading would."
 
@@ -394,7 +394,7 @@ def _prompted_rows(fmt, rows):
     texts = [fmt.response(row["question"], row["answer"]) for row in rows]
     return Dataset.from_list([{"prompt": t, "is_correct": row["is_correct"]} for t, row in zip(texts, rows)])
 
-# %% ../nbs/14_methods.ipynb #29dba39e
+# %% ../nbs/14_methods.ipynb #fdf6f41c
 def train_by_reward(
     lm: LanguageModel,  # without an adapter
     rows: list[dict],  # rows of `labels.jsonl`
@@ -421,7 +421,7 @@ def train_by_reward(
         trainer.train()
     return lm, _finished_history(lm, trainer.state)
 
-# %% ../nbs/14_methods.ipynb #d5aa110f
+# %% ../nbs/14_methods.ipynb #3a044175
 def _named_reward(penalty):
     "The reward as trl calls it: it names a reward by its function."
 
@@ -482,7 +482,7 @@ def training_step(
     entries = (lookup(OBJECTIVES, objective, "objective"),)
     return Step(f"train: {objective}", partial(train_step, objective=objective), options, entries, "model")
 
-# %% ../nbs/14_methods.ipynb #00e35fbc
+# %% ../nbs/14_methods.ipynb #c060f0f0
 _BINARY = Step("binary labels", binary_step, {"right": 0.9, "wrong": 0.1})
 _NEIGHBOURS = Step("k-NN labels", knn_step, {"k": 20, "adjust": True})
 _PAIRS = Step("preference pairs", pairs_step, {"high": 0.9, "low": 0.1})
@@ -499,7 +499,7 @@ _CONSISTENT = Step(
 )
 _REWARDED = Step("train: grpo", reward_step, {"epochs": None, **asdict(_Reward())}, makes="model")
 
-# %% ../nbs/14_methods.ipynb #185044bd
+# %% ../nbs/14_methods.ipynb #0f0ce36b
 METHODS = {
     "baseline": Method("the model as it is"),
     "sft": Method("fine-tuning on binary confidence labels", (_BINARY, training_step("text"))),
@@ -531,7 +531,7 @@ METHODS = {
     ),
 }
 
-# %% ../nbs/14_methods.ipynb #b113408a
+# %% ../nbs/14_methods.ipynb #28690f30
 def check_options(
     method: str,  # a name in `METHODS`
     options: dict,  # option -> value
@@ -559,7 +559,7 @@ def executed_code(
     steps = lookup(METHODS, method, "method").steps
     return (*(step.run for step in steps), *(step.entries for step in steps), *_entries(options))
 
-# %% ../nbs/14_methods.ipynb #5b211538
+# %% ../nbs/14_methods.ipynb #1a249320
 def _made_from(bench, options):
     "What labels depend on beside the code."
     answers = [asdict(replace(j, verdict="", reason="", extra={})) for j in bench.judged]
@@ -591,7 +591,7 @@ def _take_label_step(bench, step, options):
 def _take_training_step(bench, step, options):
     return step.run(bench, **options)
 
-# %% ../nbs/14_methods.ipynb #fb7b4251
+# %% ../nbs/14_methods.ipynb #9fa3c019
 def _keep_adapter(bench):
     "Copy the trained adapter to the run's folder, and note how it was made."
     about = bench.trainings[-1]

@@ -301,3 +301,9 @@ def test_a_run_that_is_not_finished_says_what_is_done(tmp_path):
     staged(run, "input", [])
     with pytest.raises(ValueError, match=r"the run is not complete \(done: rows\). Run it again"):
         finished_run(run.path)
+
+
+def test_a_local_name_is_no_global_of_the_same_name(monkeypatch):
+    before = code_hash(helper)
+    monkeypatch.setitem(globals(), "x", 5)
+    assert code_hash(helper) == before
