@@ -1,4 +1,4 @@
-"""What `make lab` starts JupyterLab with: the whole repository is in view, and a notebook is cleaned when it is saved."""
+"""What `make lab` starts JupyterLab with: the whole repository in view, and notebooks cleaned as they are saved."""
 from pathlib import Path
 
 from nbdev.clean import clean_jupyter  # only where `jupyter_hooks` of settings.ini is True

@@ -36,8 +36,9 @@ def pinned(text):
 def as_file(pins):
     "The text of constraints.txt."
     python = ".".join(map(str, sys.version_info[:2]))
+    head = f"# Exact versions that were tested together, on Python {python}."
     lines = [f"{name}=={version}" for name, version in pins.items() if normal(name) not in LEFT_OUT]
-    return "\n".join([f"# Exact versions that were tested together, on Python {python}.", *sorted(lines, key=str.upper), ""])
+    return "\n".join([head, *sorted(lines, key=str.upper), ""])
 
 
 def changes(before, after):
