@@ -1,5 +1,6 @@
 """What the repository promises about itself: layers, notebooks that agree with modules, a README that is current."""
 import ast
+import json
 import os
 import re
 import runpy
@@ -221,16 +222,16 @@ def table_of(section):
     return {re.search(r"`(\w+)`", name)[1]: [cell for cell in row if cell != name] for name, row in named}
 
 
-def data_file(name):
-    "A published table."
-    path = next((ROOT / "figures").rglob(name))
-    return pd.read_csv(path, keep_default_na=False)
+def published(name, file):
+    "Where a file of a publication lies: in a folder of its own, or beside the others."
+    paths = ROOT / f"figures/{name}/{file}", ROOT / f"figures/data/{name}_{file}"
+    return next(path for path in paths if path.exists())
 
 
 def test_the_table_of_readouts_has_each_and_the_values_of_the_matrix():
     from calib_nb.readout import READOUTS
 
-    values = data_file("matrix_values.csv")
+    values = pd.read_csv(published("matrix", "values.csv"), keep_default_na=False)
     auroc = values[(values.metric == "auroc") & (values.calibrator == "")].set_index("method")
     table = table_of("Readouts")
     assert set(table) == set(READOUTS)
@@ -240,31 +241,45 @@ def test_the_table_of_readouts_has_each_and_the_values_of_the_matrix():
             assert (shown == known == "") or shown == f"{float(known):.2f}", (readout, method)
 
 
-def published_methods():
-    "`(method, readout)` -> its row in a published comparison, not recalibrated."
-    tables = [data_file(f"{name}_methods.csv") for name in ("exploratory", "text", "compare")]
-    rows = [row for table in tables for row in table.to_dict("records") if not row["calibrator"]]
-    return {(row["method"], row["readout"]): row for row in rows}
+def published_cells():
+    "`Row` -> its test readings, of what the table of methods is from."
+    from calib_nb.publish import published_readings
+
+    files = [published(name, "readings.csv.gz") for name in ("exploratory", "text", "compare")]
+    return {row: readings for file in files for row, readings in published_readings(file).items()}
+
+
+def minutes_of_training():
+    "method -> minutes, a mean over seeds."
+    files = [published(name, "runs.json") for name in ("exploratory", "text", "compare")]
+    runs = [run for file in files for run in json.loads(file.read_text()).values()]
+    seconds = [(run["parameters"]["method"], run["stages"].get("training", {}).get("seconds", 0)) for run in runs]
+    return (pd.DataFrame(seconds, columns=["method", "seconds"]).groupby("method").seconds.mean() / 60).round()
+
+
+def near_published(shown, readings, reference):
+    "Whether a shown AUROC and Brier skill, if any, are those of the readings."
+    from calib_nb.inference import metric_card
+
+    names = ("auroc", "brier_skill_score")[: len(shown)]
+    card = metric_card(readings, reference, n_resamples=20, names=names) if names else {}
+    return all(float(value) == pytest.approx(card[name].value, abs=0.0051) for value, name in zip(shown, names))
 
 
 def test_the_table_of_methods_has_each_that_was_compared_and_the_published_values():
+    from calib_nb.compare import Row
     from calib_nb.methods import METHODS
 
-    table, published = table_of("Methods"), published_methods()
+    table, cells, minutes = table_of("Methods"), published_cells(), minutes_of_training()
+    reference = cells[Row("training_accuracy", "constant")][0].confidence
     assert set(table) == set(METHODS) - {"grpo"}
-    for method, (_, minutes, text, expected) in table.items():
-        row = published[method, "expected"]
-        assert int(minutes) == round(float(row["training time (s)"]) / 60), method
+    for method, (_, shown, text, expected) in table.items():
+        by_text, by_probability = cells[Row(method, "verbalized")], cells[Row(method, "expected")]
         parsed, *scores = text.split(", ")
-        assert parsed == f"{float(published[method, 'verbalized']['parsed'][:-1]):.0f} %", method
-        near_published(scores, published[method, "verbalized"])
-        near_published(expected.split(", "), row)
-
-
-def near_published(shown, row):
-    "Shown AUROC and Brier skill have two digits of what is published with three."
-    for value, name in zip(shown, ("AUROC", "Brier skill")):
-        assert float(value) == pytest.approx(float(row[name].split()[0]), abs=0.0056), (row["method"], name)
+        assert int(shown) == minutes[method], method
+        assert int(parsed[:-2]) == round(100 * sum(r.confidence is not None for r in by_text) / len(by_text)), method
+        assert near_published(scores, by_text, reference), method
+        assert near_published(expected.split(", "), by_probability, reference), method
 
 
 def test_the_tree_of_the_readme_names_each_notebook_and_each_folder():
