@@ -11,7 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "constraints.txt"
-LEFT_OUT = {"calib-nb", "pip", "setuptools", "wheel"}  # this package, and what builds packages
+LEFT_OUT = re.compile(
+    "calib-nb|pip|setuptools|wheel"  # this package, and what builds packages
+    "|triton|(cuda|nvidia)-.*"  # of a CUDA build of torch, which names their versions itself
+)
 
 
 def normal(name):
@@ -37,7 +40,7 @@ def as_file(pins):
     "The text of constraints.txt."
     python = ".".join(map(str, sys.version_info[:2]))
     head = f"# Exact versions that were tested together, on Python {python}."
-    lines = [f"{name}=={version}" for name, version in pins.items() if normal(name) not in LEFT_OUT]
+    lines = [f"{name}=={version}" for name, version in pins.items() if not LEFT_OUT.fullmatch(normal(name))]
     return "\n".join([head, *sorted(lines, key=str.upper), ""])
 
 
