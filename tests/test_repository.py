@@ -138,12 +138,18 @@ def test_notebooks_are_clean_and_agree_with_the_modules(tmp_path):
 def test_a_notebook_opens_with_title_and_description_and_its_cells_have_ids(notebook):
     found = cells(notebook)
     title = next("".join(cell["source"]) for cell in found if cell["cell_type"] == "markdown")
-    first = next(cell for cell in found if cell["cell_type"] != "raw")
     ids = [cell.get("id") for cell in found]
     assert re.match(r"# .+\n+> .+", title)
-    assert found.index(first) <= 1
+    assert found[0]["cell_type"] == "markdown"
     assert all(ids)
     assert len(set(ids)) == len(ids)
+
+
+def test_a_notebook_that_is_not_executed_says_so_in_its_last_cell():
+    for notebook in [*NUMBERED, *ANALYSES, INDEX]:
+        *others, last = [cell["cell_type"] for cell in cells(notebook)]
+        assert "raw" not in others, notebook.stem
+        assert last != "raw" or "skip_exec: true" in "".join(cells(notebook)[-1]["source"]), notebook.stem
 
 
 def tagged_parameters(notebook):
@@ -397,7 +403,7 @@ def test_exact_versions():
 
 
 def test_renewed_pins_leave_out_what_is_not_pinned_and_say_what_changed():
-    found = {"b_c": "2", "A": "1", "setuptools": "80", "calib-nb": "0.1.0"}
+    found = {"b_c": "2", "A": "1", "setuptools": "80", "calib-nb": "0.1.0", "nvidia-nccl-cu13": "2"}
     text = as_file(found)
     assert text.splitlines()[1:] == ["A==1", "b_c==2"]
     assert changes({"B-c": "1", "gone": "3"}, pinned(text)) == ["a: new -> 1", "b-c: 1 -> 2", "gone: 3 -> gone"]
