@@ -145,14 +145,14 @@ def test_the_table_has_a_column_for_each_readout_and_side(table):
         assert row in table.index
     assert table["verbalized", "sft"]["n"] == str(N - 1)
     assert table["verbalized", "sft"]["parsed"] == "96.7%"
-    assert list(table.index[:3]) == ["n", "parsed", "diagnosis"], "which of the metrics mean something comes before them"
+    assert list(table.index[:3]) == ["n", "parsed", "diagnosis"], "which metrics mean something stands before them"
     assert set(table.loc["diagnosis"]) == {"unpowered"}
 
 
 def test_a_table_is_shown_whole_and_its_header_over_every_column(table):
     assert table._repr_html_().count("<th>verbalized</th>") == 2
     assert repr(table).split("\n")[0].split() == ["verbalized", "verbalized", "expected", "expected"]
-    long = "the capital of a country with a very long name " * 3
+    long = "the capital of a country with a very " + 10 * "very " + "long name"
     shown = Table({"answer": [long]})
     assert long in repr(shown.round(3)) and long in shown.round(3)._repr_html_()
 
