@@ -87,8 +87,8 @@ class Parameters:
 # %% ../nbs/15_experiment.ipynb #eb071e5e
 def _check_value(parameter, value):  # a field of `Parameters`
     "Raises for a value of another type, or for fewer than one question."
-    known = isinstance(value, parameter.type) and isinstance(value, bool) == (parameter.type is bool)
-    if not known:
+    boolean = parameter.type is bool
+    if not isinstance(value, parameter.type) or isinstance(value, bool) != boolean:
         raise TypeError(f"parameter '{parameter.name}' must be {parameter.type.__name__}, found {value!r}")
     if parameter.name.startswith("n_") and value < 1:
         raise ValueError(f"parameter '{parameter.name}' must be at least 1, found {value}")
@@ -123,10 +123,11 @@ def notebook_parameters(
 
 def _is_parameter(name, value):
     "Whether a notebook's variable may be a parameter: a plain value, and nothing of the notebook's own."
+    if name.startswith("_") or name in ("In", "Out"):
+        return False
     plain = str, int, float, bool, dict, type(None)
     values = value if isinstance(value, list) else [value]
-    own = name.startswith("_") or name in ("In", "Out")
-    return not own and all(isinstance(v, plain) for v in values)
+    return all(isinstance(v, plain) for v in values)
 
 # %% ../nbs/15_experiment.ipynb #f06141b9
 def _preset_of(p: Parameters) -> Preset:
@@ -188,7 +189,8 @@ class Reader:
     def identity(self) -> tuple:
         "What its readings depend on beside the answers and the code."
         names = self.method, self.seed, self.decimals
-        return self.lm.key, self.adapter, self.fmt.prompt("?"), self.settings, names
+        prompt = self.fmt.prompt("?")
+        return self.lm.key, self.adapter, prompt, self.settings, names
 
 
 def _split_of(judged: list[Judged]) -> list[str]:
@@ -206,20 +208,25 @@ def _kept_by(reader, cache, judged, readout):
     "Where the readings by one readout are kept."
     asked = [(j.id, j.question, j.model_answer) for j in judged]
     labels = [(j.is_correct, j.extra["split"], j.group) for j in judged]
-    learns = READOUTS[readout].fit is not None
-    return _stage_of(readout).kept(cache, (reader.identity, asked, labels if learns else []))
+    if READOUTS[readout].fit is None:
+        labels = []
+    stage = _stage_of(readout)
+    return stage.kept(cache, (reader.identity, asked, labels))
 
 
 def _read_together(reader, judged, kept):  # kept: readout -> where it will be kept
     "Read what is missing in one go, and keep each readout by itself."
-    how = reader.method, reader.seed, tuple(kept), reader.decimals, f"reading {reader.method}"
+    title = f"reading {reader.method}"
+    how = reader.method, reader.seed, tuple(kept), reader.decimals, title
     with timed() as about:
         readings = read_confidences(reader.lm, reader.fmt, judged, _split_of(judged), *how, about)
     costs = about.pop("by_readout")
     about["call"] = content_key([place.path.name for place in kept.values()])
     for readout, place in kept.items():
-        own = {"code": code_hash(*_stage_of(readout).code), "cost": costs[readout]}
-        place.write(select(readings, readout=readout), {**about, **own})
+        code = _stage_of(readout).code
+        about_it = {**about, "code": code_hash(*code), "cost": costs[readout]}
+        own = select(readings, readout=readout)
+        place.write(own, about_it)
 
 
 def _with_facts(readings, judged):
@@ -310,15 +317,21 @@ def _grader_of(
     return local_grader(load_model(p.grader), folder)
 
 
+def _unanswered(judged):
+    "The question with its accepted answers, whatever was answered before."
+    return replace(judged, model_answer="", is_correct=False, verdict="", reason="")
+
+
 def _read_joint_once(p, reader, cache, judged):  # as in `_read_once`
     "The readings of the joint protocol, from the cache where they are known."
-    asked = [asdict(replace(j, model_answer="", is_correct=False, verdict="", reason="")) for j in judged]
+    asked = [asdict(_unanswered(j)) for j in judged]
     stage = Stage("readings-joint", Reading, (read_joint, JUDGES[p.judge], LanguageModel, TextFormat))
     kept = stage.kept(cache, (reader.identity, asked, p.judge, p.grader))
     fresh = not kept.exists()
     if fresh:
         kept.make(stage, lambda counts: read_joint(reader, judged, p.judge, _grader_of(p, cache)))
-    return stage.read(kept.path), {**kept.about(), "from_cache": not fresh}
+    about = {**kept.about(), "from_cache": not fresh}
+    return stage.read(kept.path), about
 
 
 def _read_held_out(
@@ -356,9 +369,11 @@ def _read_original(
 def _code_of(p):  # `Parameters`
     "The functions and registry entries that a run executes."
     answers = planned_splits, answer_questions, judge_answers, JUDGES[p.judge]
-    readings = read_confidences, read_joint, *(READOUTS[name] for name in PROTOCOLS[p.protocol])
-    training = executed_code(p.method, check_options(p.method, p.options))
-    return *answers, *readings, *training, metric_card, *METRICS.values()
+    readouts = [READOUTS[name] for name in PROTOCOLS[p.protocol]]
+    options = check_options(p.method, p.options)
+    training = executed_code(p.method, options)
+    metrics = metric_card, *METRICS.values()
+    return *answers, read_confidences, read_joint, *readouts, *training, *metrics
 
 
 def run_name(
@@ -369,22 +384,34 @@ def run_name(
     shown = "out", "readout", "original"
     what = {name: value for name, value in asdict(p).items() if name not in shown}
     model = folder_key(p.model) if Path(p.model).is_dir() else ""
-    key = content_key(what, source, model, code_hash(*_code_of(p)), length=8)
-    dataset, name = Path(p.dataset.split(":")[0]).stem, p.model.rstrip("/").split("/")[-1]
-    return f"{dataset}-{name}-{p.method}-{p.preset}-seed{p.seed}-{key}"
+    code = code_hash(*_code_of(p))
+    key = content_key(what, source, model, code, length=8)
+    dataset = p.dataset.split(":")[0]
+    names = Path(dataset).stem, p.model.rstrip("/").split("/")[-1]
+    return f"{'-'.join(names)}-{p.method}-{p.preset}-seed{p.seed}-{key}"
 
 # %% ../nbs/15_experiment.ipynb #79ea4da7
 class _Planned:
-    "The questions, the folder and the model."
+    "The questions and the folder."
 
     def __init__(self, **parameters: object):  # fields of `Parameters`
-        self.parameters = p = Parameters(**parameters)
-        self.preset, self.method = _preset_of(p), METHODS[p.method]
+        p = Parameters(**parameters)
+        self.parameters = p
+        self.preset = _preset_of(p)
+        self.method = METHODS[p.method]
         out = project_root() / p.out
         self.splits, source = planned_splits(p, out / "cache")
         self.folder = RunFolder(out / run_name(p, source))
-        options = check_options(p.method, p.options)
-        self.folder.begin(parameters=asdict(p), preset=asdict(self.preset), options=options, questions=source)
+        self.folder.begin(
+            parameters=asdict(p),
+            preset=asdict(self.preset),
+            options=check_options(p.method, p.options),
+            questions=source,
+        )
+
+# %% ../nbs/15_experiment.ipynb #15ea0021
+class _Loaded(_Planned):
+    "The model, and how it is read."
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -412,11 +439,12 @@ class _Planned:
     def reader(self, method: str, seed: int, adapter: str = "") -> Reader:
         "The model as it is read now."
         fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template)
-        return Reader(self.lm, fmt, method, seed, self.method.decimals, adapter)
+        decimals = self.method.decimals
+        return Reader(self.lm, fmt, method, seed, decimals, adapter)
 
 # %% ../nbs/15_experiment.ipynb #0c6cb166
-class _Answered(_Planned):
-    "Its answers, and whether they are right."
+class _Answered(_Loaded):
+    "Its answers."
 
     @property
     def asked(self) -> list:
@@ -429,32 +457,45 @@ class _Answered(_Planned):
         reader = self.reader("baseline", 0)
         prompt = reader.fmt.answer_prompt("?")
         asked = [(q.id, q.question) for q in self.asked]
+        made_from = self.lm.key, prompt, reader.settings, asked
         stage = Stage("answers", dict, (answer_questions, LanguageModel, TextFormat))
-        return self.folder.stage(stage, (self.lm.key, prompt, reader.settings, asked), self._answer)
+        return self.folder.stage(stage, made_from, self._answer)
 
     def _answer(self, counts):
         return answer_questions(self.lm, self.asked, self.folder.cache, counts=counts)
 
+# %% ../nbs/15_experiment.ipynb #15ea0022
+class _Judged(_Answered):
+    "Whether they are right."
+
     @cached_property
     def judged(self) -> list[Judged]:
         "`judged.jsonl`: for each question its split, the answer, and whether it is right."
-        p, asked = self.parameters, self.asked
-        answers = [] if isinstance(asked[0], Judged) else self.answers
-        judge = p.judge, p.grader
-        made_from = {split: [asdict(q) for q in questions] for split, questions in self.splits.items()}
+        p = self.parameters
+        splits = {split: [asdict(q) for q in questions] for split, questions in self.splits.items()}
+        made_from = splits, self._unjudged, (p.judge, p.grader)
         stage = Stage("judged", Judged, (judge_answers, JUDGES[p.judge]))
-        return self.folder.stage(stage, (made_from, answers, judge), lambda counts: self._judge(asked, answers))
+        return self.folder.stage(stage, made_from, self._judge)
 
-    def _judge(self, asked, answers):
+    @property
+    def _unjudged(self):
+        "The answers to judge; none where a file of judged answers is given."
+        if isinstance(self.asked[0], Judged):
+            return []
+        return self.answers
+
+    def _judge(self, counts):
         "Judged answers with their split; those of a file are judged already."
-        p, judged = self.parameters, asked
-        if answers:
-            judged = judge_answers(asked, answers, p.judge, _grader_of(p, self.folder.cache))
+        judged = self.asked
+        if self._unjudged:
+            p = self.parameters
+            grader = _grader_of(p, self.folder.cache)
+            judged = judge_answers(self.asked, self._unjudged, p.judge, grader)
         splits = [split for split in SPLITS for _ in self.splits[split]]
         return [replace(j, extra={**j.extra, "split": split}) for j, split in zip(judged, splits)]
 
 # %% ../nbs/15_experiment.ipynb #d6271b79
-class _Counted(_Answered):
+class _Counted(_Judged):
     "How many answers there are, and how many are right."
 
     def of(self, split: str) -> list[Judged]:  # a name in `SPLITS`
@@ -469,7 +510,10 @@ class _Counted(_Answered):
     @cached_property
     def accuracy(self) -> dict:
         "The share of right answers in each split."
-        accuracy = {split: float(np.mean([j.is_correct for j in self.of(split)])) for split in SPLITS}
+        accuracy = {}
+        for split in SPLITS:
+            right = [j.is_correct for j in self.of(split)]
+            accuracy[split] = float(np.mean(right))
         sha256 = file_sha256(self.folder.path / "judged.jsonl")
         self.folder.add(data={"judged_sha256": sha256, "accuracy": accuracy})
         return accuracy
@@ -489,11 +533,12 @@ def calibration_brier(readings: list[Reading]) -> dict:  # of other splits and r
     rows = select(readings, readout="expected", split="calibration")
     if not rows:
         return {}
-    return {"calibration_brier": brier_score([r.confidence for r in rows], [r.is_correct for r in rows])}
+    confidences = [r.confidence for r in rows]
+    return {"calibration_brier": brier_score(confidences, [r.is_correct for r in rows])}
 
-
-class _Trained(_Counted):
-    "The untrained model's readings, and the training."
+# %% ../nbs/15_experiment.ipynb #15ea0010
+class _ReadUntrained(_Counted):
+    "The untrained model's readings."
 
     @cached_property
     def baseline_readings(self) -> list[Reading]:
@@ -512,53 +557,75 @@ class _Trained(_Counted):
             self.folder.keep(name, key, readings, about)
         return readings
 
+# %% ../nbs/15_experiment.ipynb #15ea0023
+class _Trained(_ReadUntrained):
+    "The training."
+
     def measure_calibration(self, lm: LanguageModel, decimals: int) -> dict:
         "The calibration split's Brier score under `lm`, for a recipe to watch."
         p, judged = self.parameters, self.of("calibration")
         fmt = TextFormat(lm.tokenizer, self.preset.chat_template)
-        readings = read_confidences(lm, fmt, judged, _split_of(judged), p.method, p.seed, ("expected",), decimals)
+        how = p.method, p.seed, ("expected",), decimals
+        readings = read_confidences(lm, fmt, judged, _split_of(judged), *how)
         return calibration_brier(readings)
-
-# %% ../nbs/15_experiment.ipynb #66b71c13
-class _Read(_Trained):
-    "The training, and the trained model's readings."
 
     @cached_property
     def trained(self) -> Reader:
         "`labels.jsonl` and `adapter/`: the model after the method's recipe, as it is read."
-        p, baseline = self.parameters, self.baseline_readings  # read before an adapter is put into the model
+        p = self.parameters
+        before = calibration_brier(self.baseline_readings)  # read before an adapter is put into the model
         if not self.method.steps:
             return self.reader(p.method, p.seed)
-        watched = content_key([(j.question, j.model_answer, j.is_correct) for j in self.of("calibration")])
-        how = self.preset, p.seed, self.folder, self.measure_calibration, watched
-        bench = follow_recipe(p.method, Workbench(self.lm, self.of("train"), *how), **p.options)
+        bench = follow_recipe(p.method, self._bench(), **p.options)
         training = bench.trainings[-1]
-        history = [{"step": 0, **calibration_brier(baseline)}, *training["history"]]
+        history = [{"step": 0, **before}, *training["history"]]
         self.folder.add(history=history, weight_shift=weight_shift(bench.lm))
-        return replace(self.reader(p.method, p.seed, training["key"]), lm=bench.lm)
+        reader = self.reader(p.method, p.seed, training["key"])
+        return replace(reader, lm=bench.lm)
+
+    def _bench(self):
+        "What the recipe works on: the training answers, and a number to watch on the calibration split."
+        watched = [(j.question, j.model_answer, j.is_correct) for j in self.of("calibration")]
+        return Workbench(
+            self.lm,
+            self.of("train"),
+            self.preset,
+            self.parameters.seed,
+            self.folder,
+            evaluate_model=self.measure_calibration,
+            watched=content_key(watched),
+        )
+
+# %% ../nbs/15_experiment.ipynb #66b71c13
+class _Read(_Trained):
+    "The trained model's readings."
 
     @cached_property
     def readings(self) -> list[Reading]:
         "`readings.jsonl`: calibration and test as the trained model sees them."
         if self.method.steps:
             return self._kept("readings", self.trained)
-        about = self.folder.manifest["stages"]["baseline_readings"] if self.baseline_readings else {}
-        readings = [replace(r, seed=self.parameters.seed) for r in self.baseline_readings]
+        seed = self.parameters.seed
+        readings = [replace(r, seed=seed) for r in self.baseline_readings]
+        about = self.folder.manifest["stages"]["baseline_readings"]
         return self._keep("readings", readings, {**about, "from_cache": True})
 
     @cached_property
     def original_readings(self) -> list[Reading]:
         "`original_readings.jsonl`: the training questions as the original evaluated them, untrained and trained."
-        p, trained, train = self.parameters, self.trained, self.of("train")
-
-        def make(counts):
-            with trained.lm.base():
-                readings = _read_original(replace(trained, method="baseline"), train)
-            return readings + (_read_original(trained, train) if self.method.steps else [])
-
-        made_from = trained.identity, p.seed, [(j.id, j.question, j.is_correct) for j in train]
+        asked = [(j.id, j.question, j.is_correct) for j in self.of("train")]
+        made_from = self.trained.identity, self.parameters.seed, asked
         stage = Stage("original_readings", Reading, (_read_original, LanguageModel, TextFormat))
-        return self.folder.stage(stage, made_from, make)
+        return self.folder.stage(stage, made_from, self._read_as_original)
+
+    def _read_as_original(self, counts):
+        "The untrained model's readings, and the trained one's where there is one."
+        trained, train = self.trained, self.of("train")
+        with trained.lm.base():
+            readings = _read_original(replace(trained, method="baseline"), train)
+        if self.method.steps:
+            readings += _read_original(trained, train)
+        return readings
 
 # %% ../nbs/15_experiment.ipynb #752f438a
 class Run(_Read):
@@ -603,13 +670,16 @@ def run_method(**parameters: object) -> Path:  # fields of `Parameters`
 # %% ../nbs/15_experiment.ipynb #15f0ee01
 def _reader_of(run):  # a finished `RunFolder`
     "The model that the run left, as it is read."
-    p, adapter = Parameters(**run.parameters), run.path / "adapter"
+    p = Parameters(**run.parameters)
     preset = _preset_of(p)
     lm = load_model(p.model, p.revision or None, preset.quantization)
-    lm = load_adapter(lm, adapter) if adapter.exists() else lm
-    key = run.manifest["stages"].get("training", {}).get("key", "")
+    adapter = run.path / "adapter"
+    if adapter.exists():
+        lm = load_adapter(lm, adapter)
+    training = run.manifest["stages"].get("training", {})
     fmt = TextFormat(lm.tokenizer, preset.chat_template)
-    return Reader(lm, fmt, p.method, p.seed, METHODS[p.method].decimals, key)
+    decimals = METHODS[p.method].decimals
+    return Reader(lm, fmt, p.method, p.seed, decimals, training.get("key", ""))
 
 
 def read_more(
@@ -632,9 +702,10 @@ def read_more(
 def words_of(value: object) -> list[str]:  # 'sft,dpo', 0, '0,1': papermill makes a number of what looks like one
     "The parts of a list that is separated by commas, each once."
     words = [word.strip() for word in str(value).split(",")]
-    return list(dict.fromkeys(word for word in words if word))
+    once = dict.fromkeys(filter(None, words))
+    return list(once)
 
-
+# %% ../nbs/15_experiment.ipynb #15ea0014
 def _seeds_of(value: object) -> list[int]:  # as in `words_of`
     "The seeds. Raises ValueError for none, or for what is not a whole number."
     words = words_of(value)

@@ -84,7 +84,7 @@ class Workbench:
         "How the model is addressed."
         return TextFormat(self.lm.tokenizer, self.preset.chat_template)
 
-
+# %% ../nbs/14_methods.ipynb #14ea0002
 @dataclass(frozen=True)
 class Step:
     "A named function `(bench, **options) -> bench` with its default options."
@@ -439,7 +439,7 @@ def _finished_history(lm, state):
     state.log_history[-1]["tokens"] = state.num_input_tokens_seen
     return [_without_noise(entry) for entry in state.log_history]
 
-
+# %% ../nbs/14_methods.ipynb #14ea0012
 def reward_step(
     bench: Workbench,  # with the answers and the model
     epochs: int | None = None,  # default: the preset's
@@ -472,7 +472,7 @@ class Method:
         "All options of all steps with their defaults."
         return {name: value for step in self.steps for name, value in step.options.items()}
 
-
+# %% ../nbs/14_methods.ipynb #14ea0015
 def training_step(
     objective: str,  # a name in `OBJECTIVES`
     **options: object,  # of its loss, with their defaults

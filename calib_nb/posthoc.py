@@ -270,7 +270,7 @@ class Abstention:
         "Whether to answer."
         return np.asarray(confidence, float) >= self.threshold
 
-
+# %% ../nbs/13_posthoc.ipynb #13ea0010
 def fit_abstention(
     confidence: np.ndarray,  # of the calibration split, in [0, 1], (n,)
     correct: np.ndarray,  # 0 or 1, (n,)

@@ -216,7 +216,7 @@ class TreePass:
     drawn: tuple = ()  # sampled texts; None for each that leaves the tree
     hidden: np.ndarray | None = None  # states at two positions, embedding and layers, (2, 1 + layers, width)
 
-
+# %% ../nbs/12_readout.ipynb #12ea0006
 @dataclass(frozen=True)
 class _LevelTree:
     "The levels behind one answer."

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import cached_property
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import pytest
 
 from calib_nb import report
@@ -12,14 +13,18 @@ from calib_nb.experiment import PROTOCOLS, Parameters
 from calib_nb.inference import metric_card
 from calib_nb.methods import METHODS
 from calib_nb.report import (
+    Prose,
+    Table,
     comparison_table,
     findings,
     keep_notebook,
+    label_statistics_table,
     original_table,
     overconfident,
     show_labels,
     show_reliability,
     show_training,
+    time_table,
 )
 
 N = 30
@@ -117,15 +122,20 @@ def table(sft):
     return comparison_table(sft)
 
 
-def test_times_are_the_seconds_of_the_making_in_this_run_or_an_earlier_one(table):
-    method = table["expected", "sft"]
+def test_times_are_the_seconds_of_the_making_in_this_run_or_an_earlier_one(sft):
+    times = time_table(sft)
+    method = times.loc["sft"]
     assert method["training time (s)"] == "14", "the making of labels is part of training: 2.3 + 11.2"
     assert method["evaluation time (s)"] == "51"
-    assert table["expected", "baseline"]["evaluation time (s)"] == "40", "also where they came from the cache"
+    assert times.loc["baseline", "evaluation time (s)"] == "40", "also where they came from the cache"
 
 
-def test_the_untrained_model_took_no_training_time(table):
-    assert table["expected", "baseline"]["training time (s)"] == "0"
+def test_the_untrained_model_took_no_training_time(sft):
+    assert time_table(sft).loc["baseline", "training time (s)"] == "0"
+
+
+def test_costs_stand_in_a_table_of_their_own(table):
+    assert not [row for row in table.index if "time" in row]
 
 
 def test_the_table_has_a_column_for_each_readout_and_side(table):
@@ -135,26 +145,48 @@ def test_the_table_has_a_column_for_each_readout_and_side(table):
         assert row in table.index
     assert table["verbalized", "sft"]["n"] == str(N - 1)
     assert table["verbalized", "sft"]["parsed"] == "96.7%"
+    assert list(table.index[:3]) == ["n", "parsed", "diagnosis"], "which metrics mean something stands before them"
+    assert set(table.loc["diagnosis"]) == {"unpowered"}
+
+
+def test_a_table_is_shown_whole_and_its_header_over_every_column(table):
+    assert table._repr_html_().count("<th>verbalized</th>") == 2
+    assert repr(table).split("\n")[0].split() == ["verbalized", "verbalized", "expected", "expected"]
+    long = "the capital of a country with a very " + 10 * "very " + "long name"
+    shown = Table({"answer": [long]})
+    assert long in repr(shown.round(3)) and long in shown.round(3)._repr_html_()
+
+
+def test_no_line_breaks_an_interval(table):
+    skill = table["expected", "sft"]["Brier skill"]
+    assert skill.startswith("-") and "[" in skill and " " not in skill
 
 
 def test_a_run_of_the_untrained_model_has_one_column_for_each_readout(tmp_path):
     run = MadeUpRun(tmp_path, method="baseline")
     table = comparison_table(run)
     assert list(table.columns) == [(readout, "baseline") for readout in PROTOCOLS["two_step"]]
-    assert set(table.loc["training time (s)"]) == {"0"}
-    assert len(findings(run)) == 2
+    assert set(time_table(run)["training time (s)"]) == {"0"}
+    assert len(findings(run).text.splitlines()) == 2
+    assert show_reliability(run).get_suptitle().count(" to ") == 0
     assert list(overconfident(run).columns) == ["question", "answer", "accepted", "baseline"]
 
 
 def test_findings_are_a_sentence_for_each_side_and_difference(sft):
-    lines = findings(sft)
+    lines = findings(sft).text.splitlines()
     heads = [line.partition(":")[0] for line in lines]
     readouts = PROTOCOLS["two_step"]
-    assert heads[:4] == [f"{side}, {readout}" for side in ("baseline", "sft") for readout in readouts]
-    assert lines[4] == "Training changed the adapted weights by 1.2 % of their size (Frobenius norm)."
-    metrics = ("Brier skill", "AUROC")
-    assert heads[5:] == [f"{metric} of sft minus baseline, {readout}" for readout in readouts for metric in metrics]
+    assert heads[:4] == [f"- **{side}, {readout}**" for side in ("baseline", "sft") for readout in readouts]
+    assert lines[4] == "- **sft**: training changed the adapted weights by 1.2 % of their size (Frobenius norm)."
+    assert heads[5:] == [f"- **sft minus baseline, {readout}**" for readout in readouts for _ in range(2)]
+    metrics = [line.partition("**: ")[2].split(" +")[0].split(" -")[0] for line in lines[5:]]
+    assert metrics == ["Brier skill", "AUROC"] * 2
     assert all(line.endswith(".") for line in lines)
+
+
+def test_sentences_are_shown_as_markdown_and_can_be_read_without_a_notebook(sft):
+    shown = findings(sft)
+    assert shown._repr_markdown_() == str(shown) == repr(shown) == shown.text
 
 
 def test_overconfident_lists_wrong_answers_the_surest_first(sft):
@@ -181,32 +213,41 @@ def test_the_figure_shows_the_chosen_readout_where_the_protocol_has_it(tmp_path,
     assert (tmp_path / "reliability.png").exists()
 
 
-def test_labels_of_neighbours_are_shown_whatever_their_step_is_called(tmp_path, capsys):
+def test_labels_of_neighbours_are_shown_whatever_their_step_is_called(tmp_path):
     run = MadeUpRun(tmp_path, method="performance_sft")
     step = replace(run.method.steps[0], name="labels under another name")
     run.method = replace(run.method, steps=(step, *run.method.steps[1:]))
     figure = show_labels(run)
     assert run.asked == ["trained"], "labels are written by the training, which is asked for"
     assert f"Labels of {N} training questions" in figure.axes[0].get_title(loc="left")
-    assert "original" in capsys.readouterr().out
+    statistics = label_statistics_table(run)
+    assert "original" in statistics
+    assert statistics.loc["n", "these labels"] == f"{N}", "a count has no decimals"
 
 
 @pytest.mark.parametrize("method", ["baseline", "sft"])
 def test_a_method_without_neighbours_shows_no_labels_and_is_not_trained_for_it(tmp_path, method):
     run = MadeUpRun(tmp_path, method=method)
-    assert show_labels(run) is None
+    sentence = Prose(f"**{method}** has no labels from neighbouring questions (k-NN).")
+    assert show_labels(run) == label_statistics_table(run) == sentence
     assert run.asked == []
 
 
-def test_the_training_is_shown_and_a_method_that_does_not_train_shows_none(tmp_path, sft):
+def test_the_training_is_shown_and_a_method_that_does_not_train_says_so(tmp_path, sft):
     figure = show_training(sft)
-    assert figure.get_suptitle() == "Training sft"
+    assert figure.get_suptitle() == "Training sft: the calibration split's Brier score went from 0.300 to 0.200"
     assert len(figure.axes) == 2
-    assert show_training(MadeUpRun(tmp_path, method="baseline")) is None
+    assert show_training(MadeUpRun(tmp_path, method="baseline")) == Prose("**baseline** trains nothing.")
+
+
+def test_a_figure_that_is_the_value_of_a_cell_is_shown_once(sft):
+    before = plt.get_fignums()
+    assert show_training(sft) and show_reliability(sft)
+    assert plt.get_fignums() == before, "what is left open is shown behind the cell's value, too"
 
 
 def test_the_original_evaluation_is_shown_where_it_was_asked_for(tmp_path, sft):
-    assert original_table(sft) is None
+    assert "`original = False`" in str(original_table(sft))
     run = MadeUpRun(tmp_path, original=True)
     first = replace(run.original_readings[1], confidence=0.5, provenance="filled")
     run.original_readings = [r for r in run.original_readings if r.readout == "verbalized"]
@@ -215,6 +256,7 @@ def test_the_original_evaluation_is_shown_where_it_was_asked_for(tmp_path, sft):
     assert list(table.index) == [(side, how) for side in ("baseline", "sft") for how in ("as the original", "honest")]
     assert list(table["filled in"]) == [1, 0, 0, 0]
     assert set(table["parsed"]) == {"96.7%"}, "what was filled in is not parsed"
+    assert list(table.columns[:3]) == ["n", "parsed", "diagnosis"]
 
 
 def executed_by(monkeypatch, words, folder):
