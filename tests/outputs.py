@@ -188,7 +188,8 @@ def check(path):
 def main(command, *paths):
     "Run a command on notebooks, two at a time; the exit status."
     if command == "checked":
-        print(rf"^({'|'.join(path.stem for path in CHECKED)})\.ipynb$")
+        names = "|".join(path.stem for path in CHECKED)
+        print(rf"^[_.]|^({names})\.ipynb$")  # and what nbdev leaves out anyway
         return 0
     work, usual = {"write": (write, NUMBERED), "check": (check, CHECKED)}[command]
     chosen = [Path(path).resolve() for path in paths] or usual

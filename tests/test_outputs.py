@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 from conftest import NUMBERED, ROOT
-from outputs import CHECKED, PICTURES, check, differences, execute, loads_a_model, same, unwanted
+from outputs import CHECKED, PICTURES, check, differences, execute, loads_a_model, main, same, unwanted
 from test_style import public_names, worst
 
 SHOWN = 0.2  # of the code cells of all numbered notebooks have an output; of fastcore's, 24 %
@@ -38,6 +38,13 @@ def test_the_notebooks_that_load_a_model_are_found_from_their_code():
     loading = {path.stem for path in NUMBERED if loads_a_model(path)}
     assert {"07_models", "08_answers", "11_training", "15_experiment"} <= loading
     assert not loading & {"00_core", "01_metrics", "06_prompts", "09_rules"}
+
+
+def test_every_notebook_is_executed_either_here_or_by_nbdev(capsys):
+    assert main("checked") == 0
+    left_out = re.compile(capsys.readouterr().out.strip())
+    assert [path for path in NUMBERED if left_out.search(path.name)] == CHECKED
+    assert '--skip_file_re "$$($(BIN)/python tests/outputs.py checked)"' in (ROOT / "Makefile").read_text()
 
 
 # Enough of them
