@@ -9,11 +9,12 @@ METHOD ?= sft
 # Two processes with one thread each: with two threads each they wait for one another, and take six times as long on
 # 2 cores. A file's tests stay in one process, so that what it trains for several of them is trained once.
 QUIET := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
-EXAMPLES := $(QUIET) $(BIN)/nbdev_test --n_workers 2
+# Notebooks that load no model are executed by tests/test_outputs.py, which compares what they show.
+EXAMPLES := $(QUIET) $(BIN)/nbdev_test --n_workers 2 --skip_file_re "$$($(BIN)/python tests/outputs.py checked)"
 TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run check test test-all lab readme constraints pre-commit
+.PHONY: setup run check test test-all outputs lab readme constraints pre-commit
 
 setup: $(READY)
 
@@ -45,6 +46,10 @@ test-all: $(READY)
 	$(BIN)/ruff check
 	$(EXAMPLES)
 	$(TESTS)
+
+# Writes what the numbered notebooks show anew: all that load a model, too. Look at what changes.
+outputs: $(READY)
+	$(BIN)/python tests/outputs.py write
 
 # The whole repository in view, the main job as first page; what is saved is cleaned (jupyter_hooks in settings.ini).
 lab: $(READY)
