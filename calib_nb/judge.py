@@ -36,7 +36,7 @@ Given answer: {answer}
 Reply with one word, CORRECT, INCORRECT or NOT_ATTEMPTED.
 Grade:"""
 
-
+# %% ../nbs/09a_judge.ipynb #d7bfe6b6
 def grader_prompt(
     answer: str,  # what the model said
     references: Sequence[str],  # accepted answers
