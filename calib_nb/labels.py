@@ -205,7 +205,7 @@ def rows_with(
         rows.append({**_row(j), "label": value, "output": output})
     return rows
 
-
+# %% ../nbs/10_labels.ipynb #85bf1e24
 def labelled_rows(
     judged: list[Judged],  # training answers
     labels: str = "binary",  # a name in `LABELS`
