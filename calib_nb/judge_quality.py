@@ -77,6 +77,10 @@ def _accuracy_row(answers: Sequence[Judged]) -> dict:
     return {**row, "n": n, "correct": right, "smallest_auroc": round(seen, 3)}
 
 # %% ../nbs/09b_judge_quality.ipynb #c650a3cc
+_ANSWERED = """share answered correctly (dot), 95 % interval (bar)
+AUROC visible: distinguishable from 0.5 with 80 % power"""
+
+
 def plot_accuracy_by_set(
     table: pd.DataFrame,  # from `accuracy_by_set`
     ax,  # where to draw
@@ -86,7 +90,7 @@ def plot_accuracy_by_set(
     names = [_set_label(row, several) for row in table.itertuples()]
     rows = table.assign(method=names, value=table["accuracy"]).to_dict("records")
     colours = dict.fromkeys(names, "#0072B2")
-    plot_forest(rows, ax, "share answered correctly (dot), 95 % interval (bar)", zero=None, colours=colours)
+    plot_forest(rows, ax, _ANSWERED, zero=None, colours=colours)
 
 
 def _set_label(row, with_model: bool) -> str:
