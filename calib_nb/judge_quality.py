@@ -302,7 +302,7 @@ _LABELS = {
     "rules": "the rules of this library",
     "contains": "answer contains reference",
     "contained either way": "one contains the other",
-    "token F1 > 0.6": "most words shared (F1 > 0.6)",
+    "token F1 > 0.6": "most words shared",
 }
 
 
@@ -321,8 +321,8 @@ def plot_audit(
         xlim=(-0.001, None),
         ylim=(-0.03, 1.05),
     )
-    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
 # %% ../nbs/09b_judge_quality.ipynb #92d23903
 def _draw_judge(
