@@ -159,10 +159,8 @@ def label_figure(
         figure, axes = plt.subplots(2, sharex=True, figsize=(7, 4), height_ratios=(1, 3), layout="constrained")
         top, bottom = axes
         _plot_summary({"these labels": label_statistics(labels), "original": ORIGINAL_KNN}, top)
-        top.set_title(
-            f"Labels of {len(labels)} training questions: {np.mean(labels):.2f} on average, where {np.mean(right):.0%} "
-            "of the answers are right"
-        )
+        share = f"{100 * np.mean(right):.0f} % of the answers are right"
+        top.set_title(f"Labels of {len(labels)} training questions: mean {np.mean(labels):.2f}, where {share}")
         plot_histogram(confidence_histogram(labels, right, 100), bottom, method_colour("performance_sft"))
         bottom.legend(title="the answer is", frameon=False)
         bottom.set(xlabel="label (box: quartiles, line: median, cross: mean)", ylabel="questions")
