@@ -159,10 +159,11 @@ def label_figure(
         figure, axes = plt.subplots(2, sharex=True, figsize=(7, 4), height_ratios=(1, 3), layout="constrained")
         top, bottom = axes
         _plot_summary({"these labels": label_statistics(labels), "original": ORIGINAL_KNN}, top)
-        top.set_title(f"Labels of {len(labels)} training questions, {np.mean(right):.0%} answered right")
+        share = f"{100 * np.mean(right):.0f} % of the answers are right"
+        top.set_title(f"Labels of {len(labels)} training questions: mean {np.mean(labels):.2f}, where {share}")
         plot_histogram(confidence_histogram(labels, right, 100), bottom, method_colour("performance_sft"))
         bottom.legend(title="the answer is", frameon=False)
-        bottom.set(xlabel="label", ylabel="questions")
+        bottom.set(xlabel="label (box: quartiles, line: median, cross: mean)", ylabel="questions")
     return figure
 
 # %% ../nbs/10_labels.ipynb #b198e342
@@ -205,7 +206,7 @@ def rows_with(
         rows.append({**_row(j), "label": value, "output": output})
     return rows
 
-
+# %% ../nbs/10_labels.ipynb #85bf1e24
 def labelled_rows(
     judged: list[Judged],  # training answers
     labels: str = "binary",  # a name in `LABELS`

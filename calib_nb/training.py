@@ -245,7 +245,7 @@ def expected_confidence(branches: torch.Tensor):  # log-probabilities of the lev
     "The mean of the grid under the probabilities, normalised over the grid, (B,)."
     return branches.softmax(-1) @ _grid(branches)
 
-
+# %% ../nbs/11_training.ipynb #52b5e7da
 def implicit_loss(
     scored: Scored,  # a branch for each level
     weight: float = 1.0,  # of the auxiliary loss
@@ -340,7 +340,7 @@ class Objective:
     per_token: bool = False  # whether the loss is a mean over the tokens of an update rather than over examples
     reference: bool = False  # whether it needs the base model's log-probabilities; dropout is then off
 
-
+# %% ../nbs/11_training.ipynb #02bd5a1d
 OBJECTIVES = {
     "text": Objective(text_loss, the_label, per_token=True),
     "implicit": Objective(implicit_loss, all_levels),
@@ -358,7 +358,7 @@ def no_future_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
 
-
+# %% ../nbs/11_training.ipynb #b9be0e50
 def add_adapter(
     lm: LanguageModel,  # without an adapter
     preset: Preset,  # its size, scale and dropout
