@@ -15,7 +15,7 @@ EXAMPLES := checked=$$($(BIN)/python tests/outputs.py checked) && \
 TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run check test test-all outputs lab readme
+.PHONY: setup run check test test-all outputs lab readme constraints pre-commit
 
 setup: $(READY)
 
@@ -52,9 +52,18 @@ test-all: $(READY)
 outputs: $(READY)
 	$(BIN)/python tests/outputs.py write
 
+# The whole repository in view, the main job as first page; what is saved is cleaned (jupyter_hooks in settings.ini).
 lab: $(READY)
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab --config jupyter_lab_config.py nbs/run_method.ipynb
 
-# README.md is nbs/index.ipynb; tests/test_repository.py checks that it is current.
+# README.md is nbs/index.ipynb, its links as they are from here; tests/test_repository.py checks that it is current.
 readme: $(READY)
-	$(BIN)/jupyter nbconvert --log-level WARN --to markdown nbs/index.ipynb --output-dir . --output README
+	$(BIN)/python tests/readme.py
+
+# The newest versions that fit together become the pins; what changed is printed. Then: make test-all.
+constraints: $(READY)
+	$(BIN)/python tests/constraints.py $(ALONE)
+
+# Before each commit: ruff and nbdev_clean, by the environment's own copies, so that no network is needed.
+pre-commit: $(READY)
+	$(BIN)/pre-commit install

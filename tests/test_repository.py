@@ -1,15 +1,21 @@
 """What the repository promises about itself: layers, notebooks that agree with modules, a README that is current."""
 import ast
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 from conftest import MODULES, NUMBERED, ROOT, cells, code_cells
+from constraints import as_file, changes, pinned
+from readme import LINK, from_the_root, heading_in_lab, heading_on_github, rendered
 
 INDEX = ROOT / "nbs/index.ipynb"
 ANALYSES = sorted(set(ROOT.glob("nbs/*.ipynb")) - {*NUMBERED, INDEX})
@@ -132,12 +138,18 @@ def test_notebooks_are_clean_and_agree_with_the_modules(tmp_path):
 def test_a_notebook_opens_with_title_and_description_and_its_cells_have_ids(notebook):
     found = cells(notebook)
     title = next("".join(cell["source"]) for cell in found if cell["cell_type"] == "markdown")
-    first = next(cell for cell in found if cell["cell_type"] != "raw")
     ids = [cell.get("id") for cell in found]
     assert re.match(r"# .+\n+> .+", title)
-    assert found.index(first) <= 1
+    assert found[0]["cell_type"] == "markdown"
     assert all(ids)
     assert len(set(ids)) == len(ids)
+
+
+def test_a_notebook_that_is_not_executed_says_so_in_its_last_cell():
+    for notebook in [*NUMBERED, *ANALYSES, INDEX]:
+        *others, last = [cell["cell_type"] for cell in cells(notebook)]
+        assert "raw" not in others, notebook.stem
+        assert last != "raw" or "skip_exec: true" in "".join(cells(notebook)[-1]["source"]), notebook.stem
 
 
 def tagged_parameters(notebook):
@@ -162,11 +174,167 @@ def test_parameters_of_the_notebook_are_the_parameters_of_a_run():
     assert given == asdict(Parameters())
 
 
-def test_the_readme_is_the_rendered_index(tmp_path):
-    render = [Path(sys.executable).parent / "jupyter", "nbconvert", "--to", "markdown", INDEX]
-    to = ["--output-dir", tmp_path, "--output", "README"]
-    subprocess.run([*render, *to], check=True, capture_output=True)
-    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text(), "run `make readme`"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, re.M | re.S))
+
+
+def test_the_readme_is_the_rendered_index():
+    assert rendered() == README, "run `make readme`"
+
+
+def written_links(text):
+    "The links of a page, but for those to other places."
+    return [link for link in LINK.findall(text) if not re.match(r"\w+:", link)]
+
+
+def broken_links(text, folder, heading):
+    "Links from a page in `folder` to files that are not there, and to headings of its own that it does not have."
+    headings = {"#" + heading(title) for title in re.findall(r"^#+ (.+)", text, re.M)}
+    links = written_links(text)
+    here = [link for link in links if link.startswith("#") and link not in headings]
+    return here + [link for link in links if not link.startswith("#") and not (folder / link).exists()]
+
+
+def test_links_of_the_index_and_of_the_readme_lead_somewhere():
+    index = "\n\n".join("".join(cell["source"]) for cell in cells(INDEX))
+    assert len(written_links(index)) == len(written_links(README)) > 15
+    assert broken_links(index, INDEX.parent, heading_in_lab) == []
+    assert broken_links(README, ROOT, heading_on_github) == []
+
+
+@pytest.mark.parametrize("link, there", [
+    ("results.ipynb", "nbs/results.ipynb"),
+    ("../figures/a.png", "figures/a.png"),
+    ("#Use-your-own-answers", "#use-your-own-answers"),
+    ("https://arxiv.org/abs/2207.05221", "https://arxiv.org/abs/2207.05221"),
+])
+def test_a_link_of_the_index_becomes_one_of_the_readme(link, there):
+    assert from_the_root(link) == there
+
+
+def test_before_its_first_command_the_readme_has_one_picture_three_doors_and_few_numbers():
+    before, _, after = README.partition("```bash")
+    assert len(re.findall(r"\.\d", before)) <= 12
+    assert before.count("![") == 1
+    assert "make run" in after.split("```")[0]
+    assert after.split("```")[1].count("](") == 3
+
+
+def table_of(section):
+    "The rows of the first table of a section of the README: the name in backticks -> the other cells."
+    rows = re.findall(r"^\|(.*)\|$", SECTIONS[section], re.M)[2:]
+    split = [[cell.strip().replace("\u00a0", " ") for cell in row.split("|")] for row in rows]
+    named = [(next(cell for cell in row if cell.startswith("`")), row) for row in split]
+    return {re.search(r"`(\w+)`", name)[1]: [cell for cell in row if cell != name] for name, row in named}
+
+
+def published(name, file):
+    "Where a file of a publication lies: in a folder of its own, or beside the others."
+    paths = ROOT / f"figures/{name}/{file}", ROOT / f"figures/data/{name}_{file}"
+    return next(path for path in paths if path.exists())
+
+
+def test_the_table_of_readouts_has_each_and_the_values_of_the_matrix():
+    from calib_nb.readout import READOUTS
+
+    values = pd.read_csv(published("matrix", "values.csv"), keep_default_na=False)
+    auroc = values[(values.metric == "auroc") & (values.calibrator == "")].set_index("method")
+    table = table_of("Readouts")
+    assert set(table) == set(READOUTS)
+    for readout, row in table.items():
+        for method, shown in zip(("baseline", "sft"), row[-2:]):
+            known = auroc[readout][method]
+            assert (shown == known == "") or shown == f"{float(known):.2f}", (readout, method)
+
+
+def published_cells():
+    "`Row` -> its test readings, of what the table of methods is from."
+    from calib_nb.publish import published_readings
+
+    files = [published(name, "readings.csv.gz") for name in ("exploratory", "text", "compare")]
+    return {row: readings for file in files for row, readings in published_readings(file).items()}
+
+
+def minutes_of_training():
+    "method -> minutes, a mean over seeds."
+    files = [published(name, "runs.json") for name in ("exploratory", "text", "compare")]
+    runs = [run for file in files for run in json.loads(file.read_text()).values()]
+    seconds = [(run["parameters"]["method"], run["stages"].get("training", {}).get("seconds", 0)) for run in runs]
+    return (pd.DataFrame(seconds, columns=["method", "seconds"]).groupby("method").seconds.mean() / 60).round()
+
+
+def near_published(shown, readings, reference):
+    "Whether a shown AUROC and Brier skill, if any, are those of the readings."
+    from calib_nb.inference import metric_card
+
+    names = ("auroc", "brier_skill_score")[: len(shown)]
+    card = metric_card(readings, reference, n_resamples=20, names=names) if names else {}
+    return all(float(value) == pytest.approx(card[name].value, abs=0.0051) for value, name in zip(shown, names))
+
+
+def test_the_table_of_methods_has_each_that_was_compared_and_the_published_values():
+    from calib_nb.compare import Row
+    from calib_nb.methods import METHODS
+
+    table, cells, minutes = table_of("Methods"), published_cells(), minutes_of_training()
+    reference = cells[Row("training_accuracy", "constant")][0].confidence
+    assert set(table) == set(METHODS) - {"grpo"}
+    for method, (_, shown, text, expected) in table.items():
+        by_text, by_probability = cells[Row(method, "verbalized")], cells[Row(method, "expected")]
+        parsed, *scores = text.split(", ")
+        assert int(shown) == minutes[method], method
+        assert int(parsed[:-2]) == round(100 * sum(r.confidence is not None for r in by_text) / len(by_text)), method
+        assert near_published(scores, by_text, reference), method
+        assert near_published(expected.split(", "), by_probability, reference), method
+
+
+def test_the_tree_of_the_readme_names_each_notebook_and_each_folder():
+    tree = SECTIONS["The repository"].split("```")[1]
+    named = re.findall(r"^ *([\w./]+)(?:, ([\w./]+))?  ", tree, re.M)
+    names = {name for pair in named for name in pair if name}
+    notebooks = {path.stem for path in ROOT.glob("nbs/*.ipynb")}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    folders = {f"{path.split('/')[0]}/" for path in tracked if "/" in path}
+    assert notebooks | folders <= names
+    assert not {name for name in names - notebooks if not (ROOT / name).exists()} - {"runs/", "data/"}
+
+
+def test_python_of_the_readme_gives_what_its_comments_say():
+    code, = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    names = {}
+    exec(code, names)
+    for line, value in re.findall(r"^(\w+\(.*\))  # ([\d.]+\d)", code, re.M):
+        assert eval(line, names) == pytest.approx(float(value), abs=0.005), line
+
+
+def test_what_is_saved_in_jupyterlab_after_reading_is_what_was_there(tmp_path, monkeypatch):
+    from jupyter_server.services.contents.largefilemanager import LargeFileManager
+    from nbdev.clean import clean_jupyter
+
+    copy_of_the_repository(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    manager = LargeFileManager(root_dir=str(tmp_path))
+    manager.pre_save_hook = clean_jupyter
+    for path in sorted(Path("nbs").glob("*.ipynb")):
+        model = manager.get(str(path))
+        model["content"]["metadata"]["language_info"] = {"name": "python", "version": "3.13.0"}
+        model["content"]["metadata"]["kernelspec"]["display_name"] = "Python 3 (ipykernel)"
+        manager.save(model, str(path))
+        assert path.read_bytes() == (ROOT / path).read_bytes(), path
+
+
+def test_jupyterlab_has_the_repository_as_root_and_the_main_job_as_first_page():
+    class Settings(dict):
+        __getattr__ = dict.__getitem__
+
+    kept = Settings(ServerApp=Settings(), FileContentsManager=Settings())
+    path = ROOT / "jupyter_lab_config.py"
+    runpy.run_path(str(path), {"get_config": lambda: kept})
+    assert vars(kept.ServerApp) == {"root_dir": str(ROOT)}
+    assert vars(kept.FileContentsManager)["pre_save_hook"].__name__ == "clean_jupyter"
+    assert recipes()["lab"][-1].endswith("jupyter lab --config jupyter_lab_config.py nbs/run_method.ipynb")
+    assert "jupyter_hooks = True" in (ROOT / "settings.ini").read_text()
 
 
 def recipes():
@@ -179,16 +347,13 @@ def recipes():
 
 
 def test_commands_of_the_readme_and_of_contributing_exist():
-    readme = (ROOT / "README.md").read_text()
-    used = set(re.findall(r"\bmake ([a-z-]+)", readme + (ROOT / "CONTRIBUTING.md").read_text()))
-    assert {"run", "test", "check"} <= used <= set(recipes())
-    commands = re.findall(r"papermill (nbs/\S+\.ipynb)(.*)", readme)
+    used = set(re.findall(r"\bmake ([a-z-]+)", README + (ROOT / "CONTRIBUTING.md").read_text()))
+    assert {"run", "test", "check", "lab"} <= used <= set(recipes())
+    commands = re.findall(r"papermill (nbs/\S+\.ipynb)(.*)", README)
     for notebook, options in commands:
         known = re.findall(r"^(\w+) = ", tagged_parameters(ROOT / notebook)[0], re.M)
         assert set(re.findall(r"-p (\w+) ", options)) <= set(known), notebook
     assert len(commands) > 6
-    for path in re.findall(r"\]\(((?:nbs|figures|tests|calib_nb)/[^)#]+)", readme):
-        assert (ROOT / path).exists(), path
 
 
 def test_three_sizes_of_test_each_begin_with_the_style_and_end_with_the_closing_line_of_pytest():
@@ -205,14 +370,40 @@ def test_three_sizes_of_test_each_begin_with_the_style_and_end_with_the_closing_
     assert all("nbdev_test" in sizes[target][-2] for target in ("test", "test-all"))
 
 
-def test_ci_runs_the_readme_command():
+def test_ci_runs_the_readme_command_once_a_push_on_each_python():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    job = workflow["jobs"]["test"]
     assert "make test\n" in (ROOT / ".ci/run").read_text()
-    assert "bash .ci/run" in (ROOT / ".github/workflows/test.yml").read_text()
+    assert job["steps"][-1]["run"] == "bash .ci/run"
+    assert job["strategy"]["matrix"]["python-version"] == ["3.11", "3.12", "3.13"]
+    assert workflow[True] == {"push": {"branches": ["main"]}, "pull_request": None}  # YAML reads `on` as True
+
+
+def test_hooks_run_what_is_installed_and_need_no_network():
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = [hook for repository in repositories for hook in repository["hooks"]]
+    assert {repository["repo"] for repository in repositories} == {"local"}
+    assert [hook["entry"].split()[0] for hook in hooks] == [".venv/bin/ruff", ".venv/bin/nbdev_clean"]
+    assert {hook["language"] for hook in hooks} == {"system"}
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    settings = (ROOT / "settings.ini").read_text()
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert f"version = {citation['version']}\n" in settings
 
 
 def test_exact_versions():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[\w.!]+", pin) for pin in pins)
+    pins = pinned((ROOT / "constraints.txt").read_text())
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in pins)
+    assert all(re.fullmatch(r"[\w.!]+", version) for version in pins.values())
     assert len(pins) > 50
-    assert {"ruff", "pytest-xdist", "execnet"} <= {pin.split("==")[0] for pin in pins}
+    assert {"ruff", "pytest-xdist", "execnet", "pre_commit"} <= set(pins)
+
+
+def test_renewed_pins_leave_out_what_is_not_pinned_and_say_what_changed():
+    found = {"b_c": "2", "A": "1", "setuptools": "80", "calib-nb": "0.1.0", "nvidia-nccl-cu13": "2"}
+    text = as_file(found)
+    assert text.splitlines()[1:] == ["A==1", "b_c==2"]
+    assert changes({"B-c": "1", "gone": "3"}, pinned(text)) == ["a: new -> 1", "b-c: 1 -> 2", "gone: 3 -> gone"]
