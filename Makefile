@@ -10,7 +10,8 @@ METHOD ?= sft
 # 2 cores. A file's tests stay in one process, so that what it trains for several of them is trained once.
 QUIET := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 # Notebooks that load no model are executed by tests/test_outputs.py, which compares what they show.
-EXAMPLES := $(QUIET) $(BIN)/nbdev_test --n_workers 2 --skip_file_re "$$($(BIN)/python tests/outputs.py checked)"
+EXAMPLES := checked=$$($(BIN)/python tests/outputs.py checked) && \
+	$(QUIET) $(BIN)/nbdev_test --n_workers 2 --skip_file_re "$$checked"
 TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
