@@ -57,7 +57,7 @@ def method_colour(
 # %% ../nbs/03_plots.ipynb #b6f4803f
 _GRID = {"grid.color": "0.92", "axes.edgecolor": "0.6"}
 _LOOK = {
-    "figure.dpi": 96,
+    "figure.dpi": 90,
     "savefig.dpi": 200,
     "savefig.bbox": "tight",
     "axes.titlesize": "medium",
@@ -90,7 +90,7 @@ def save_figure(
         fig.savefig(png, metadata={"Software": None})
     return svg, png
 
-# %% ../nbs/03_plots.ipynb #4571bf80
+# %% ../nbs/03_plots.ipynb #e41be704
 def wilson_interval(
     hits: np.ndarray,  # (B,) correct rows
     rows: np.ndarray,  # (B,) rows in all, > 0
@@ -170,7 +170,7 @@ def _diagram_axes(ax, record, more=""):
     corner = dict(transform=ax.transAxes, va="top", ha="left")
     ax.text(0.03, 0.97, text, **corner, fontsize="small", color="0.3", zorder=4)
 
-# %% ../nbs/03_plots.ipynb #e15bd096
+# %% ../nbs/03_plots.ipynb #70d72e9e
 def reliability_key(
     judge: bool = False,  # whether the band of a judge's errors is drawn
     open_circles: str = "",  # what circles without filling stand for, where there are any
@@ -417,7 +417,7 @@ def _empty_panels(n):
     """A figure with n columns of two axes, the upper one three times as high.
 
     Both are as wide as each other, whatever room there is: the diagram is a square, the histogram a third of one."""
-    size = max(3.2 * n, 4.2), 6.0
+    size = max(3 * n, 4.2), 5.8
     rows = dict(height_ratios=[3, 1], sharex="col", squeeze=False)
     fig, axes = plt.subplots(2, n, figsize=size, **rows, layout="compressed")
     for ax in axes[1]:
