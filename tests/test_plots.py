@@ -119,6 +119,48 @@ def test_the_side_by_side_figure_says_n_parsed_share_and_captions():
     assert np.isfinite(fig.get_size_inches()).all()
 
 
+def legend(fig):
+    "The texts of a figure's legend."
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def test_a_bin_of_fewer_than_five_answers_is_faint():
+    record = P.reliability([0.1] * 4 + [0.9] * 5, [0, 1, 0, 0, 1, 1, 1, 0, 1])
+    _, ax = plt.subplots()
+    P.plot_reliability(record, ax, label="m")
+    bars, dots = ax.collections
+    for colours in (bars.get_color(), dots.get_facecolor()):
+        few, enough = colours[:, 3]
+        assert few < 0.5 < enough
+    (handle,) = ax.get_legend_handles_labels()[0]
+    assert matplotlib.colors.to_rgba(handle.get_color())[3] == 1
+
+
+def test_the_legend_explains_dots_bars_bands_and_circles():
+    shown = legend(P.reliability_figure({"m": made_up_readings(50)}))
+    explained = "number of answers", "95 % interval", "calibrated forecaster", "perfect calibration", "right", "wrong"
+    for words in explained:
+        assert any(words in text for text in shown), words
+    circles = P.reliability_key(open_circles="a further seed")[-1]
+    assert circles.get_label() == "a further seed" and circles.get_markerfacecolor() == "none"
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_a_diagram_and_its_histogram_have_one_horizontal_axis(columns):
+    fig = P.reliability_figure({f"m{i}": made_up_readings(50) for i in range(columns)}, title="message")
+    fig.canvas.draw()
+    for diagram, histogram in zip(fig.axes[:columns], fig.axes[columns:]):
+        above, below = diagram.get_position(), histogram.get_position()
+        assert (above.x0, above.x1) == pytest.approx((below.x0, below.x1), abs=1e-3)
+        assert diagram.get_xlim() == histogram.get_xlim()
+
+
+def test_a_returned_figure_is_closed_so_that_a_notebook_shows_it_once():
+    P.reliability_figure({"m": made_up_readings(50)})
+    P.training_figure([{"step": 1, "loss": 2.0}])
+    assert not plt.get_fignums()
+
+
 def test_a_caption_may_have_a_colour_of_its_own():
     panels = {"one": made_up_readings(50, method="sft"), "two": made_up_readings(50, method="sft")}
     fig = P.reliability_figure(panels, colours={"two": "#123456"})
@@ -148,7 +190,7 @@ def test_the_judge_s_band_is_drawn_on_request(n, missing):
         plain, asked = P.reliability_figure({"m": made}), P.reliability_figure({"m": made}, judge=judge)
         asked.canvas.draw()
     assert len(asked.axes[0].collections) == len(plain.axes[0].collections) + 1
-    assert "true labels" in asked.legends[0].get_texts()[0].get_text()
+    assert any("true labels" in text for text in legend(asked)) and not any("true labels" in t for t in legend(plain))
 
 
 def test_readings_that_are_all_missing_still_draw():
@@ -183,12 +225,21 @@ def test_forest_reads_cards_and_files_alike(metric):
 
 
 def test_a_forest_says_value_interval_and_n_or_that_there_is_none():
-    whole = {"method": "a", "value": 0.1, "low": 0.0, "high": 0.25, "n": 9}
+    whole = {"method": "a", "value": 0.1, "low": 0.0, "high": 0.25, "n": 30}
     bare, none = whole | {"low": np.nan}, whole | {"value": np.nan}
     _, ax = plt.subplots()
     P.plot_forest([whole, bare, none], ax)
     texts = [text.get_text() for text in ax.texts]
-    assert texts == ["undefined   n = 9", "+0.10   n = 9", "+0.10  [+0.00, +0.25]   n = 9"]
+    assert texts == ["undefined   n = 30", "+0.10   n = 30", "+0.10  [+0.00, +0.25]   n = 30"]
+
+
+def test_a_row_of_a_forest_with_fewer_than_thirty_questions_is_hollow():
+    row = {"method": "a", "value": 0.1, "low": 0.0, "high": 0.25}
+    _, ax = plt.subplots()
+    P.plot_forest([row | {"n": 30}, row | {"n": 29}], ax)
+    fewer, enough = [line for line in ax.lines if line.get_marker() == "o"]
+    assert fewer.get_markerfacecolor() == "white" and enough.get_markerfacecolor() == P.method_colour("a")
+    assert ax.texts[0].get_text().endswith("n = 29 (hollow: below 30)")
 
 
 def test_a_method_has_one_colour_and_known_methods_differ():
