@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEAST_PARSED', 'HEATMAPS', 'matrix', 'best_cell', 'cross_recalibrated', 'recalibrated', 'on_test', 'matrix_figure',
-           'place_forests', 'transfer_rows', 'cost_table', 'keep_matrix']
+           'place_forests', 'transfer_rows', 'cost_table', 'keep_matrix', 'final_parameters', 'chosen_on_test',
+           'rival_on_test']
 
 # %% ../nbs/16b_matrix.ipynb #f40e552d
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ import pandas as pd
 import seaborn as sns
 from sklearn.model_selection import GroupKFold
 
-from .compare import Row, by_row, label_forests, plot_forests, readings_or_missing
+from .compare import Row, baseline_rows, by_row, label_forests, plot_forests, readings_or_missing
 from .core import Reading, RunFolder, read_json, read_records, select
 from .plots import theme
 from .posthoc import recalibrate
@@ -236,3 +237,36 @@ def keep_matrix(
     lines = readings_frame(by_row([*readings, *tested])).drop_duplicates()
     names = keep_files(folder, figures, contents, lines, publish)
     return f"{out}/{folder.name}: {', '.join(names)}"
+
+# %% ../nbs/16b_matrix.ipynb #6fae6351
+def final_parameters(
+    given: dict,  # the parameters of the matrix, as `comparison_plan` takes them
+    chosen: Row,  # from `best_cell`
+    seeds: str = "0,1,2",  # of the chosen method
+) -> dict:
+    "The parameters of the last comparison: the untrained model and the chosen method."
+    ours = {m: options for m, options in given.get("options", {}).items() if m == chosen.method}
+    return {**given, "methods": f"baseline,{chosen.method}", "seeds": seeds, "options": ours}
+
+
+def chosen_on_test(
+    readings: list[Reading],  # of the last comparison, calibration and test
+    chosen: Row,  # from `best_cell`
+) -> dict[Row, list[Reading]]:
+    "The test readings of the untrained model and of the chosen method, by the chosen readout."
+    rows = {}
+    for method in dict.fromkeys(["baseline", chosen.method]):
+        ours = select(readings, method=method)
+        rows[chosen._replace(method=method)] = on_test(ours, chosen.readout, chosen.calibrator)
+    return rows
+
+
+def rival_on_test(
+    run: RunFolder,  # whose answers are forecast
+    rival: Row,  # a baseline, from `best_cell`
+) -> dict[Row, list[Reading]]:
+    "The test forecasts of the chosen baseline."
+    forecasts = []
+    for split in ("calibration", "test"):
+        forecasts += baseline_rows(run, split)[rival._replace(calibrator="")]
+    return {rival: on_test(forecasts, rival.readout, rival.calibrator)}
