@@ -15,7 +15,7 @@ EXAMPLES := checked=$$($(BIN)/python tests/outputs.py checked) && \
 TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run check test test-all outputs lab readme constraints pre-commit
+.PHONY: setup run check test test-all outputs reproduce figures lab readme constraints pre-commit
 
 setup: $(READY)
 
@@ -67,3 +67,12 @@ constraints: $(READY)
 # Before each commit: ruff and nbdev_clean, by the environment's own copies, so that no network is needed.
 pre-commit: $(READY)
 	$(BIN)/pre-commit install
+
+# Runs the command of a publication (make reproduce NAME=text) into a fresh folder, and compares its headline numbers
+# with the published ones; exit code 1 where they differ.
+reproduce: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reproduce.py $(NAME)
+
+# figures/README.md, and which published files nothing reads; tests/test_figures.py checks both.
+figures: $(READY)
+	$(BIN)/python figures/describe.py

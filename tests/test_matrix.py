@@ -115,10 +115,10 @@ def test_the_matrix_is_kept(tmp_path, monkeypatch):
     tested = made_up_readings(method="sft", readout="expected")
     rival = made_up_readings(method="knn", readout="question_only")
     matrix.keep_matrix(rows, [*tested, *rival], runs, "runs", "m")
-    data = tmp_path / "figures/data"
-    values = pd.read_csv(data / "m_values.csv", keep_default_na=False).set_index(["metric", "calibrator", "method"])
+    data = tmp_path / "figures/m"
+    values = pd.read_csv(data / "values.csv", keep_default_na=False).set_index(["metric", "calibrator", "method"])
     auroc = float(values.loc[("auroc", "", "sft"), "expected"])
     assert auroc == pytest.approx(metric_card(rows, 0.3)["auroc"].value)
-    lines = pd.read_csv(data / "m_readings.csv.gz").groupby(["method", "split"]).size()
+    lines = pd.read_csv(data / "readings.csv.gz").groupby(["method", "split"]).size()
     assert lines.to_dict() == {("sft", "calibration"): 300, ("sft", "test"): 300, ("knn", "test"): 300}
-    assert (tmp_path / "figures/m_heatmaps.png").exists()
+    assert (data / "heatmaps.png").exists()

@@ -7,7 +7,7 @@ from made_up_runs import made_up_folders
 
 from calib_nb import compare, publish
 from calib_nb.compare import Row, load_runs, method_table, table_rows
-from calib_nb.core import read_json
+from calib_nb.core import read_json, write_json
 
 SFT = Row("sft", "expected")
 
@@ -39,7 +39,7 @@ def test_what_is_kept_can_be_read_again(runs, tmp_path):
 
 @pytest.mark.slow
 def test_readings_of_both_splits_are_kept(runs, tmp_path):
-    publish.keep_files(tmp_path, {}, {}, publish.readings_frame(publish.all_readings(runs)))
+    publish.keep_files(tmp_path, {}, {}, publish.readings_frame(publish._all_readings(runs)))
     for split in ("calibration", "test"):
         back = publish.published_readings(tmp_path / "readings.csv.gz", split)[SFT]
         ours = [r for run in runs[:3] for r in run.readings if (r.readout, r.split) == ("expected", split)]
@@ -49,7 +49,7 @@ def test_readings_of_both_splits_are_kept(runs, tmp_path):
 
 @pytest.mark.slow
 def test_published_readings_come_back_as_they_were(runs, tmp_path):
-    publish.keep_files(tmp_path, {}, {}, publish.readings_frame(publish.all_readings(runs)))
+    publish.keep_files(tmp_path, {}, {}, publish.readings_frame(publish._all_readings(runs)))
     back, sets = publish.published_readings(tmp_path / "readings.csv.gz"), table_rows(runs)
     assert back.keys() == sets.keys()
     for row, readings in sets.items():
@@ -57,7 +57,7 @@ def test_published_readings_come_back_as_they_were(runs, tmp_path):
 
 
 def test_the_untrained_model_is_kept_without_a_run_of_its_own(runs):
-    rows = publish.all_readings(runs[:1])
+    rows = publish._all_readings(runs[:1])
     assert rows[Row("baseline", "expected")] == [r for r in runs[0].baseline_readings if r.readout == "expected"]
 
 
@@ -76,11 +76,49 @@ def test_a_comparison_is_published_only_when_asked(runs, tmp_path, monkeypatch):
     publish.keep_comparison(runs, "runs")
     assert not (tmp_path / "figures").exists()
     publish.keep_comparison(runs, "runs", "mine")
-    kept, figures = next((tmp_path / "runs").iterdir()), tmp_path / "figures"
-    for place, name in ((figures, "expected.png"), (figures, "expected.svg"), (figures / "data", "methods.csv")):
-        assert (place / f"mine_{name}").read_bytes() == (kept / name).read_bytes()
-    packed = (figures / "data/mine_readings.csv.gz").read_bytes()
-    assert packed == (kept / "readings.csv.gz").read_bytes()
+    kept, mine = next((tmp_path / "runs").iterdir()), tmp_path / "figures/mine"
+    assert {file.name for file in mine.iterdir()} == {file.name for file in kept.iterdir()}
+    for name in ("expected.png", "expected.svg", "methods.csv", "readings.csv.gz"):
+        assert (mine / name).read_bytes() == (kept / name).read_bytes()
+
+
+def test_a_publication_that_is_made_again_gets_no_file_back_that_was_taken_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
+    frame, texts = pd.DataFrame({"id": ["q"]}), {"a.txt": "a", "b.txt": "b", "runs.json": {}}
+    publish.keep_files(tmp_path / "kept", {}, texts, frame, "mine")
+    mine = tmp_path / "figures/mine"
+    for name in ("b.txt", "runs.json"):
+        (mine / name).unlink()
+    publish.keep_files(tmp_path / "kept", {}, {**texts, "a.txt": "new"}, frame, "mine")
+    assert {file.name for file in mine.iterdir()} == {"a.txt", "runs.json", "readings.csv.gz"}
+    assert (mine / "a.txt").read_text() == "new"
+
+
+def test_one_run_is_published_with_its_figure_and_what_asks_no_model(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
+    (runs[0].path / "reliability.svg").write_text("drawn")
+    names = publish.publish_run(runs[0].path, "one")
+    assert set(names) == {"sft.svg", "readings.csv.gz", "runs.json"}
+    assert (tmp_path / "figures/one/sft.svg").read_text() == "drawn"
+    rows = publish.published_readings(tmp_path / "figures/one/readings.csv.gz")
+    assert {SFT, Row("baseline", "expected"), Row("knn", "question_only")} <= set(rows)
+    assert publish.publish_run(runs[0].path, "") == []
+
+
+def test_who_made_a_publication_is_noted(runs, tmp_path, monkeypatch):
+    given = {**publish._defaults("compare"), "publish": "mine", "seeds": 0, "options": {"dpo": {"beta": 0.2}}}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(publish, "_publication_folder", lambda name: tmp_path / name)
+    made = {name: {**about, "versions": {"calib_nb": "0.2"}} for name, about in publish.made_with(runs).items()}
+    made = {name: {**about, "parameters": {**about["parameters"], "split_seed": 0}} for name, about in made.items()}
+    write_json(tmp_path / "mine/runs.json", made)
+    written = publish.note_command("mine", "compare", given).read_text()
+    lines = dict(line.split(": ", 1) for line in written.splitlines())
+    ran = "OMP_NUM_THREADS=1 papermill nbs/compare.ipynb runs/mine.ipynb -p seeds 0 -p publish mine"
+    assert lines["command"] == ran + """ -y '{"options": {"dpo": {"beta": 0.2}}}'"""
+    assert lines["seeds"] == "0, 1, 2; split_seed 0" and lines["code"].startswith("calib_nb 0.2")
+    assert lines["runs"].startswith("5; ")
+    assert publish.note_command("", "compare", given) is None
 
 
 def test_a_stage_from_the_cache_is_counted_once():

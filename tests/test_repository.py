@@ -35,6 +35,7 @@ WITHOUT_TORCH = {
     "compare",
     "publish",
     "matrix",
+    "transfer",
 }
 WITH_TORCH = {  # at the top or inside a function, or by a room that has it
     "embeddings",
@@ -161,8 +162,46 @@ def tagged_parameters(notebook):
 @pytest.mark.parametrize("notebook", PARAMETERISED, ids=lambda path: path.stem)
 def test_a_parameterised_notebook_has_one_tagged_cell(notebook):
     assert len(tagged_parameters(notebook)) == 1
-    logic = re.compile(r"^\s*(def|class|for .+ in range|while) ", re.M)
-    assert not any(map(logic.search, code_cells(notebook))), "no logic in an analysis"
+
+
+STATEMENTS = ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.While, ast.For, ast.If, ast.IfExp, ast.Try
+COMPREHENSIONS = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
+
+
+def statements_in(source):
+    "Definitions, branches and loops in a cell's code."
+    tree = ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.M))
+    return [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, STATEMENTS)]
+
+
+def logic_in(source):
+    "The same, and comprehensions that are more than one loop: two, with a condition, or with another one inside."
+    found = statements_in(source)
+    for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.M))):
+        inner = [part for part in ast.walk(node) if part is not node and isinstance(part, COMPREHENSIONS)]
+        loops = node.generators if isinstance(node, COMPREHENSIONS) else []
+        heavy = len(loops) > 1 or any(loop.ifs for loop in loops) or loops and inner
+        if heavy:
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("notebook", PARAMETERISED, ids=lambda path: path.stem)
+def test_an_analysis_holds_no_logic(notebook):
+    found = [line for source in code_cells(notebook) for line in logic_in(source)]
+    assert found == [], "put it into a numbered notebook, with its example and test"
+
+
+def test_results_only_reads_selects_and_asserts():
+    found = [line for source in code_cells(ROOT / "nbs/results.ipynb") for line in statements_in(source)]
+    assert found == [], "put it into a numbered notebook, with its example and test"
+
+
+def test_logic_is_seen_where_it_is():
+    assert logic_in("def f(x):\n    return x") and logic_in("f = lambda x: x") and logic_in("while True:\n    pass")
+    assert logic_in("for x in xs:\n    found.append(x)") and logic_in("[r for rows in sets for r in rows]")
+    assert logic_in("{k: [f(r) for r in rows] for k, rows in sets.items()}") and logic_in("[x for x in xs if x]")
+    assert logic_in("[run_method(**given) for given in plan]\n{row: rows[row] for row in shown}") == []
 
 
 def test_parameters_of_the_notebook_are_the_parameters_of_a_run():
