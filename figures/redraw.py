@@ -1,0 +1,83 @@
+"""Draw the figures of results and README anew from the published readings: `python figures/redraw.py [FOLDER]`.
+
+Nothing is run and no model is loaded. Each title is a sentence that `nbs/results.ipynb` asserts with numbers."""
+import sys
+from pathlib import Path
+
+from calib_nb.compare import Row, comparison_figure
+from calib_nb.core import project_root
+from calib_nb.matrix import finding_figure, matrix_figure, place_forests
+from calib_nb.plots import save_figure
+from calib_nb.publish import published_readings
+
+FIGURES = project_root() / "figures"
+PLACES = ("facts", "other relations", "PopQA", "TriviaQA", "Gemma-3-270m")
+CONSTANT = Row("training_accuracy", "constant")
+KNN = Row("knn", "question_only")
+RELATION = Row("relation", "question_only")
+MAIN_FINDING = {
+    Row("baseline", "self_consistency", "platt"): "untrained: how often ten\nsamples agree (recalibrated)",
+    Row("self_distill", "verbalized"): "trained (self_distill):\nthe number that it writes",
+    Row("sft", "expected"): "trained (sft):\nexpected confidence",
+    KNN: "k-NN on questions:\nno language model",
+}
+
+
+def readings(name, **wanted):
+    "Published readings of a publication by row."
+    return published_readings(FIGURES / f"data/{name}_readings.csv.gz", **wanted)
+
+
+def comparisons(reference):
+    "Name and figure of each comparison."
+    compare, text = readings("compare"), readings("text")
+    said = "By expected confidence, three of four trainings beat a constant; none beats k-NN on questions"
+    yield "compare_expected", comparison_figure(compare, "expected", reference, title=said)
+    said = "By the text that a user sees, none of the five methods beats a constant forecast"
+    yield "compare_verbalized", comparison_figure(compare, "verbalized", reference, title=said)
+    said = "Text: self_distill is calibrated and beats a constant; sft writes two numbers, and both are wrong"
+    yield "text_verbalized", comparison_figure(text, "verbalized", reference, title=said)
+
+
+def transfer(reference):
+    """The forests of all places.
+
+    A place's constant is what the accuracy of a relation falls back to where it met none of the relations."""
+    sets = {place: readings("transfer", place=place) for place in PLACES}
+    references = {place: sets[place][RELATION][0].confidence for place in PLACES}
+    references["facts"] = reference
+    references["Gemma-3-270m"] = readings("gemma")[CONSTANT][0].confidence
+    said = "Self-consistency ranks right answers above wrong ones in all five places; sft does not on TriviaQA"
+    return place_forests(sets, references, title=said)
+
+
+def matrix(reference):
+    "The heat maps."
+    cells = readings("matrix", split="calibration")
+    said = "Samples, hidden states and answer probabilities rank answers whatever the training; text does not"
+    return matrix_figure(cells, reference, said)
+
+
+def main_finding(reference):
+    "Four rows: what the untrained model's samples show, what training taught, and what asks no model."
+    rows = {**readings("text"), **readings("matrix")}
+    said = (
+        "The model knows when it is right: how often ten samples agree\n"
+        "beats the confidences that it was trained to state, and k-NN on the questions"
+    )
+    return finding_figure(rows, MAIN_FINDING, reference, said)
+
+
+def main(out):
+    "Write all figures into a folder."
+    reference = readings("compare")[CONSTANT][0].confidence
+    figures = dict(comparisons(reference))
+    figures["transfer_forests"] = transfer(reference)
+    figures["matrix_heatmaps"] = matrix(reference)
+    figures["main_finding"] = main_finding(reference)
+    for name, figure in figures.items():
+        print(*save_figure(figure, str(Path(out) / name)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else FIGURES)
