@@ -13,7 +13,7 @@ EXAMPLES := $(QUIET) $(BIN)/nbdev_test --n_workers 2
 TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run check test test-all lab readme
+.PHONY: setup run check test test-all lab readme reproduce figures
 
 setup: $(READY)
 
@@ -52,3 +52,12 @@ lab: $(READY)
 # README.md is nbs/index.ipynb; tests/test_repository.py checks that it is current.
 readme: $(READY)
 	$(BIN)/jupyter nbconvert --log-level WARN --to markdown nbs/index.ipynb --output-dir . --output README
+
+# Runs the command of a publication (make reproduce NAME=text) into a fresh folder, and compares its headline numbers
+# with the published ones; exit code 1 where they differ.
+reproduce: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reproduce.py $(NAME)
+
+# figures/README.md, and which published files nothing reads; tests/test_figures.py checks both.
+figures: $(READY)
+	$(BIN)/python figures/describe.py

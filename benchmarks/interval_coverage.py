@@ -1,6 +1,6 @@
 """How often each 95 % interval contains its estimand, over made-up forecasters and n = 200, 300, 1000.
 
-    python benchmarks/interval_coverage.py            # writes figures/data/interval_coverage.csv
+    python benchmarks/interval_coverage.py            # writes figures/interval_coverage/coverage.csv
 
 A cell (forecaster, n) that the file already has is not run again, so the job can be stopped and goes on; `--sizes`
 runs some sizes only. It prints the CPU seconds of each cell; all of them took ten minutes."""
@@ -12,7 +12,7 @@ import pandas as pd
 
 from calib_nb.interval_checks import FORECASTERS, difference_coverage, interval_coverage
 
-OUT = Path(__file__).parents[1] / "figures/data/interval_coverage.csv"
+OUT = Path(__file__).parents[1] / "figures/interval_coverage/coverage.csv"
 DIFFERENCE = "two forecasters"
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -25,18 +25,19 @@ MAIN_FINDING = {
 
 def readings(name, **wanted):
     "Published readings of a publication by row."
-    return published_readings(FIGURES / f"data/{name}_readings.csv.gz", **wanted)
+    return published_readings(FIGURES / name / "readings.csv.gz", **wanted)
 
 
-def comparisons(reference):
-    "Name and figure of each comparison."
-    compare, text = readings("compare"), readings("text")
+def compared(reference):
+    "All methods by the expected confidence."
     said = "By expected confidence, three of four trainings beat a constant; none beats k-NN on questions"
-    yield "compare_expected", comparison_figure(compare, "expected", reference, title=said)
-    said = "By the text that a user sees, none of the five methods beats a constant forecast"
-    yield "compare_verbalized", comparison_figure(compare, "verbalized", reference, title=said)
+    return comparison_figure(readings("compare"), "expected", reference, title=said)
+
+
+def texts(reference):
+    "What the greedy text states."
     said = "Text: self_distill is calibrated and beats a constant; sft writes two numbers, and both are wrong"
-    yield "text_verbalized", comparison_figure(text, "verbalized", reference, title=said)
+    return comparison_figure(readings("text"), "verbalized", reference, title=said)
 
 
 def transfer(reference):
@@ -68,15 +69,22 @@ def main_finding(reference):
     return finding_figure(rows, MAIN_FINDING, reference, said)
 
 
+DRAWN = {
+    "main_finding": main_finding,
+    "compare/expected": compared,
+    "text/verbalized": texts,
+    "matrix/heatmaps": matrix,
+    "transfer/forests": transfer,
+}
+
+
 def main(out):
-    "Write all figures into a folder."
+    "Write all figures below a folder."
     reference = readings("compare")[CONSTANT][0].confidence
-    figures = dict(comparisons(reference))
-    figures["transfer_forests"] = transfer(reference)
-    figures["matrix_heatmaps"] = matrix(reference)
-    figures["main_finding"] = main_finding(reference)
-    for name, figure in figures.items():
-        print(*save_figure(figure, str(Path(out) / name)))
+    for name, draw in DRAWN.items():
+        path = Path(out) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(*save_figure(draw(reference), str(path)))
 
 
 if __name__ == "__main__":

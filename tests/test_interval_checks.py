@@ -18,7 +18,7 @@ def test_debiased_interval_covers_and_includes_zero_only_when_it_may():
 
 
 def committed():
-    return pd.read_csv(project_root() / "figures/data/interval_coverage.csv")
+    return pd.read_csv(project_root() / "figures/interval_coverage/coverage.csv")
 
 
 def test_the_committed_simulation_is_complete():

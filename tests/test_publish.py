@@ -39,7 +39,7 @@ def test_what_is_kept_can_be_read_again(runs, tmp_path):
 
 @pytest.mark.slow
 def test_readings_of_both_splits_are_kept(runs, tmp_path):
-    publish.keep_files(tmp_path, {}, {}, publish.readings_frame(publish.all_readings(runs)))
+    publish.keep_files(tmp_path, {}, {}, publish.readings_frame(publish._all_readings(runs)))
     for split in ("calibration", "test"):
         back = publish.published_readings(tmp_path / "readings.csv.gz", split)[SFT]
         ours = [r for run in runs[:3] for r in run.readings if (r.readout, r.split) == ("expected", split)]
@@ -49,7 +49,7 @@ def test_readings_of_both_splits_are_kept(runs, tmp_path):
 
 @pytest.mark.slow
 def test_published_readings_come_back_as_they_were(runs, tmp_path):
-    publish.keep_files(tmp_path, {}, {}, publish.readings_frame(publish.all_readings(runs)))
+    publish.keep_files(tmp_path, {}, {}, publish.readings_frame(publish._all_readings(runs)))
     back, sets = publish.published_readings(tmp_path / "readings.csv.gz"), table_rows(runs)
     assert back.keys() == sets.keys()
     for row, readings in sets.items():
@@ -57,7 +57,7 @@ def test_published_readings_come_back_as_they_were(runs, tmp_path):
 
 
 def test_the_untrained_model_is_kept_without_a_run_of_its_own(runs):
-    rows = publish.all_readings(runs[:1])
+    rows = publish._all_readings(runs[:1])
     assert rows[Row("baseline", "expected")] == [r for r in runs[0].baseline_readings if r.readout == "expected"]
 
 
