@@ -193,6 +193,7 @@ def test_readings_are_grouped_by_what_they_are():
     assert rows == {("sft", "expected", ""): sft, ("sft", "expected", "platt"): mended}
     assert [row.words for row in rows] == ["sft, expected", "sft, expected, platt"]
     assert UNTRAINED.words == "untrained, expected"
+    assert LOGISTIC.words == "logistic on questions"
 
 
 def test_seeds_of_a_method_are_one_row_averaged(runs):
@@ -213,7 +214,8 @@ def test_the_table_shows_the_values_of_the_metric_cards(runs, readout):
     for row, readings in compare.test_readings(runs, readout).items():
         card, shown = metric_card(readings, 0.3), table.loc[row]
         for name in compare.TABLE_METRICS:
-            assert shown[METRICS[name].label] == as_text(card[name])
+            digits = 1 if name == "distinct_values" else 3
+            assert shown[METRICS[name].label].replace("\u00a0", " ") == as_text(card[name], digits)
         assert shown["parsed"] == f"{card['brier_score'].parsed:.1%}"
         assert shown["diagnosis"] == diagnose(readings, 0.3)[0].code
 
@@ -229,14 +231,30 @@ def test_a_method_without_confidences_has_a_row_that_says_so(runs):
     assert any(said in line for line in compare.conclusions(runs))
 
 
-def test_times_are_of_labels_and_training_and_means_over_seeds(runs):
+def test_a_value_keeps_its_interval_on_its_line_and_the_diagnosis_stands_before_it(runs):
     table = compare.method_table(runs)
+    assert table.columns[:4].tolist() == ["seeds", "n", "diagnosis", "parsed"]
+    scores = table.loc[SFT, ["Brier skill", "Brier skill - baseline", "smooth ECE"]]
+    assert scores.str.contains("\u00a0").all() and not scores.str.contains(" ").any()
+    assert table.loc[Row("dpo", "verbalized"), "Brier skill"].startswith("undefined: ")
+    assert not any("time" in column for column in table)
+
+
+def test_what_the_eye_sees_has_the_diagnosis_in_words_and_the_same_bytes_each_time(runs):
+    table = compare.method_table(runs)
+    shown = [compare.styled(table).to_html() for _ in range(2)]
+    assert shown[0] == shown[1] and "missing: too few confidences" in shown[0]
+    assert table.loc[Row("dpo", "verbalized"), "diagnosis"] == "missing"
+
+
+def test_times_are_of_labels_and_training_and_means_over_seeds(runs):
+    costs = compare.method_costs(runs)
+    assert costs.index.tolist() == ["baseline", "sft", "dpo"]
     times = ["training time (s)", "evaluation time (s)"]
-    assert table.loc[SFT, times].tolist() == ["100", "20"] and table.loc[UNTRAINED, times].tolist() == ["0", "20"]
+    assert costs.loc["sft", times].tolist() == ["100", "20"] and costs.loc["baseline", times].tolist() == ["0", "20"]
     stages = {"labels": {"seconds": 30.0}, "training": {"seconds": 100.0}, "readings": {"seconds": 5.0}}
     slow = altered(runs[0], manifest={**runs[0].manifest, "stages": stages})
     assert compare._seconds_of([slow, runs[1]], "sft") == (115.0, 12.5)
-    assert table.loc[Row("baseline", "expected", "platt"), times].tolist() == ["", ""]
 
 
 def test_rows_are_sorted_by_brier_skill_and_the_undefined_are_last(runs):
@@ -333,18 +351,56 @@ def test_wrong_names_are_errors(runs):
 
 @pytest.mark.parametrize("readout", ["verbalized", "expected"])
 def test_the_figure_has_a_diagram_a_method_in_its_colour_and_two_forests(runs, readout):
-    fig = compare.comparison_figure(compare.table_rows(runs), readout, 0.3, "made-up")
+    fig = compare.comparison_figure(compare.table_rows(runs), readout, 0.3, title="One sentence")
     drawn = [ax for ax in fig.axes if ax.axison]
     titles = [ax.get_title(loc="left") for ax in drawn]
     assert titles == ["sft (3 seeds)", "dpo", "untrained", "", ""]
     methods = [Row(name, readout) for name in ("sft", "dpo", "baseline")]
     rows = [*methods, *compare.rival_rows(runs, readout)]
-    assert [t.get_text() for t in drawn[3].get_yticklabels()] == [row.words for row in reversed(rows)]
-    assert len(rows) == 3 + len(BASELINES) + 1 == 9
+    names = [t.get_text() for t in drawn[3].get_yticklabels()][::-1]
+    silent = " (0% parsed)" if readout == "verbalized" else ""
+    assert names[:3] == ["sft", f"dpo{silent}", "untrained"] and names[-1] == "untrained, platt"
+    assert fig.get_suptitle() == "One sentence"
+    assert len(names) == len(rows) == 3 + len(BASELINES) + 1 == 9
     assert "Brier skill" in drawn[3].get_xlabel() and "AUROC" in drawn[4].get_xlabel()
-    assert tuple(drawn[0].collections[1].get_facecolor()[0][:3]) == to_rgb(method_colour("sft"))
+    assert to_rgb(method_colour("sft")) in {tuple(c[:3]) for c in drawn[0].collections[1].get_facecolor()}
     fig.canvas.draw()
     compare.plt.close(fig)
+
+
+def text_of_panel(readings):
+    "n and the parsed share, as a panel of the figure states them."
+    fig, ax = compare.plt.subplots()
+    compare._plot_seeds(readings, ax, "#000000")
+    compare.plt.close(fig)
+    return ax.texts[0].get_text()
+
+
+def test_panel_and_forest_state_the_same_numbers_of_all_seeds(runs):
+    readings = compare.test_readings(runs, "expected")[SFT]
+    late = [replace(r, confidence=None, provenance="missing") if r.seed else r for r in readings]
+    kept = [r for r in late if r.id >= "q00100" or r.seed]
+    assert text_of_panel(late) == "n = 300\nparsed 33%"
+    assert text_of_panel(kept) == "n = 200\nparsed 25%"
+    assert metric_card(kept, 0.3, names=["auroc"])["auroc"].n == 200
+    assert compare._label_of(SFT, late) == "sft, expected (33% parsed)"
+
+
+def test_further_seeds_of_the_same_numbers_change_no_dot_and_no_interval(runs):
+    once = [r for r in compare.test_readings(runs, "expected")[SFT] if r.seed == 0]
+    thrice = [replace(r, seed=seed) for seed in range(3) for r in once]
+    one, three = (compare._pooled(compare.reading_arrays(readings)) for readings in (once, thrice))
+    for name, value in vars(one).items():
+        np.testing.assert_allclose(getattr(three, name), value)
+    bands = [compare._pooled_band(compare.reading_arrays(readings)) for readings in (once, thrice)]
+    np.testing.assert_allclose(bands[0].low, bands[1].low)
+    np.testing.assert_allclose(bands[0].high, bands[1].high)
+
+
+def test_what_asks_no_model_is_grey_and_a_method_has_its_colour(runs):
+    sets = compare.table_rows(runs)
+    grey = {compare._colour(row, sets[row]) for row in sets if row.readout in ("constant", "question_only")}
+    assert grey == {"#999999"} and compare._colour(SFT, sets[SFT]) == method_colour("sft")
 
 
 def test_sentences_agree_with_the_tables(runs):

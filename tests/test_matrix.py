@@ -41,9 +41,33 @@ def test_the_cell_of_the_highest_skill_is_chosen(cells):
 
 def test_the_figure_shows_methods_by_readouts(cells):
     fig = matrix.matrix_figure(cells, 0.3)
-    titles = [ax.get_title(loc="left") for ax in fig.axes[:2]]
-    assert titles == ["Brier skill", "Brier skill, recalibrated"]
-    assert [t.get_text() for t in fig.axes[3].get_xticklabels()] == ["expected", "verbalized"]
+    order, skill = fig.axes[:2]
+    assert "AUROC" in order.get_title(loc="left") and "recalibration" in skill.get_title(loc="left")
+    assert [t.get_text() for t in skill.get_xticklabels()] == ["verbalized", "expected"]
+    assert [t.get_text() for t in order.texts[-2:]] == ["text", "probabilities"]
+    assert len(fig.axes) == 4, "two heat maps, two colour bars"
+    assert fig.get_suptitle() == "2 methods by 2 readouts"
+    plt.close(fig)
+
+
+def test_each_readout_reads_one_thing():
+    from calib_nb.readout import READOUTS
+
+    assert sorted(sum(matrix.READS.values(), ())) == sorted(READOUTS)
+    assert matrix.grouped(["mine", "probe"]) == {"hidden states": ["probe"], "other": ["mine"]}
+
+
+def test_a_place_shows_how_far_its_accuracy_is_from_that_of_training(cells):
+    fig = matrix.place_forests({"there": {SFT: cells[SFT]}}, {"there": 0.4}, title="One sentence")
+    assert fig.axes[0].get_title(loc="left") == "there: 29% of 300 answers are right (in training 40%)"
+    assert fig.get_suptitle() == "One sentence"
+    plt.close(fig)
+
+
+def test_the_main_finding_has_the_rows_that_are_named(cells):
+    fig = matrix.finding_figure(cells, {DPO: "as said", SFT: "as read"}, 0.3, "One sentence")
+    names = [t.get_text() for t in fig.axes[0].get_yticklabels()]
+    assert names == ["as read", "as said"] and fig.get_suptitle() == "One sentence"
     plt.close(fig)
 
 
