@@ -90,7 +90,7 @@ def save_figure(
         fig.savefig(png, metadata={"Software": None})
     return svg, png
 
-# %% ../nbs/03_plots.ipynb #e41be704
+# %% ../nbs/03_plots.ipynb #ea23f382
 def wilson_interval(
     hits: np.ndarray,  # (B,) correct rows
     rows: np.ndarray,  # (B,) rows in all, > 0
@@ -151,7 +151,7 @@ def plot_reliability(
         ax.plot([], [], "o", color=color, label=label)  # in the legend never faint
     _diagram_axes(ax, record)
 
-
+# %% ../nbs/03_plots.ipynb #573a3369
 def _with_alpha(color, alpha):
     "(B, 4) the colour with each of the alphas (B,)."
     return np.column_stack([np.tile(to_rgb(color), (len(alpha), 1)), alpha])
@@ -170,7 +170,7 @@ def _diagram_axes(ax, record, more=""):
     corner = dict(transform=ax.transAxes, va="top", ha="left")
     ax.text(0.03, 0.97, text, **corner, fontsize="small", color="0.3", zorder=4)
 
-# %% ../nbs/03_plots.ipynb #70d72e9e
+# %% ../nbs/03_plots.ipynb #d818ab16
 def reliability_key(
     judge: bool = False,  # whether the band of a judge's errors is drawn
     open_circles: str = "",  # what circles without filling stand for, where there are any
