@@ -669,23 +669,30 @@ def beside_original(runs: list[RunFolder]) -> pd.DataFrame:  # of texts
 def _pooled(a):  # arrays of one row's readings, all seeds
     "A `Reliability` of all seeds together; n is how many answers have a confidence."
     kept = a[a.present]
-    whole = reliability(kept.confidence, kept.correct, parsed=float(a.present.mean()))
-    rows = whole.rows / len(np.unique(a.seed))
+    parsed = float(a.present.mean())
+    whole = reliability(kept.confidence, kept.correct, parsed=parsed)
+    seeds = len(np.unique(a.seed))
+    rows = whole.rows / seeds
     low, high = wilson_interval(whole.accuracy * rows, rows)
-    return Reliability(whole.confidence, whole.accuracy, low, high, rows, len(set(kept.id)), whole.parsed)
+    n = len(np.unique(kept.id))
+    return Reliability(whole.confidence, whole.accuracy, low, high, rows, n, parsed)
 
 
 def _pooled_band(kept, n_bins=10, n_draws=500, seed=0):  # arrays of readings that have a confidence
     "`binned_band` where an answer is right or wrong for all seeds at once."
     _, answer = np.unique(kept.id, return_inverse=True)
     value, place = np.unique(kept.confidence, return_inverse=True)
-    luck = np.random.default_rng(seed).random((n_draws, answer.max() + 1))
+    rng = np.random.default_rng(seed)
+    luck = rng.random((n_draws, answer.max() + 1))
     right = luck[:, answer] < kept.confidence
     bins = bin_index(value, n_bins)[place]
-    members = [bins == b for b in np.unique(bins)]
-    at = np.array([kept.confidence[rows].mean() for rows in members])
-    shares = np.array([right[:, rows].mean(1) for rows in members])
-    return Band(at, *np.quantile(shares, [0.025, 0.975], axis=1))
+    at, shares = [], []
+    for b in np.unique(bins):
+        rows = bins == b
+        at.append(kept.confidence[rows].mean())
+        shares.append(right[:, rows].mean(1))
+    low, high = np.quantile(shares, [0.025, 0.975], axis=1)
+    return Band(np.array(at), low, high)
 
 # %% ../nbs/16_compare.ipynb #69e14b80
 _FEW = 5  # answers; a bin of fewer is hardly evidence
