@@ -213,7 +213,7 @@ def test_the_table_shows_the_values_of_the_metric_cards(runs, readout):
     table = compare.method_table(runs)
     for row, readings in compare.test_readings(runs, readout).items():
         card, shown = metric_card(readings, 0.3), table.loc[row]
-        for name in compare.TABLE_METRICS:
+        for name in compare._TABLE_METRICS:
             digits = 1 if name == "distinct_values" else 3
             assert shown[METRICS[name].label].replace("\u00a0", " ") == as_text(card[name], digits)
         assert shown["parsed"] == f"{card['brier_score'].parsed:.1%}"

@@ -53,8 +53,8 @@ def test_the_figure_shows_methods_by_readouts(cells):
 def test_each_readout_reads_one_thing():
     from calib_nb.readout import READOUTS
 
-    assert sorted(sum(matrix.READS.values(), ())) == sorted(READOUTS)
-    assert matrix.grouped(["mine", "probe"]) == {"hidden states": ["probe"], "other": ["mine"]}
+    assert sorted(sum(matrix._READS.values(), ())) == sorted(READOUTS)
+    assert matrix._grouped(["mine", "probe"]) == {"hidden states": ["probe"], "other": ["mine"]}
 
 
 def test_a_place_shows_how_far_its_accuracy_is_from_that_of_training(cells):
@@ -82,10 +82,10 @@ def lied_about(readings, group):
 
 def test_a_recalibrated_reading_never_saw_its_group_nor_its_label():
     readings = made_up_readings(n=100, split="calibration", says=lambda c: c**3)
-    found = matrix.cross_recalibrated(readings, "platt")
+    found = matrix._cross_recalibrated(readings, "platt")
     assert [r.id for r in found] == [r.id for r in readings]
     assert by_row(found) == {Row("made-up", "verbalized", "platt"): found}
-    other = matrix.cross_recalibrated(lied_about(readings, group_of(readings[7])), "platt")
+    other = matrix._cross_recalibrated(lied_about(readings, group_of(readings[7])), "platt")
     assert other[7].confidence == found[7].confidence and other != found
 
 
@@ -94,7 +94,7 @@ def test_a_cell_that_cannot_be_recalibrated_says_why():
     wrong = [replace(r, is_correct=False) for r in readings]
     row = Row("sft", "verbalized", "platt")
     mended = matrix.recalibrated({Row("sft", "verbalized"): readings, SAID: wrong})
-    assert mended[row] == matrix.cross_recalibrated(readings, "platt")
+    assert mended[row] == matrix._cross_recalibrated(readings, "platt")
     empty = mended[SAID._replace(calibrator="platt")]
     assert all(r.confidence is None and "right" in r.extra["reason"] for r in empty)
 
