@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CALIBRATORS', 'QUESTION_ONLY', 'CONSTANTS', 'BASELINES', 'log_odds', 'Logistic', 'fit_platt', 'fit_temperature',
-           'Beta', 'fit_beta', 'Interpolation', 'fit_isotonic', 'Bins', 'fit_histogram', 'recalibrate', 'upper_bound',
-           'Abstention', 'fit_abstention', 'training_accuracy', 'half', 'baseline_forecasts']
+           'Beta', 'fit_beta', 'Interpolation', 'fit_isotonic', 'Bins', 'fit_histogram', 'recalibrate', 'Abstention',
+           'fit_abstention', 'training_accuracy', 'half', 'baseline_forecasts']
 
 # %% ../nbs/13_posthoc.ipynb #ae12326e
 from collections.abc import Callable, Sequence
@@ -244,7 +244,7 @@ def _recalibrated(
     return replace(reading, calibrator=calibrator, confidence=confidence, provenance=provenance)
 
 # %% ../nbs/13_posthoc.ipynb #470bff4b
-def upper_bound(
+def _upper_bound(
     wrong: int,  # wrong answers
     n: int,  # all answers
     level: float,  # one-sided confidence level
@@ -285,10 +285,10 @@ def fit_abstention(
     found = Abstention(np.inf, 0, 0, 1.0)
     for threshold in np.arange(steps, -1, -1) / steps:
         answered = y[p >= threshold]
-        if upper_bound(0, len(answered), level) > target:
+        if _upper_bound(0, len(answered), level) > target:
             continue  # too few to pass even without an error
         wrong = int(np.sum(answered == 0))
-        bound = upper_bound(wrong, len(answered), level)
+        bound = _upper_bound(wrong, len(answered), level)
         if bound > target:
             break
         found = Abstention(float(threshold), len(answered), wrong, bound)

@@ -12,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
+from calib_nb import posthoc
 from calib_nb.core import Judged
 from calib_nb.posthoc import (
     BASELINES,
@@ -27,7 +28,6 @@ from calib_nb.posthoc import (
     fit_temperature,
     log_odds,
     recalibrate,
-    upper_bound,
 )
 from calib_nb.resampling import made_up_readings
 
@@ -194,13 +194,13 @@ def test_a_map_is_fitted_on_the_calibration_split_of_the_same_readout_only(split
 @settings(max_examples=60, deadline=None)
 def test_the_bound_is_clopper_and_pearsons(n, data, level):
     wrong = data.draw(st.integers(0, n))
-    bound = upper_bound(wrong, n, level)
+    bound = posthoc._upper_bound(wrong, n, level)
     assert np.isclose(bound, binomtest(wrong, n, alternative="less").proportion_ci(level, "exact").high)
     assert wrong == n or np.isclose(binom.cdf(wrong, n, bound), 1 - level)
 
 
 def test_no_answers_have_no_bound():
-    assert upper_bound(0, 0, 0.95) == 1.0
+    assert posthoc._upper_bound(0, 0, 0.95) == 1.0
 
 
 @given(answers, st.sampled_from([0.2, 0.5, 0.8]), st.sampled_from([0.6, 0.95]))
@@ -214,7 +214,7 @@ def test_the_rule_is_the_last_of_an_unbroken_run_of_passed_tests(rows, target, l
     assert rule(p).sum() == rule.answered
     if 0 < rule.threshold < np.inf:  # the next threshold failed
         kept = y[p >= round(rule.threshold - 0.01, 2)]
-        assert upper_bound(int(np.sum(kept == 0)), len(kept), level) > target
+        assert posthoc._upper_bound(int(np.sum(kept == 0)), len(kept), level) > target
 
 
 def test_the_guarantee_holds_where_every_threshold_is_a_temptation():

@@ -13,8 +13,6 @@ from calib_nb.experiment import PROTOCOLS, Parameters
 from calib_nb.inference import metric_card
 from calib_nb.methods import METHODS
 from calib_nb.report import (
-    Prose,
-    Table,
     comparison_table,
     findings,
     keep_notebook,
@@ -153,7 +151,7 @@ def test_a_table_is_shown_whole_and_its_header_over_every_column(table):
     assert table._repr_html_().count("<th>verbalized</th>") == 2
     assert repr(table).split("\n")[0].split() == ["verbalized", "verbalized", "expected", "expected"]
     long = "the capital of a country with a very " + 10 * "very " + "long name"
-    shown = Table({"answer": [long]})
+    shown = report._Table({"answer": [long]})
     assert long in repr(shown.round(3)) and long in shown.round(3)._repr_html_()
 
 
@@ -228,7 +226,7 @@ def test_labels_of_neighbours_are_shown_whatever_their_step_is_called(tmp_path):
 @pytest.mark.parametrize("method", ["baseline", "sft"])
 def test_a_method_without_neighbours_shows_no_labels_and_is_not_trained_for_it(tmp_path, method):
     run = MadeUpRun(tmp_path, method=method)
-    sentence = Prose(f"**{method}** has no labels from neighbouring questions (k-NN).")
+    sentence = report._Prose(f"**{method}** has no labels from neighbouring questions (k-NN).")
     assert show_labels(run) == label_statistics_table(run) == sentence
     assert run.asked == []
 
@@ -237,7 +235,7 @@ def test_the_training_is_shown_and_a_method_that_does_not_train_says_so(tmp_path
     figure = show_training(sft)
     assert figure.get_suptitle() == "Training sft: the calibration split's Brier score went from 0.300 to 0.200"
     assert len(figure.axes) == 2
-    assert show_training(MadeUpRun(tmp_path, method="baseline")) == Prose("**baseline** trains nothing.")
+    assert show_training(MadeUpRun(tmp_path, method="baseline")) == report._Prose("**baseline** trains nothing.")
 
 
 def test_a_figure_that_is_the_value_of_a_cell_is_shown_once(sft):
