@@ -20,6 +20,7 @@ ABOUT = {  # publication: what it is
     "gemma": "Five methods with Gemma-3-270m, one seed (`compare.ipynb`).",
     "interval_coverage": "How often a 95 % interval contains the truth, simulated (`02c_interval_checks.ipynb`).",
     "judge_audit": "The judge by rules against people (`judge_audit.ipynb`).",
+    "main_finding": "What results and README open with, drawn from `matrix` and `text` (`figures/redraw.py`).",
     "matrix": "Ten methods by nine readouts (`matrix.ipynb`).",
     "paper": "The original's training, on SmolLM2-135M (`compare.ipynb`).",
     "run_method": "The main job: one method beside the untrained model (`run_method.ipynb`).",
@@ -41,6 +42,7 @@ FILES = {  # name, or publication/name: what it is
     "coverage.csv": "A row for each forecaster, size and metric.",
     "compare/expected": "Reliability by the expected confidence, and forests of Brier skill and AUROC.",
     "text/verbalized": "Reliability of the text's confidence, and forests of Brier skill and AUROC.",
+    "main_finding/main_finding": "AUROC of four ways to a confidence, with 95 % intervals.",
     "matrix/heatmaps": "The matrix of each metric.",
     "transfer/forests": "Brier skill and AUROC in each place.",
     "run_method/sft": "Reliability of the untrained and the trained model.",
@@ -202,7 +204,7 @@ def read_by(path):
 
 def readers():
     "What may read a published file."
-    scripts = [*ROOT.glob("tests/*.py"), *ROOT.glob("benchmarks/*.py")]
+    scripts = [*ROOT.glob("tests/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("figures/*.py")]
     return [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("*.md"), *scripts]
 
 

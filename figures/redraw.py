@@ -70,7 +70,7 @@ def main_finding(reference):
 
 
 DRAWN = {
-    "main_finding": main_finding,
+    "main_finding/main_finding": main_finding,
     "compare/expected": compared,
     "text/verbalized": texts,
     "matrix/heatmaps": matrix,

@@ -47,7 +47,7 @@ def test_a_file_is_read_where_its_name_or_an_f_string_of_it_stands(tmp_path):
 def test_who_made_it_names_a_command_of_this_repository(folder):
     made = reproduce.made_by(folder.name)
     assert {"command", "code"} <= set(made)
-    path = re.search(r"(?:nbs|benchmarks)/\S+\.(?:ipynb|py)", made["command"])[0]
+    path = re.search(r"(?:nbs|benchmarks|figures)/\S+\.(?:ipynb|py)", made["command"])[0]
     assert (ROOT / path).exists()
     if path.startswith("nbs"):
         tagged = [cell for cell in read_json(ROOT / path)["cells"] if cell["metadata"].get("tags") == ["parameters"]]
