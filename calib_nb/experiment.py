@@ -71,6 +71,7 @@ class Parameters:
     protocol: str = "two_step"  # 'two_step': confidence in the base model's answers; 'joint': both in one response
     original: bool = False  # whether the trained model is evaluated as the original did, too (see below)
     out: str = "runs"  # where run folders and caches lie; relative to the project's root
+    publish: str = ""  # a name under which figure and readings go to `figures/` as well
     judged: str = ""  # a file of judged answers that replaces answering and judging
     judge: str = "rules"  # a name in `JUDGES`
     grader: str = ""  # for judges that ask a model: a model as in `model`, or 'endpoint:NAME' (OpenAI-compatible)
@@ -381,7 +382,7 @@ def run_name(
     source: dict | None = None,  # what is known of the questions, from `planned_splits`
 ) -> str:
     "The name of the run's folder."
-    shown = "out", "readout", "original"
+    shown = "out", "publish", "readout", "original"
     what = {name: value for name, value in asdict(p).items() if name not in shown}
     model = folder_key(p.model) if Path(p.model).is_dir() else ""
     code = code_hash(*_code_of(p))
