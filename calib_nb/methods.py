@@ -186,21 +186,22 @@ def _find_adapter(bench, key):
     return None
 
 
-def _make_adapter(bench, key, make):
+def _make_adapter(bench, key, code, make):
     "Train, and keep the adapter: the trained model, and the adapter's folder."
     kept = bench.folder.cache / f"adapter-{key}"
     checkpoints = kept.with_name(f"{kept.name}.checkpoints")
     with timed() as about:
         lm, history = make(checkpoints)
         about["tokens"] = history[-1]["tokens"]
-    save_adapter(lm, kept, training={"key": key, "history": history, **about})
+    save_adapter(lm, kept, training={"key": key, "code": code, "history": history, **about})
     shutil.rmtree(checkpoints, ignore_errors=True)
     return lm, kept
 
 
 def _kept_training(
     bench: Workbench,  # with the answers and the model
-    key: str,  # a hash of all that the adapter depends on
+    key: str,  # a hash of all that the adapter depends on, the code as well
+    code: str,  # the code's hash alone
     make: Callable,  # `make(folder for checkpoints) -> (lm, history)`
 ) -> Workbench:  # with the trained model
     "The bench with the adapter that `make` trains, or with the one that is kept under `key`."
@@ -208,7 +209,7 @@ def _kept_training(
     if found:
         lm, folder = load_adapter(bench.lm, found), found
     else:
-        lm, folder = _make_adapter(bench, key, make)
+        lm, folder = _make_adapter(bench, key, code, make)
     about = {**read_json(folder / "training.json"), "folder": str(folder), "from_cache": found is not None}
     return replace(bench, lm=lm, trainings=[*bench.trainings, about])
 
@@ -237,7 +238,7 @@ def train_step(
         how = preset, bench.seed, folder, measure, bench.decimals, patience
         return train(bench.lm, bench.rows, objective, *how, **options)
 
-    return _kept_training(bench, key, make)
+    return _kept_training(bench, key, code, make)
 
 # %% ../nbs/14_methods.ipynb #14aa0004
 def _fold_bench(bench, judged):
@@ -456,7 +457,7 @@ def reward_step(
     def make(folder):
         return train_by_reward(bench.lm, bench.rows, preset, bench.seed, folder, measure, **options)
 
-    return _kept_training(bench, key, make)
+    return _kept_training(bench, key, code, make)
 
 # %% ../nbs/14_methods.ipynb #96d60d91
 @dataclass(frozen=True)
