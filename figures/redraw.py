@@ -55,7 +55,7 @@ def transfer(reference):
 def matrix(reference):
     "The heat maps."
     cells = readings("matrix", split="calibration")
-    said = "Samples, hidden states and answer probabilities rank answers whatever the training; text does not"
+    said = "Samples, hidden states and answer probabilities rank answers well, however trained; text less"
     return matrix_figure(cells, reference, said)
 
 
