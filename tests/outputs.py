@@ -83,7 +83,14 @@ def clean(page):
                 output.metadata = {}
             if output.output_type == "execute_result":
                 output.execution_count = None
+                output.data = without_addresses(output.data)
     return page
+
+
+def without_addresses(data):
+    "What a cell's value looks like, where an object shows its address in memory."
+    text = re.sub(r" at 0x[0-9a-f]+", "", data.get("text/plain", ""))
+    return {**data, "text/plain": text} if text else data
 
 
 def execute(path):
