@@ -257,14 +257,14 @@ def _read_once(
 
 
 def _summed(kept, from_cache):  # readout -> `Kept`
-    "How readings were made: seconds and tokens of each call once, costs by readout, hashes of the code."
+    "How readings were made: seconds and tokens of each call once, code and costs by readout."
     abouts = {readout: place.about() for readout, place in kept.items()}
     calls = {about["call"]: about for about in abouts.values()}.values()
-    total = {"code": {}, "by_readout": {}, "from_cache": from_cache}
+    codes = {readout: about["code"] for readout, about in abouts.items()}
+    total = {"code": content_key(codes), "code_by_readout": codes, "by_readout": {}, "from_cache": from_cache}
     for name in ("tokens", "seconds", "cpu_seconds"):
         total[name] = sum(call[name] for call in calls)
     for readout, about in abouts.items():
-        total["code"][readout] = about["code"]
         total["by_readout"][readout] = about["cost"]
     return total
 

@@ -535,11 +535,11 @@ def test_a_plan_is_checked_before_anything_runs(values, message):
         comparison_plan({"methods": "baseline,sft", "seeds": "0", **values})
 
 
-def run_notebook(out, **parameters):
+def run_compare(folder, **parameters):
     "Run the notebook as a user does; returns the finished process."
     words = [word for k, v in parameters.items() for word in ("-p", k, str(v))]
     papermill = Path(sys.executable).parent / "papermill"
-    command = [papermill, "nbs/compare.ipynb", str(out / "compare.ipynb"), *words, "--no-progress-bar"]
+    command = [papermill, "nbs/compare.ipynb", str(folder / "compare.ipynb"), *words, "--no-progress-bar"]
     return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
@@ -552,7 +552,7 @@ def times_of_run_files(out):
 @pytest.mark.slow
 def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
     few = dict(methods="baseline,sft", seeds=0, n_train=12, n_calibration=6, n_test=16, out=tmp_path)
-    done = run_notebook(tmp_path, **few)
+    done = run_compare(tmp_path, **few)
     assert done.returncode == 0, done.stderr[-3000:]
     manifests = [read_json(file) for file in tmp_path.glob("*/manifest.json")]
     assert sorted(m["parameters"]["method"] for m in manifests) == ["baseline", "sft"]
@@ -561,5 +561,5 @@ def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
     headings = ("Brier skill", "AUROC stratified by relation", "p (Holm)", "difference to the baseline")
     assert all(word in shown for word in (*headings, "image/png", "compare-"))
     before = times_of_run_files(tmp_path)
-    assert run_notebook(tmp_path, **few).returncode == 0
+    assert run_compare(tmp_path, **few).returncode == 0
     assert times_of_run_files(tmp_path) == before and len(before) > 8, "finished runs are left as they are"
