@@ -66,7 +66,7 @@ def test_files_of_a_run(sft):
     stages = ["answers", "judged", "baseline_readings", "labels", "training", "readings", "metrics"]
     assert list(manifest["stages"]) == stages and manifest["peak_memory_gib"] > 0.5
     for name, stage in manifest["stages"].items():
-        assert {"code", "seconds", "cpu_seconds", "from_cache"} <= set(stage), name
+        assert {"key", "code", "seconds", "cpu_seconds", "from_cache"} <= set(stage), name
     history = manifest["history"]
     assert [h for h in history if "loss" in h] and [h for h in history if "calibration_brier" in h]
 
