@@ -223,6 +223,12 @@ class Judged:
             raise ValueError("field 'question' is empty")
         self.verdict = self.verdict or ("correct" if self.is_correct else "incorrect")
 
+    def reading(self, **fields) -> "Reading":
+        "A `Reading` of this answer; `fields` say how it was read, and replace what is another in the joint protocol."
+        asked = {"id": self.id, "question": self.question, "group": self.group, "relation": self.relation}
+        answered = {"answer": self.model_answer, "is_correct": self.is_correct, "protocol": "two_step"}
+        return Reading(**{**asked, **answered, **fields})
+
 # %% ../nbs/00_core.ipynb #19d53894
 PROVENANCES = ("parsed", "repaired", "missing", "scored", "filled")
 

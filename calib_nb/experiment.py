@@ -278,11 +278,10 @@ def _sampled_responses(reader, judged, title):
 
 def _joint_reading(reader, j, text, response, is_correct):
     "The reading of a sampled response to the question of `j`."
-    names = {"method": reader.method, "seed": reader.seed, "split": j.extra["split"]}
     said = {"answer": response.answer, "confidence": response.confidence, "provenance": response.provenance}
-    asked = {"id": j.id, "question": j.question, "group": j.group, "relation": j.relation}
-    how = {"readout": "verbalized", "protocol": "joint"}
-    return Reading(**asked, **said, **names, **how, is_correct=is_correct, extra={"text": text})
+    how = {"readout": "verbalized", "protocol": "joint", "split": j.extra["split"]}
+    names = {"method": reader.method, "seed": reader.seed}
+    return j.reading(**said, **how, **names, is_correct=is_correct, extra={"text": text})
 
 
 def read_joint(

@@ -388,20 +388,5 @@ def baseline_forecasts(
     "A baseline's forecast for each test question. Raises what the baseline raises."
     forecasts = lookup(BASELINES, name, "baseline")(train, test, vectors, **options)
     readout = "constant" if name in CONSTANTS else "question_only"
-    return [_forecast(j, float(p), method=name, readout=readout, split=split) for j, p in zip(test, forecasts)]
-
-
-def _forecast(judged: Judged, confidence: float, **where) -> Reading:
-    return Reading(
-        id=judged.id,
-        question=judged.question,
-        answer=judged.model_answer,
-        is_correct=judged.is_correct,
-        confidence=confidence,
-        provenance="scored",
-        protocol="two_step",
-        seed=0,
-        group=judged.group,
-        relation=judged.relation,
-        **where,
-    )
+    how = {"provenance": "scored", "readout": readout, "method": name, "seed": 0, "split": split}
+    return [j.reading(confidence=float(p), **how) for j, p in zip(test, forecasts)]

@@ -915,20 +915,10 @@ def _cost_of(lm: LanguageModel) -> Iterator[dict]:
         cost["seconds"] = time.perf_counter() - start
 
 # %% ../nbs/12_readout.ipynb #16eddb74
-def _reading(judged: Judged, found: Confidence, **where) -> Reading:
-    return Reading(
-        id=judged.id,
-        question=judged.question,
-        answer=judged.model_answer,
-        is_correct=judged.is_correct,
-        confidence=found.value,
-        provenance=found.provenance,
-        protocol="two_step",
-        group=judged.group,
-        relation=judged.relation,
-        extra=found.extra,
-        **where,
-    )
+def _read_as(judged, split, found, names):  # found: a `Confidence`
+    "The reading of one answer."
+    confidence = {"confidence": found.value, "provenance": found.provenance, "extra": found.extra}
+    return judged.reading(split=split, **confidence, **names)
 
 
 def _shared_passes(
@@ -971,8 +961,8 @@ def read_confidences(
             if readout.fit:
                 found = cross_fit(readout.fit, found, judged, splits)
         costs[name] = {what: cost[what] + shared[what] for what in cost} if readout.wants else cost
-        for answer, split, confidence in zip(judged, splits, found):
-            readings.append(_reading(answer, confidence, readout=name, method=method, seed=seed, split=split))
+        names = {"readout": name, "method": method, "seed": seed}
+        readings += [_read_as(*row, names) for row in zip(judged, splits, found)]
     if counts is not None:
         counts.update(tokens=sum(p.tokens for p in passes), by_readout=costs)
     return readings
