@@ -132,7 +132,7 @@ def knn_step(
     labels = knn_labels(bench.judged, k=k, adjust=adjust, folder=bench.folder.cache)
     return replace(bench, rows=rows_with(bench.judged, labels, bench.decimals))
 
-# %% ../nbs/14_methods.ipynb #5472ac0c
+# %% ../nbs/14_methods.ipynb #ee2b7f8d
 def _shuffled_step(bench, right, wrong, within_relation):
     "Binary labels of permuted outcomes."
     labels = shuffled_labels(bench.judged, bench.seed, right, wrong, within_relation)
@@ -574,6 +574,10 @@ METHODS = {
         (_CONSISTENT, training_step("text", epochs=4)),
         decimals=2,
     ),
+}
+
+# %% ../nbs/14_methods.ipynb #c1ffc3cb
+METHODS |= {
     "shuffled": Method(
         "control: fine-tuning on binary labels of permuted outcomes", (_SHUFFLED, training_step("text"))
     ),

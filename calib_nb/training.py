@@ -137,7 +137,7 @@ def make_example(
     label = row.get("label", math.nan)
     return Example(token_tree(prefix, branches), scored, row["is_correct"], label=label)
 
-# %% ../nbs/11_training.ipynb #58b97958
+# %% ../nbs/11_training.ipynb #c27ed35c
 def _repeating(ids):
     "The tree of a text whose one path asks each place for the token at that place."
     path = [(place - len(ids), token) for place, token in enumerate(ids)]
@@ -290,15 +290,15 @@ def implicit_loss(
     error = expected_confidence(scored.branches) - scored.correct
     return -scored.text.mean() + weight * (error**2).mean()
 
-# %% ../nbs/11_training.ipynb #a7c8fae0
+# %% ../nbs/11_training.ipynb #1090183f
 def sequence_likelihood_loss(
     scored: Scored,  # one branch: the answer, from `answer_example`
-    weight: float | None = None,  # of the penalty; default: 1, with `as_original` 0.1
+    weight: float | None = None,  # of the penalty; default: 30, with `as_original` 0.1
     as_original: bool = False,  # whether the branch is the original's: the whole text, unshifted
 ) -> torch.Tensor:
     "Cross-entropy on the text plus `weight` times the squared error of the branch's geometric mean probability."
     if weight is None:
-        weight = 0.1 if as_original else 1.0
+        weight = 0.1 if as_original else 30.0
     likelihood = -scored.text.mean() if as_original else text_loss(scored)
     p = (scored.branches / scored.branch_lengths).exp()
     error = p[:, 0] - scored.correct
@@ -381,7 +381,7 @@ def chosen_and_rejected(
     "Two branches: the preferred confidence and the rejected one."
     return [f"{row[name]:.{decimals}f}" for name in ("label", "rejected_label")]
 
-# %% ../nbs/11_training.ipynb #97e041ec
+# %% ../nbs/11_training.ipynb #185c3582
 def _no_confidence(row, decimals):
     "No confidence."
     return []
