@@ -241,7 +241,7 @@ def _answers(readings):
         answers[r.readout, r.id] = about
     return answers
 
-
+# %% ../nbs/16_compare.ipynb #ab27dea1
 def _in_both(a, b):
     "What is in each by the readouts that both have; all of it where they have none in common."
     shared = {readout for readout, _ in a} & {readout for readout, _ in b}

@@ -273,7 +273,10 @@ def test_shuffled_labels_say_nothing_about_their_own_answer():
     assert np.mean(agree) == pytest.approx(1 / 9 + 4 / 9, abs=0.02)
 
 
-@pytest.mark.parametrize("right, of, decimals, label", [(1, 3, 2, 0.33), (2, 3, 1, 0.7), (0, 5, 2, 0.0), (4, 4, 2, 1.0)])
+SHARES = [(1, 3, 2, 0.33), (2, 3, 1, 0.7), (0, 5, 2, 0.0), (4, 4, 2, 1.0)]
+
+
+@pytest.mark.parametrize("right, of, decimals, label", SHARES)
 def test_constant_labels_are_the_share_of_right_answers_in_the_digits_written(right, of, decimals, label):
     judged = answers([i < right for i in range(of)])
     assert constant_labels(judged, decimals) == [label] * of
