@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'EmbeddedModel', 'packaged_gguf', 'LanguageModel', 'folder_key', 'load_model',
-           'TextFormat', 'common_length', 'spell_levels', 'TokenTree', 'token_tree', 'tree_batch', 'left_padded',
-           'continue_greedily', 'sample_responses']
+           'TextFormat', 'common_length', 'spell_levels', 'spell_answer', 'TokenTree', 'token_tree', 'tree_batch',
+           'left_padded', 'continue_greedily', 'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
 import logging
@@ -375,6 +375,19 @@ def spell_levels(
     whole = [fmt.encode(f"{head} {level}{fmt.terminator}") for level in levels]
     n = common_length(start, *whole)
     return start[:n], [ids[n:] for ids in whole]
+
+# %% ../nbs/07_models.ipynb #3f718202
+def spell_answer(
+    fmt: TextFormat,  # how answers are asked for
+    question: str,  # as it is asked
+    answer: str,  # the model's
+) -> tuple:  # (prefix, answer): token ids
+    "How the tokenizer spells an answer behind the request for it."
+    lead = "" if fmt.tokenizer.chat_template else " "  # the examples of `few_shot_request` have a blank there
+    head = fmt.answer_prompt(question)
+    start, whole = fmt.encode(head), fmt.encode(head + lead + answer)
+    n = common_length(start, whole)
+    return start[:n], whole[n:]
 
 # %% ../nbs/07_models.ipynb #19d53894
 @dataclass(frozen=True)

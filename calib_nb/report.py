@@ -20,7 +20,7 @@ import psutil
 from matplotlib.figure import Figure
 
 from .core import select
-from .experiment import PROTOCOLS, Run
+from .experiment import Run, run_readouts
 from .inference import SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
 from .labels import label_figure, label_table
 from .methods import knn_step
@@ -73,7 +73,8 @@ def _on_test(readings, readout):
 def _finding(run, side, readout):
     "The first thing to know about the test readings of one side by one readout."
     readings = _on_test(run.sides()[side], readout)
-    return diagnose(readings, run.accuracy["train"], run.cards[side][readout])[0]
+    training = [] if side == "baseline" else run.folder.labels
+    return diagnose(readings, run.accuracy["train"], run.cards[side][readout], training=training)[0]
 
 
 def _unbroken(estimate):
@@ -102,7 +103,7 @@ def _column(run, side, readout):
 def comparison_table(run: Run) -> _Table:
     "Diagnosis and metrics in rows; baseline and method, each by all readouts, in columns."
     columns = {}
-    for readout in PROTOCOLS[run.parameters.protocol]:
+    for readout in run_readouts(run.parameters):
         for side in run.cards:
             columns[readout, side] = _column(run, side, readout)
     return _Table(columns)
@@ -152,7 +153,7 @@ def _weights_moved(run):
 
 def findings(run: Run) -> _Prose:
     "Sentences made from the numbers, as a list."
-    readouts = PROTOCOLS[run.parameters.protocol]
+    readouts = run_readouts(run.parameters)
     lines = [_headline(run, side, readout) for side in run.cards for readout in readouts]
     if run.method.steps:
         lines.append(_weights_moved(run))
@@ -165,7 +166,7 @@ def findings(run: Run) -> _Prose:
 def _shown_readout(run):
     "The readout that figures show."
     wanted = run.parameters.readout
-    readouts = PROTOCOLS[run.parameters.protocol]
+    readouts = run_readouts(run.parameters)
     return wanted if wanted in readouts else readouts[0]
 
 
