@@ -406,12 +406,6 @@ class _Planned:
             questions=source,
         )
 
-    def outlook(self) -> str:
-        "What the run takes or took: device, model, expected time and disk, in one line. Loads nothing."
-        if self.folder.finished:
-            return f"{self.folder.name} is finished: nothing is made again."
-        return first_line(self.parameters, self.preset, self.folder.path)
-
 # %% ../nbs/15_experiment.ipynb #15ea0021
 class _Loaded(_Planned):
     "The model, and how it is read."
@@ -621,15 +615,6 @@ class _Read(_Trained):
         made_from = self.trained.identity, self.parameters.seed, asked
         return self.folder.stage(stage, made_from, self._read_as_original)
 
-    @property
-    def has_original(self) -> bool:
-        "Whether the evaluation of the original that is asked for, if any, lies in the folder, made by today's code."
-        if not self.parameters.original:
-            return True
-        stage = _original_stage(self.parameters.original)
-        made = self.folder.manifest["stages"].get(stage.name, {})
-        return made.get("code") == code_hash(*stage.code) and (self.folder.path / stage.file).exists()
-
     def _read_as_original(self, counts):
         "The untrained model's readings, and the trained one's where there is one."
         reader, train = self.trained, self.of("train")
@@ -641,8 +626,28 @@ class _Read(_Trained):
             readings += read(reader.lm, fmt, train, reader.method, reader.seed)
         return readings
 
+# %% ../nbs/15_experiment.ipynb #12a15002
+class _Done(_Read):
+    "What is left to do."
+
+    @property
+    def done(self) -> bool:
+        "Whether all that is asked for lies in the folder."
+        if not self.parameters.original:
+            return self.folder.finished
+        stage = _original_stage(self.parameters.original)
+        made = self.folder.manifest["stages"].get(stage.name, {})
+        present = made.get("code") == code_hash(*stage.code) and (self.folder.path / stage.file).exists()
+        return self.folder.finished and present
+
+    def outlook(self) -> str:
+        "What the run takes: model, method, device, expected time and disk, in one line. Loads nothing."
+        if self.done:
+            return f"{self.folder.name} is finished: nothing is made again."
+        return first_line(self.parameters, self.preset, self.folder.path)
+
 # %% ../nbs/15_experiment.ipynb #752f438a
-class Run(_Read):
+class Run(_Done):
     "One experiment in its folder. Ask for what you want: what it needs is made first."
 
     def sides(self) -> dict[str, list[Reading]]:
@@ -685,11 +690,9 @@ class Run(_Read):
 def run_method(**parameters: object) -> Path:  # fields of `Parameters`
     "The run's folder, made where it is not finished. Raises as `Parameters` and `planned_splits` do, before it loads."
     run = Run(**parameters)
-    if not run.folder.finished:
+    if not run.done:
         print(run.outlook())
         run.metrics  # noqa: B018  asked for, so made
-    elif not run.has_original:
-        run.original_readings  # noqa: B018  asked for, so made
     return run.folder.path
 
 # %% ../nbs/15_experiment.ipynb #15f0ee01

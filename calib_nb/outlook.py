@@ -17,7 +17,7 @@ from .training import Preset
 # %% ../nbs/14a_outlook.ipynb #14a00007
 _SECONDS = {
     "smollm2-135m": {"answer": (0.08, 0.4), "reading": (0.12, 0.45), "training": (0.7, 2.2), "original": (0.5, 2.5)},
-    "gemma-3-270m": {"answer": (0.2, 0.5), "reading": (0.24, 0.95), "training": (0.9, 1.8), "original": (0.8, 4)},
+    "gemma-3-270m": {"answer": (0.2, 0.5), "reading": (0.24, 0.95), "training": (0.9, 1.8), "original": (1.5, 6)},
 }
 _TRAININGS = {"baseline": 0, "self_distill": 3, "self_consistency_distill": 3, "grpo": None}  # else 1; None: unknown
 

@@ -17,6 +17,7 @@ from calib_nb.report import (
     findings,
     keep_notebook,
     label_statistics_table,
+    original_finding,
     original_table,
     overconfident,
     show_labels,
@@ -245,8 +246,8 @@ def test_a_figure_that_is_the_value_of_a_cell_is_shown_once(sft):
 
 
 def test_the_original_evaluation_is_shown_where_it_was_asked_for(tmp_path, sft):
-    assert "`original = False`" in str(original_table(sft))
-    run = MadeUpRun(tmp_path, original=True)
+    assert "`original = ''`" in str(original_table(sft)) and str(original_finding(sft)) == ""
+    run = MadeUpRun(tmp_path, original="repository")
     first = replace(run.original_readings[1], confidence=0.5, provenance="filled")
     run.original_readings = [r for r in run.original_readings if r.readout == "verbalized"]
     run.original_readings[1] = first

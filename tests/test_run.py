@@ -223,7 +223,7 @@ def test_a_file_in_the_original_format_replaces_answering(tmp_path):
 
 @pytest.mark.slow
 def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_beside_it(tmp_path):
-    run = Run(**FEW, out=str(tmp_path), method="sft", protocol="joint", original=True)
+    run = Run(**FEW, out=str(tmp_path), method="sft", protocol="joint", original="document")
     assert run.metrics
     judged = {j.id: j for j in run.judged}
     assert {r.protocol for r in run.readings} == {"joint"} and {r.readout for r in run.readings} == {"verbalized"}
@@ -344,7 +344,10 @@ def test_a_finished_run_is_asked_without_loading_a_model_and_an_old_one_is_refus
         (dict(preset="papr"), "unknown preset 'papr'. Did you mean 'paper'?"),
         (dict(judge="lm"), "judge 'lm' asks a model: parameter 'grader' must name one"),
         (dict(protocol="join"), "unknown protocol 'join'. Did you mean 'joint'?"),
-        (dict(original=1), "parameter 'original' must be bool"),
+        (dict(original=1), "parameter 'original' must be str"),
+        (dict(original=True), r"parameter 'original' is one of 'document' \(what True meant\), 'repository'"),
+        (dict(original=False), "or '' for neither; found False"),
+        (dict(original="repo"), "unknown evaluation of the original 'repo'. Did you mean 'repository'?"),
         (dict(readout="expectd"), "unknown readout 'expectd'. Did you mean 'expected'?"),
         (dict(readout="level"), "unknown readout 'level'. It is called 'expected' since version 0.2."),
         (dict(n_test=0), "parameter 'n_test' must be at least 1"),
