@@ -19,6 +19,7 @@ from calib_nb.experiment import (
     planned_splits,
     read_joint,
     read_more,
+    run_method,
     run_name,
 )
 from calib_nb.matrix import cost_table
@@ -239,6 +240,27 @@ def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_bes
         assert r.confidence == 0.5 or r.provenance != "filled"
     table = original_table(run)
     assert list(table.index) == [(side, how) for side in ("baseline", "sft") for how in ("as the original", "honest")]
+
+
+@pytest.mark.slow
+def test_a_finished_run_gets_the_original_s_evaluation_later_and_once(sft, capsys):
+    import torch
+
+    same, out = dict(FEW, method="sft"), str(sft.parent)
+    before = (sft / "readings.jsonl").read_bytes()
+    assert run_method(**same, out=out, original="repository") == sft, "it is not part of the run's name"
+    assert "smollm2-135m, sft, on " in capsys.readouterr().out
+    readings = read_records(sft / "original_repository.jsonl", Reading)
+    assert len(readings) == 2 * 2 * FEW["n_train"] and {r.split for r in readings} == {"train"}
+    assert {r.provenance for r in select(readings, readout="verbalized")} <= {"parsed", "filled", "missing"}
+    judged = {j.id: j for j in finished_run(sft).judged}
+    assert all(r.is_correct == judged[r.id].is_correct for r in readings)
+    assert (sft / "readings.jsonl").read_bytes() == before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "__call__", lambda *args, **kwargs: pytest.fail("a model was asked"))
+        assert run_method(**same, out=out, original="repository") == sft
+    assert capsys.readouterr().out == ""
+    assert not (sft / "original_document.jsonl").exists()
 
 
 def test_running_a_notebook_twice_in_one_kernel_finds_the_same_parameters():
