@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.pyplot import subplots
 
-from .core import Reading, finished_run, lookup, read_records, select
+from .core import Reading, finished_run, lookup, read_records, select, unknown_name
 from .experiment import comparison_plan, words_of
 from .inference import metric_card
 from .original import ORIGINALS, original_numbers
@@ -27,6 +27,8 @@ def replication_plan(names: dict) -> list[dict]:  # a notebook's `globals()`
     given = dict(names)
     evaluation, models = given.pop("original"), words_of(given.pop("models"))
     lookup(ORIGINALS, evaluation, "evaluation of the original")
+    if "model" in given:
+        raise unknown_name("parameter", "model", ["models"])
     plan = []
     for model in models:
         runs = comparison_plan({**given, "model": model})

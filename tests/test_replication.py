@@ -20,7 +20,7 @@ def made_up(out, method, model="one", readable=0, probability=None, **options):
     texts = made_up_readings(N, says=lambda chance: np.full(N, 0.5), readout="verbalized", **common)
     for i, r in enumerate(texts):
         r.confidence, r.provenance = (0.9, "parsed") if i < readable else (0.5, "filled")
-    more = made_up_readings(N, says=lambda c: np.full(N, probability), readout="normalized_probability", **common)
+    more = made_up_readings(N, says=lambda c: np.full(N, probability or 0), readout="normalized_probability", **common)
     write_jsonl(folder / "original_repository.jsonl", texts + (more if probability else []))
     return folder
 
@@ -50,14 +50,16 @@ def test_the_evaluation_by_probability_has_columns_of_its_own(tmp_path):
 def test_several_models_are_planned_before_anything_runs():
     names = {"models": "one/a, two/b", "methods": "baseline,sft", "seeds": "0,1", "original": "document", "pd": pd}
     plan = replication_plan(names)
-    assert [(p["model"], p["method"], p["seed"]) for p in plan] == [
-        (model, method, seed) for model in ("one/a", "two/b") for method, seed in (("baseline", 0), ("sft", 0), ("sft", 1))
-    ]
+    runs = [("baseline", 0), ("sft", 0), ("sft", 1)]
+    expected = [(model, *run) for model in ("one/a", "two/b") for run in runs]
+    assert [(p["model"], p["method"], p["seed"]) for p in plan] == expected
     assert {p["original"] for p in plan} == {"document"}
     with pytest.raises(ValueError, match="unknown evaluation of the original ''"):
         replication_plan({**names, "original": ""})
-    with pytest.raises(ValueError, match="Did you mean 'models'"):
-        replication_plan({**names, "modls": "x"})
+    with pytest.raises(ValueError, match="unknown parameter 'model'. Did you mean 'models'"):
+        replication_plan({**names, "model": "one/a"})
+    with pytest.raises(ValueError, match="unknown parameter 'n_trian'. Did you mean 'n_train'"):
+        replication_plan({**names, "n_trian": 3})
 
 
 def test_a_publication_holds_table_figure_and_the_readings_that_they_are_from(tmp_path):

@@ -19,7 +19,8 @@ from readme import LINK, from_the_root, heading_in_lab, heading_on_github, rende
 
 INDEX = ROOT / "nbs/index.ipynb"
 ANALYSES = sorted(set(ROOT.glob("nbs/*.ipynb")) - {*NUMBERED, INDEX})
-PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in ("run_method", "compare", "matrix", "transfer", "original_again")]
+WITH_PARAMETERS = ("run_method", "compare", "matrix", "transfer", "original_again")
+PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in WITH_PARAMETERS]
 ORDER = {module: place for place, module in enumerate(MODULES)}
 WITHOUT_TORCH = {
     "core",
