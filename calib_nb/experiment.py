@@ -43,7 +43,9 @@ from .judge import JUDGES, Grader, endpoint_grader, judge_answers, local_grader
 from .methods import METHODS, Workbench, check_options, executed_code, follow_recipe
 from .metrics import brier_score
 from .models import LanguageModel, TextFormat, folder_key, load_model, sample_responses
-from .prompts import Response, parse_response
+from .original import ORIGINALS
+from .outlook import first_line
+from .prompts import parse_response
 from .questions import SPLITS, group_alike, load_questions, split_questions
 from .readout import DEFAULT_READOUTS, READOUTS, read_confidences
 from .resampling import METRICS
@@ -69,7 +71,7 @@ class Parameters:
     preset: str = "default"  # a name in `PRESETS`
     readout: str = "expected"  # what the figure shows; both are always read
     protocol: str = "two_step"  # 'two_step': confidence in the base model's answers; 'joint': both in one response
-    original: bool = False  # whether the trained model is evaluated as the original did, too (see below)
+    original: str = ""  # beside the honest evaluation one of the original's: 'document' or 'repository' (see below)
     out: str = "runs"  # where run folders and caches lie; relative to the project's root
     publish: str = ""  # a name under which figure and readings go to `figures/` as well
     judged: str = ""  # a file of judged answers that replaces answering and judging
@@ -81,6 +83,7 @@ class Parameters:
     options: dict = field(default_factory=dict)  # options of the method
 
     def __post_init__(self):
+        _check_original(self.original)
         for f in fields(self):
             _check_value(f, getattr(self, f.name))
         _check_names(self)
@@ -100,6 +103,15 @@ def _check_value(parameter, value):  # a field of `Parameters`
         raise TypeError(f"parameter '{parameter.name}' must be {parameter.type.__name__}, found {value!r}")
     if parameter.name.startswith("n_") and value < 1:
         raise ValueError(f"parameter '{parameter.name}' must be at least 1, found {value}")
+
+
+def _check_original(value):
+    "Raises for a word that is none, and for True and False, of which True meant 'document' once."
+    words = "'document' (what True meant), 'repository', or '' for neither"
+    if isinstance(value, bool):
+        raise TypeError(f"parameter 'original' is one of {words}; found {value}")
+    if value and isinstance(value, str):
+        lookup(ORIGINALS, value, "evaluation of the original")
 
 
 def _check_names(p):  # `Parameters`
@@ -354,24 +366,9 @@ def _read_held_out(
     return _read_once(reader, cache, judged, run_readouts(p))
 
 # %% ../nbs/15_experiment.ipynb #77aa0004
-def _filled(response):
-    "The response, with 0.5 where no confidence can be read."
-    if response.confidence is not None:
-        return response
-    return Response(response.answer, 0.5, "filled")
-
-
-def _read_original(
-    reader: Reader,  # the model as it is read
-    judged: list[Judged],  # answers to the *training* questions
-) -> list[Reading]:
-    "Readings by the original's evaluation: 0.5 where no confidence can be read, correctness from the earlier answers."
-    said = _sampled_responses(reader, judged, "as the original")
-    readings = []
-    for j, (text, response) in zip(judged, said):
-        reading = _joint_reading(reader, j, text, _filled(response), j.is_correct)
-        readings.append(replace(reading, split="train", extra={**reading.extra, "original": True}))
-    return readings
+def _original_stage(evaluation):  # a name in `ORIGINALS`
+    "The stage of an evaluation of the original."
+    return Stage(f"original_{evaluation}", Reading, (ORIGINALS[evaluation], LanguageModel, TextFormat))
 
 # %% ../nbs/15_experiment.ipynb #75de2080
 def _code_of(p):  # `Parameters`
@@ -620,23 +617,45 @@ class _Read(_Trained):
 
     @cached_property
     def original_readings(self) -> list[Reading]:
-        "`original_readings.jsonl`: the training questions as the original evaluated them, untrained and trained."
+        "`original_document.jsonl` or `..._repository.jsonl`: the training questions as the original evaluated them."
+        stage = _original_stage(self.parameters.original)
         asked = [(j.id, j.question, j.is_correct) for j in self.of("train")]
         made_from = self.trained.identity, self.parameters.seed, asked
-        stage = Stage("original_readings", Reading, (_read_original, LanguageModel, TextFormat))
         return self.folder.stage(stage, made_from, self._read_as_original)
 
     def _read_as_original(self, counts):
         "The untrained model's readings, and the trained one's where there is one."
-        trained, train = self.trained, self.of("train")
-        with trained.lm.base():
-            readings = _read_original(replace(trained, method="baseline"), train)
+        reader, train = self.trained, self.of("train")
+        read = ORIGINALS[self.parameters.original].read
+        fmt = TextFormat(reader.lm.tokenizer, self.preset.chat_template)  # the original's wording
+        with reader.lm.base():
+            readings = read(reader.lm, fmt, train, "baseline", reader.seed)
         if self.method.steps:
-            readings += _read_original(trained, train)
+            readings += read(reader.lm, fmt, train, reader.method, reader.seed)
         return readings
 
+# %% ../nbs/15_experiment.ipynb #12a15002
+class _Done(_Read):
+    "What is left to do."
+
+    @property
+    def done(self) -> bool:
+        "Whether all that is asked for lies in the folder."
+        if not self.parameters.original:
+            return self.folder.finished
+        stage = _original_stage(self.parameters.original)
+        made = self.folder.manifest["stages"].get(stage.name, {})
+        present = made.get("code") == code_hash(*stage.code) and (self.folder.path / stage.file).exists()
+        return self.folder.finished and present
+
+    def outlook(self) -> str:
+        "What the run takes: model, method, device, expected time and disk, in one line. Loads nothing."
+        if self.done:
+            return f"{self.folder.name} is finished: nothing is made again."
+        return first_line(self.parameters, self.preset, self.folder.path)
+
 # %% ../nbs/15_experiment.ipynb #752f438a
-class Run(_Read):
+class Run(_Done):
     "One experiment in its folder. Ask for what you want: what it needs is made first."
 
     def sides(self) -> dict[str, list[Reading]]:
@@ -679,14 +698,15 @@ class Run(_Read):
 def run_method(**parameters: object) -> Path:  # fields of `Parameters`
     "The run's folder, made where it is not finished. Raises as `Parameters` and `planned_splits` do, before it loads."
     run = Run(**parameters)
-    if not run.folder.finished:
+    if not run.done:
+        print(run.outlook())
         run.metrics  # noqa: B018  asked for, so made
     return run.folder.path
 
 # %% ../nbs/15_experiment.ipynb #15f0ee01
 def _reader_of(run):  # a finished `RunFolder`
     "The model that the run left, as it is read."
-    p = Parameters(**run.parameters)
+    p = Parameters(**{**run.parameters, "original": ""})  # no part of the model; older runs have a truth value
     preset = _preset_of(p)
     lm = load_model(p.model, p.revision or None, preset.quantization)
     adapter = run.path / "adapter"

@@ -57,6 +57,7 @@ from calib_nb.training import (
     add_adapter,
     load_adapter,
     no_future_warnings,
+    on_one_gpu,
     remove_adapter,
     save_adapter,
     train,
@@ -447,7 +448,7 @@ def train_by_reward(
         trainer = RewardTrainer(
             model=lm.model,
             reward_funcs=_named_reward(reward.penalty),
-            args=_reward_arguments(lm, preset, seed, folder, len(rows), reward),
+            args=on_one_gpu(_reward_arguments(lm, preset, seed, folder, len(rows), reward)),
             train_dataset=_prompted_rows(fmt, rows),
             processing_class=lm.tokenizer,
             callbacks=[Progress(), _Watch(lambda: evaluate_model(lm), preset.evaluations)],

@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'OBJECTIVES', 'Preset', 'Example', 'make_example', 'answer
            'text_loss', 'expected_confidence', 'implicit_loss', 'sequence_likelihood_loss', 'dpo_loss', 'on_grid',
            'brier_loss', 'log_score_loss', 'soft_label_loss', 'the_label', 'all_levels', 'chosen_and_rejected',
            'Objective', 'no_future_warnings', 'add_adapter', 'remove_adapter', 'save_adapter', 'load_adapter',
-           'Progress', 'training_arguments', 'reference_scores', 'train', 'lora_weights', 'weight_shift']
+           'Progress', 'training_arguments', 'on_one_gpu', 'reference_scores', 'train', 'lora_weights', 'weight_shift']
 
 # %% ../nbs/11_training.ipynb #eba2f20f
 from .core import derived_seed, lookup, read_json, seed_everything, write_json
@@ -601,6 +601,13 @@ def training_arguments(
         **_LOG,
     )
 
+# %% ../nbs/11_training.ipynb #12a11002
+def on_one_gpu(arguments: SFTConfig) -> SFTConfig:  # arguments: or of another trainer; they are changed
+    "The same arguments, for one GPU however many are visible: the batch is what the preset says."
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
 # %% ../nbs/11_training.ipynb #bedd30fa
 def _to(batch, device):
     "A batch of tensors, nested dicts and other values, on `device`."
@@ -693,7 +700,7 @@ def train(
             objective=chosen,
             options=options,
             measure=partial(evaluate_model, lm),
-            args=training_arguments(lm, preset, seed, folder, patience),
+            args=on_one_gpu(training_arguments(lm, preset, seed, folder, patience)),
             callbacks=_callbacks(patience),
         )
         found = any(Path(folder).glob("checkpoint-*"))

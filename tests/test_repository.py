@@ -19,7 +19,8 @@ from readme import LINK, from_the_root, heading_in_lab, heading_on_github, rende
 
 INDEX = ROOT / "nbs/index.ipynb"
 ANALYSES = sorted(set(ROOT.glob("nbs/*.ipynb")) - {*NUMBERED, INDEX})
-PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in ("run_method", "compare", "matrix", "transfer")]
+WITH_PARAMETERS = ("run_method", "compare", "matrix", "transfer", "original_again")
+PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in WITH_PARAMETERS]
 ORDER = {module: place for place, module in enumerate(MODULES)}
 WITHOUT_TORCH = {
     "core",
@@ -47,9 +48,12 @@ WITH_TORCH = {  # at the top or inside a function, or by a room that has it
     "labels",
     "training",
     "readout",
+    "original",
     "methods",
+    "outlook",
     "experiment",
     "report",
+    "replication",
 }
 
 
