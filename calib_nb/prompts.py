@@ -257,7 +257,7 @@ class Prompt:
     def opening(self, question: str) -> list[str]:  # question: as it is asked
         "The turns up to where the model's text begins, the user's first. Raises ValueError where examples are lacking."
         if len(self.shots) < self.n_shots:
-            raise ValueError(f"prompt '{self.name}' needs examples: take `with_examples(answers to training questions)`")
+            raise ValueError(f"prompt '{self.name}' needs examples: give it some by `with_examples`")
         turns = []
         for asked, answer, confidence in self.shots:
             shown = self.reply.format(answer=answer) + " " + self.write(confidence)
@@ -330,7 +330,8 @@ def with_examples(
         usable = [j for j in ordered if j.is_correct == is_correct and j.model_answer]
         if not usable:
             kind = "right" if is_correct else "wrong"
-            raise ValueError(f"prompt '{prompt.name}' shows a {kind} training answer and there is none: use more questions")
+            said = f"prompt '{prompt.name}' shows a {kind} training answer and there is none"
+            raise ValueError(f"{said}: train on more questions, or take another prompt")
         shots.append((usable[0].question, usable[0].model_answer, confidence))
     return replace(prompt, shots=tuple(shots))
 
