@@ -76,6 +76,16 @@ def _finding(run, side, readout):
     return diagnose(readings, run.accuracy["train"], run.cards[side][readout])[0]
 
 
+def _original_wording(run, readout):
+    "The columns of the untrained model in the original's wording; none where that is how it was asked anyway."
+    readings = _on_test(run.original_wording, readout)
+    if not readings:
+        return {}
+    card = metric_card(readings, run.accuracy["train"])
+    code = diagnose(readings, run.accuracy["train"], card)[0].code
+    return {(readout, "baseline, original wording"): _shown(card, code)}
+
+
 def _unbroken(estimate):
     "The text of a metric, which no line breaks; of one that is undefined the reason, which may be long."
     text = as_text(estimate)
@@ -89,22 +99,28 @@ def _texts(card, names):
 # %% ../nbs/15a_report.ipynb #15aa0005
 def _column(run, side, readout):
     "What the table shows of one side by one readout."
-    card = run.cards[side][readout]
+    return _shown(run.cards[side][readout], _finding(run, side, readout).code)
+
+
+def _shown(card, code):  # code: of the diagnosis
     support = card["brier_score"]
     return {
         "n": str(support.n),
         "parsed": f"{support.parsed:.1%}",
-        "diagnosis": _finding(run, side, readout).code,
+        "diagnosis": code,
         **_texts(card, SHOWN),
     }
 
 
 def comparison_table(run: Run) -> _Table:
-    "Diagnosis and metrics in rows; baseline and method, each by all readouts, in columns."
+    """Diagnosis and metrics in rows; baseline and method, each by all readouts, in columns.
+
+    The baseline is asked by the run's prompt; where that is not the original's wording, that has columns, too."""
     columns = {}
     for readout in PROTOCOLS[run.parameters.protocol]:
         for side in run.cards:
             columns[readout, side] = _column(run, side, readout)
+        columns |= _original_wording(run, readout)
     return _Table(columns)
 
 # %% ../nbs/15a_report.ipynb #d8e302c0
