@@ -252,6 +252,7 @@ class Reading:
     relation: str = ""  # as in `Question`
     extra: dict = field(default_factory=dict)  # what else the readout has to say
     calibrator: str = ""  # name of the calibrator that was applied; empty where none was
+    prompt: str = "original"  # how the confidence was asked for, a name in `PROMPTS`; earlier files do not say it
 
     def __post_init__(self):
         _check_confidence(self.confidence, self.provenance)
@@ -315,7 +316,8 @@ def make_record(
 def _identities(record):
     "What must be unique in a file, as `(field, value)`."
     if isinstance(record, Reading):
-        return [("id", (record.id, record.method, record.readout, record.calibrator, record.seed))]
+        read_as = record.method, record.readout, record.calibrator, record.seed, record.prompt
+        return [("id", (record.id, *read_as))]
     return [("question", " ".join(record.question.split())), ("id", record.id)]
 
 
@@ -733,8 +735,22 @@ class _RunFiles(_Manifested):
     @cached_property
     def baseline_readings(self) -> list[Reading]:
         "Of the untrained model, with the run's seed, so that a pair has the same seeds."
-        readings = read_records(self.path / "baseline_readings.jsonl", Reading)
+        return self._untrained("baseline_readings.jsonl")
+
+    @cached_property
+    def original_wording(self) -> list[Reading]:
+        "The same, asked in the original's wording; empty where that is how it was asked anyway."
+        path = self.path / "original_wording.jsonl"
+        return self._untrained(path.name) if path.exists() else []
+
+    def _untrained(self, file):
+        readings = read_records(self.path / file, Reading)
         return [replace(r, seed=self.parameters["seed"]) for r in readings]
+
+    @property
+    def prompt(self) -> str:
+        "The name of the prompt by which the untrained model was asked."
+        return self.manifest.get("prompt", "original")
 
     @cached_property
     def labels(self) -> list[dict]:

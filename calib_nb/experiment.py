@@ -45,9 +45,9 @@ from .metrics import brier_score
 from .models import LanguageModel, TextFormat, folder_key, load_model, sample_responses
 from .original import ORIGINALS
 from .outlook import first_line
-from .prompts import parse_response
+from .prompts import PROMPTS, Prompt, parse_response, prompt_for, with_examples
 from .questions import SPLITS, group_alike, load_questions, split_questions
-from .readout import DEFAULT_READOUTS, READOUTS, read_confidences
+from .readout import DEFAULT_READOUTS, READOUTS, asked_by, read_confidences
 from .resampling import METRICS
 from .training import PRESETS, Preset, load_adapter, weight_shift
 
@@ -71,6 +71,7 @@ class Parameters:
     preset: str = "default"  # a name in `PRESETS`
     readout: str = "expected"  # what the figure shows; both are always read
     protocol: str = "two_step"  # 'two_step': confidence in the base model's answers; 'joint': both in one response
+    prompt: str = ""  # how the untrained model is asked, a name in `PROMPTS`; default: what was chosen for the model
     original: str = ""  # beside the honest evaluation one of the original's: 'document' or 'repository' (see below)
     out: str = "runs"  # where run folders and caches lie; relative to the project's root
     publish: str = ""  # a name under which figure and readings go to `figures/` as well
@@ -114,11 +115,20 @@ def _check_original(value):
         lookup(ORIGINALS, value, "evaluation of the original")
 
 
+def _check_prompt(p):  # `Parameters`
+    "Raises `UnknownName` for a prompt that is none, ValueError for another than the original's in the joint protocol."
+    lookup(PROMPTS, p.prompt or "original", "prompt")
+    if p.protocol == "joint" and p.prompt not in ("", "original"):
+        said = f"protocol 'joint' asks for answer and confidence at once, prompt '{p.prompt}' for a given answer's"
+        raise ValueError(f"{said}: leave 'prompt' empty, or take protocol 'two_step'")
+
+
 def _check_names(p):  # `Parameters`
     "Raises `UnknownName` for a name that is none, ValueError where a judge lacks its grader."
     lookup(PRESETS, p.preset, "preset")
     lookup(PROTOCOLS, p.protocol, "protocol")
     lookup(JUDGES, p.judge, "judge")
+    _check_prompt(p)
     known = lookup(METHODS, p.method, "method").readouts
     if p.readout not in known:
         raise unknown_name("readout", p.readout, known)
@@ -210,8 +220,14 @@ class Reader:
     def identity(self) -> tuple:
         "What its readings depend on beside the answers and the code."
         names = self.method, self.seed, self.decimals
-        prompt = self.fmt.prompt("?")
+        prompt = self.fmt.wording.name, self.fmt.response("?", "?")
         return self.lm.key, self.adapter, prompt, self.settings, names
+
+    def for_readout(self, readout: str) -> "Reader":  # a name in `READOUTS`
+        "Itself, or where the readout asks in words of its own the same in the default's wording."
+        if asked_by(readout, self.fmt) == self.fmt.wording.name:
+            return self
+        return replace(self, fmt=replace(self.fmt, wording=PROMPTS["original"]))
 
 
 def _split_of(judged: list[Judged]) -> list[str]:
@@ -219,9 +235,9 @@ def _split_of(judged: list[Judged]) -> list[str]:
     return [j.extra["split"] for j in judged]
 
 # %% ../nbs/15_experiment.ipynb #bdcc4d76
-def _stage_of(readout):
+def _stage_of(reader, readout):
     "The stage of one readout."
-    code = read_confidences, READOUTS[readout], TextFormat, LanguageModel
+    code = read_confidences, READOUTS[readout], TextFormat, LanguageModel, reader.for_readout(readout).fmt.wording
     return Stage(f"readings-{readout}", Reading, code)
 
 
@@ -231,8 +247,8 @@ def _kept_by(reader, cache, judged, readout):
     labels = [(j.is_correct, j.extra["split"], j.group) for j in judged]
     if READOUTS[readout].fit is None:
         labels = []
-    stage = _stage_of(readout)
-    return stage.kept(cache, (reader.identity, asked, labels))
+    stage = _stage_of(reader, readout)
+    return stage.kept(cache, (reader.for_readout(readout).identity, asked, labels))
 
 
 def _read_together(reader, judged, kept):  # kept: readout -> where it will be kept
@@ -244,7 +260,7 @@ def _read_together(reader, judged, kept):  # kept: readout -> where it will be k
     costs = about.pop("by_readout")
     about["call"] = content_key([place.path.name for place in kept.values()])
     for readout, place in kept.items():
-        code = _stage_of(readout).code
+        code = _stage_of(reader, readout).code
         about_it = {**about, "code": code_hash(*code), "cost": costs[readout]}
         own = select(readings, readout=readout)
         place.write(own, about_it)
@@ -272,7 +288,7 @@ def _read_once(
         _read_together(reader, judged, missing)
     readings = []
     for readout, place in kept.items():
-        readings += _with_facts(_stage_of(readout).read(place.path), judged)
+        readings += _with_facts(_stage_of(reader, readout).read(place.path), judged)
     return readings, _summed(kept, from_cache=not missing)
 
 
@@ -345,7 +361,8 @@ def _unanswered(judged):
 def _read_joint_once(p, reader, cache, judged):  # as in `_read_once`
     "The readings of the joint protocol, from the cache where they are known."
     asked = [asdict(_unanswered(j)) for j in judged]
-    stage = Stage("readings-joint", Reading, (read_joint, JUDGES[p.judge], LanguageModel, TextFormat))
+    code = read_joint, JUDGES[p.judge], LanguageModel, TextFormat, PROMPTS["original"]
+    stage = Stage("readings-joint", Reading, code)
     kept = stage.kept(cache, (reader.identity, asked, p.judge, p.grader))
     fresh = not kept.exists()
     if fresh:
@@ -370,15 +387,21 @@ def _original_stage(evaluation):  # a name in `ORIGINALS`
     "The stage of an evaluation of the original."
     return Stage(f"original_{evaluation}", Reading, (ORIGINALS[evaluation], LanguageModel, TextFormat))
 
+# %% ../nbs/15_experiment.ipynb #2a04894f
+def _asked_by(p):  # `Parameters`
+    "The name of the prompt by which the untrained model is asked; in the joint protocol it is the original's."
+    return p.prompt or ("original" if p.protocol == "joint" else prompt_for(p.model))
+
 # %% ../nbs/15_experiment.ipynb #75de2080
 def _code_of(p):  # `Parameters`
     "The functions and registry entries that a run executes."
     answers = planned_splits, answer_questions, judge_answers, JUDGES[p.judge]
     readouts = [READOUTS[name] for name in run_readouts(p)]
+    prompts = [PROMPTS[name] for name in (_asked_by(p), METHODS[p.method].prompt)]
     options = check_options(p.method, p.options)
     training = executed_code(p.method, options)
     metrics = metric_card, *METRICS.values()
-    return *answers, read_confidences, read_joint, *readouts, *training, *metrics
+    return *answers, read_confidences, read_joint, *readouts, *prompts, *training, *metrics
 
 
 def run_name(
@@ -388,6 +411,7 @@ def run_name(
     "The name of the run's folder."
     shown = "out", "publish", "readout", "original"
     what = {name: value for name, value in asdict(p).items() if name not in shown}
+    what["prompt"] = _asked_by(p)
     model = folder_key(p.model) if Path(p.model).is_dir() else ""
     code = code_hash(*_code_of(p))
     key = content_key(what, source, model, code, length=8)
@@ -410,6 +434,7 @@ class _Planned:
         self.folder.begin(
             parameters=asdict(p),
             preset=asdict(self.preset),
+            prompt=_asked_by(p),
             options=check_options(p.method, p.options),
             questions=source,
         )
@@ -441,9 +466,15 @@ class _Loaded(_Planned):
             device[name] = str(value)
         self.folder.add(model=model, device=device)
 
-    def reader(self, method: str, seed: int, adapter: str = "") -> Reader:
+    def reader(
+        self,
+        method: str,  # written into the readings
+        seed: int,  # the same
+        adapter: str = "",  # the adapter's key
+        wording: Prompt = PROMPTS["original"],  # how the confidence is asked for
+    ) -> Reader:
         "The model as it is read now."
-        fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template)
+        fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template, wording)
         decimals = self.method.decimals
         return Reader(self.lm, fmt, method, seed, decimals, adapter)
 
@@ -539,6 +570,8 @@ def _calibration_brier(readings: list[Reading]) -> dict:  # of other splits and 
     if not rows:
         return {}
     confidences = [r.confidence for r in rows]
+    if None in confidences:
+        return {}
     return {"calibration_brier": brier_score(confidences, [r.is_correct for r in rows])}
 
 # %% ../nbs/15_experiment.ipynb #15ea0010
@@ -547,9 +580,26 @@ class _ReadUntrained(_Counted):
 
     @cached_property
     def baseline_readings(self) -> list[Reading]:
-        "`baseline_readings.jsonl`: calibration and test as the untrained model sees them."
+        "`baseline_readings.jsonl`: calibration and test as the untrained model sees them, asked by the run's prompt."
+        return self._untrained("baseline_readings", _asked_by(self.parameters))
+
+    @cached_property
+    def original_wording(self) -> list[Reading]:
+        "`original_wording.jsonl`: the same in the original's wording; empty where that is the run's prompt."
+        if _asked_by(self.parameters) == "original":
+            return []
+        return self._untrained("original_wording", "original")
+
+    def asked_in(self, prompt: str) -> list[Reading]:  # prompt: a name in `PROMPTS`
+        "Calibration and test as the untrained model sees them, asked by any prompt; kept in the cache alone."
+        reader = self.reader("baseline", 0, wording=with_examples(PROMPTS[prompt], self.of("train")))
         with self.lm.base():
-            return self._kept("baseline_readings", self.reader("baseline", 0))
+            return _read_held_out(self.parameters, reader, self.folder.cache, self.held_out)[0]
+
+    def _untrained(self, name, prompt):
+        wording = with_examples(PROMPTS[prompt], self.of("train"))
+        with self.lm.base():
+            return self._kept(name, self.reader("baseline", 0, wording=wording))
 
     def _kept(self, name, reader):
         "The held-out readings, in the run's folder under `name`."
@@ -569,7 +619,7 @@ class _Trained(_ReadUntrained):
     def measure_calibration(self, lm: LanguageModel, decimals: int) -> dict:
         "The calibration split's Brier score under `lm`, for a recipe to watch."
         p, judged = self.parameters, self.of("calibration")
-        fmt = TextFormat(lm.tokenizer, self.preset.chat_template)
+        fmt = TextFormat(lm.tokenizer, self.preset.chat_template, PROMPTS[self.method.prompt])
         how = p.method, p.seed, ("expected",), decimals
         readings = read_confidences(lm, fmt, judged, _split_of(judged), *how)
         return _calibration_brier(readings)
@@ -578,14 +628,15 @@ class _Trained(_ReadUntrained):
     def trained(self) -> Reader:
         "`labels.jsonl` and `adapter/`: the model after the method's recipe, as it is read."
         p = self.parameters
-        before = _calibration_brier(self.baseline_readings)  # read before an adapter is put into the model
+        untrained = self.baseline_readings, self.original_wording  # read before an adapter is put into the model
+        before = _calibration_brier(untrained[1] or untrained[0])  # in the wording of the training
         if not self.method.steps:
             return self.reader(p.method, p.seed)
         bench = follow_recipe(p.method, self._bench(), **p.options)
         training = bench.trainings[-1]
         history = [{"step": 0, **before}, *training["history"]]
         self.folder.add(history=history, weight_shift=weight_shift(bench.lm))
-        reader = self.reader(p.method, p.seed, training["key"])
+        reader = self.reader(p.method, p.seed, training["key"], PROMPTS[self.method.prompt])
         return replace(reader, lm=bench.lm)
 
     def _bench(self):
@@ -608,6 +659,7 @@ class _Read(_Trained):
     @cached_property
     def readings(self) -> list[Reading]:
         "`readings.jsonl`: calibration and test as the trained model sees them."
+        self.original_wording  # noqa: B018  a row of every table, so made
         if self.method.steps:
             return self._kept("readings", self.trained)
         seed = self.parameters.seed
@@ -704,6 +756,12 @@ def run_method(**parameters: object) -> Path:  # fields of `Parameters`
     return run.folder.path
 
 # %% ../nbs/15_experiment.ipynb #15f0ee01
+def _wording_of(run, p):  # a finished `RunFolder`; its `Parameters`
+    "How the model that the run left is asked: by its method's prompt, or untrained by the run's."
+    name = METHODS[p.method].prompt if METHODS[p.method].steps else run.prompt
+    return with_examples(PROMPTS[name], [j for j in run.judged if j.extra["split"] == "train"])
+
+
 def _reader_of(run):  # a finished `RunFolder`
     "The model that the run left, as it is read."
     p = Parameters(**{**run.parameters, "original": ""})  # no part of the model; older runs have a truth value
@@ -713,7 +771,7 @@ def _reader_of(run):  # a finished `RunFolder`
     if adapter.exists():
         lm = load_adapter(lm, adapter)
     training = run.manifest["stages"].get("training", {})
-    fmt = TextFormat(lm.tokenizer, preset.chat_template)
+    fmt = TextFormat(lm.tokenizer, preset.chat_template, _wording_of(run, p))
     decimals = METHODS[p.method].decimals
     return Reader(lm, fmt, p.method, p.seed, decimals, training.get("key", ""))
 

@@ -48,7 +48,7 @@ from calib_nb.labels import (
 )
 from .models import LanguageModel, TextFormat
 from .posthoc import CALIBRATORS
-from .prompts import parse_confidence
+from .prompts import PROMPTS, parse_confidence
 from .readout import DEFAULT_READOUTS, MAX_CONFIDENCE_TOKENS, READOUTS, read_confidences
 from calib_nb.training import (
     OBJECTIVES,
@@ -87,7 +87,7 @@ class Workbench:
     @property
     def fmt(self) -> TextFormat:
         "How the model is addressed."
-        return TextFormat(self.lm.tokenizer, self.preset.chat_template)
+        return TextFormat(self.lm.tokenizer, self.preset.chat_template, PROMPTS[self.preset.prompt])
 
 # %% ../nbs/14_methods.ipynb #14ea0002
 @dataclass(frozen=True)
@@ -263,7 +263,8 @@ def train_step(
 ) -> Workbench:  # with the trained model
     "The bench with a LoRA adapter trained on its rows."
     preset = _with_epochs(bench.preset, epochs)
-    code = code_hash(train, lookup(OBJECTIVES, objective, "objective"), LanguageModel, TextFormat)
+    wording = PROMPTS[bench.preset.prompt]
+    code = code_hash(train, lookup(OBJECTIVES, objective, "objective"), LanguageModel, TextFormat, wording)
     what = bench.lm.key, bench.rows, objective, options, bench.decimals
     key = content_key(what, asdict(preset), bench.seed, patience, bench.watched, code)
 
@@ -442,7 +443,7 @@ def train_by_reward(
     **options: object,  # fields of `_Reward`
 ) -> tuple[LanguageModel, list[dict]]:
     "`(lm, history)` as from `train`, with `reward` beside `loss` in the log."
-    fmt, reward = TextFormat(lm.tokenizer, preset.chat_template), _Reward(**options)
+    fmt, reward = TextFormat(lm.tokenizer, preset.chat_template, PROMPTS[preset.prompt]), _Reward(**options)
     lm = add_adapter(lm, preset, seed, dropout=0.0)
     with no_future_warnings():
         trainer = RewardTrainer(
@@ -483,7 +484,8 @@ def reward_step(
     **options: object,  # fields of `_Reward`
 ) -> Workbench:  # with the trained model
     "The bench with a LoRA adapter trained by reward on its rows."
-    preset, code = _with_epochs(bench.preset, epochs), code_hash(train_by_reward, LanguageModel, TextFormat)
+    preset, wording = _with_epochs(bench.preset, epochs), PROMPTS[bench.preset.prompt]
+    code = code_hash(train_by_reward, LanguageModel, TextFormat, wording)
     what = "grpo", bench.lm.key, bench.rows, options, bench.decimals
     key = content_key(what, asdict(preset), bench.seed, bench.watched, code)
 
@@ -504,6 +506,7 @@ class Method:
     steps: tuple = ()  # `Step`s; none for the untrained model
     decimals: int = 1  # digits in which it writes a confidence, and so the grid of the expected confidence
     readouts: tuple = DEFAULT_READOUTS  # what a run of it reads, of the untrained model as well
+    prompt: str = "original"  # in which wording it is trained and read, a name in `PROMPTS`
 
     @property
     def options(self) -> dict:
@@ -574,6 +577,11 @@ METHODS = {
         "fine-tuning on the model's own recalibrated consistency",
         (_CONSISTENT, training_step("text", epochs=4)),
         decimals=2,
+    ),
+    "question_only": Method(
+        "control: as sft, but the answer is hidden from it",
+        (_BINARY, training_step("text")),
+        prompt="hidden_answer",
     ),
 }
 
@@ -676,7 +684,8 @@ def follow_recipe(
 ) -> Workbench:  # with the trained model
     "The bench after all steps."
     options = check_options(method, options)
-    bench = replace(bench, decimals=METHODS[method].decimals)
+    preset = replace(bench.preset, prompt=METHODS[method].prompt)
+    bench = replace(bench, decimals=METHODS[method].decimals, preset=preset)
     for step in METHODS[method].steps:
         if step.makes == "model":
             _say_constant_labels(bench.rows)

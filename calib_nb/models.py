@@ -39,12 +39,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from .core import content_key, file_sha256, packaged_file, unknown_name
-from calib_nb.prompts import (
-    answer_request,
-    few_shot_request,
-    training_input,
-    training_output,
-)
+from .prompts import PROMPTS, Prompt, answer_request, few_shot_request
 
 # %% ../nbs/07_models.ipynb #32458232
 DEVICE_SETTINGS = {
@@ -286,9 +281,10 @@ def load_model(
     return LanguageModel(name, model, tokenizer, key, quantization, settings)
 
 # %% ../nbs/07_models.ipynb #2d003fef
-def _user_turn(tokenizer, request):
-    "The request as a user's turn, up to where the assistant's text begins."
-    turns = [{"role": "user", "content": request}]
+def _chat(tokenizer, texts):
+    "Turns of user and assistant, the user's first and last, up to where the assistant's text begins."
+    roles = ["user", "assistant"] * len(texts)
+    turns = [{"role": role, "content": text} for role, text in zip(roles, texts)]
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
 
@@ -305,18 +301,17 @@ def _start_of_text(tokenizer):
     return tokenizer.bos_token if starts else ""
 
 # %% ../nbs/07_models.ipynb #4f72b4e1
-def _training_prompt(tokenizer, question, chat_template):
-    "The request for answer and confidence, up to where the response begins."
-    request = training_input(question)
-    if chat_template:
-        return _user_turn(tokenizer, request)
-    return f"{_start_of_text(tokenizer)}{request}\n"
+def _raw(tokenizer, texts):
+    "The same turns as raw text: a line break behind each request, a blank line behind each reply."
+    breaks = ["\n", "\n\n"] * len(texts)
+    lines = [text + end for text, end in zip(texts, breaks)]
+    return _start_of_text(tokenizer) + "".join(lines)
 
 
 def _answer_prompt(tokenizer, question):
     "The request for an answer alone."
     if tokenizer.chat_template:
-        return _user_turn(tokenizer, answer_request(question))
+        return _chat(tokenizer, [answer_request(question)])
     return _start_of_text(tokenizer) + few_shot_request(question)
 
 
@@ -331,20 +326,30 @@ class TextFormat:
     "How question, answer and confidence become one text, and that text tokens."
     tokenizer: object  # of transformers
     chat_template: bool = True  # False: raw text
+    wording: Prompt = PROMPTS["original"]  # how the confidence is asked for
 
     def __post_init__(self):
         _check_template(self.tokenizer, self.chat_template)
 
-    def _turn(self, request):
-        return _user_turn(self.tokenizer, request)
+    def turns(self, *texts: str):  # the user's request, the reply, the next request, ...
+        "A conversation up to where the model's next text begins."
+        write = _chat if self.chat_template else _raw
+        return write(self.tokenizer, texts)
 
     def prompt(self, question: str):  # as it is asked
         "The request for answer and confidence, up to where the response begins."
-        return _training_prompt(self.tokenizer, question, self.chat_template)
+        return self.turns(*self.wording.opening(question))
 
     def answer_prompt(self, question: str):  # as it is asked
         "The request for an answer alone; it does not depend on the preset."
         return _answer_prompt(self.tokenizer, question)
+
+    def _head(self, question, answer):
+        "The text up to where the confidence stands."
+        asked = self.wording.opening(question)
+        if self.wording.second:
+            asked += [answer, self.wording.second]
+        return self.turns(*asked) + self.wording.reply.format(answer=answer)
 
     @property
     def terminator(self):
@@ -359,8 +364,10 @@ class TextFormat:
         decimals: int = 1,  # digits of the confidence
     ) -> str:  # with the terminator where there is a confidence
         "The whole text of a question with its response."
-        text = self.prompt(question) + training_output(answer, confidence, decimals)
-        return text if confidence is None else text + self.terminator
+        text = self._head(question, answer)
+        if confidence is None:
+            return text
+        return f"{text} {self.wording.write(confidence, decimals)}{self.terminator}"
 
     def encode(self, text: str):  # that already holds its special tokens
         "Token ids."
@@ -537,12 +544,18 @@ def _continue_texts(lm, prompts, done=None, progress=None, **options):  # option
     return [texts[i] for i in range(len(prompts))]
 
 # %% ../nbs/07_models.ipynb #29a2bee8
+def _turn_ends(lm):
+    "Tokens that end a turn; those that only end a line are left out."
+    return [i for i in lm.stop_tokens if "\n" not in lm.tokenizer.decode([i])]
+
+
 def continue_greedily(
     lm: LanguageModel,  # which writes
     prompts: list[list[int]],  # token ids
     max_new_tokens: int,  # longest continuation
     done: Callable | None = None,  # called with {index of prompt: text} after each batch
     progress: str | None = None,  # title of a progress bar; None: no bar
+    lines: bool = False,  # whether it goes on behind the end of a line, until the turn ends
 ) -> list[str]:  # one text for each prompt
     "The likeliest continuation of each prompt until the line or the turn ends."
     return _continue_texts(
@@ -552,7 +565,7 @@ def continue_greedily(
         progress,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=lm.stop_tokens,
+        eos_token_id=_turn_ends(lm) if lines else lm.stop_tokens,
     )
 
 # %% ../nbs/07_models.ipynb #5a1e0d02
@@ -581,7 +594,6 @@ def sample_responses(
 ) -> list[str]:  # one text for each prompt
     "One response to each prompt, sampled from the whole distribution at `temperature`."
     torch.manual_seed(seed)
-    turn_ends = [i for i in lm.stop_tokens if "\n" not in lm.tokenizer.decode([i])]
     return _continue_texts(
         lm,
         prompts,
@@ -591,6 +603,6 @@ def sample_responses(
         temperature=temperature,
         top_k=0,
         top_p=1.0,
-        eos_token_id=turn_ends,
+        eos_token_id=_turn_ends(lm),
         stopping_criteria=StoppingCriteriaList([_ConfidenceComplete(lm.tokenizer)]),
     )

@@ -78,6 +78,16 @@ def _finding(run, side, readout):
     return diagnose(readings, run.accuracy["train"], run.cards[side][readout], training=training)[0]
 
 
+def _original_wording(run, readout):
+    "The columns of the untrained model in the original's wording; none where that is how it was asked anyway."
+    readings = _on_test(run.original_wording, readout)
+    if not readings:
+        return {}
+    card = metric_card(readings, run.accuracy["train"])
+    code = diagnose(readings, run.accuracy["train"], card)[0].code
+    return {(readout, "baseline, original wording"): _shown(card, code)}
+
+
 def _unbroken(estimate):
     "The text of a metric, which no line breaks; of one that is undefined the reason, which may be long."
     text = as_text(estimate)
@@ -91,22 +101,28 @@ def _texts(card, names):
 # %% ../nbs/15a_report.ipynb #15aa0005
 def _column(run, side, readout):
     "What the table shows of one side by one readout."
-    card = run.cards[side][readout]
+    return _shown(run.cards[side][readout], _finding(run, side, readout).code)
+
+
+def _shown(card, code):  # code: of the diagnosis
     support = card["brier_score"]
     return {
         "n": str(support.n),
         "parsed": f"{support.parsed:.1%}",
-        "diagnosis": _finding(run, side, readout).code,
+        "diagnosis": code,
         **_texts(card, SHOWN),
     }
 
 
 def comparison_table(run: Run) -> _Table:
-    "Diagnosis and metrics in rows; baseline and method, each by all readouts, in columns."
+    """Diagnosis and metrics in rows; baseline and method, each by all readouts, in columns.
+
+    The baseline is asked by the run's prompt; where that is not the original's wording, that has columns, too."""
     columns = {}
     for readout in run_readouts(run.parameters):
         for side in run.cards:
             columns[readout, side] = _column(run, side, readout)
+        columns |= _original_wording(run, readout)
     return _Table(columns)
 
 # %% ../nbs/15a_report.ipynb #d8e302c0
@@ -310,7 +326,7 @@ def original_finding(run: Run) -> _Prose:
     "One sentence: what the original's evaluation prints, before and after, beside what an honest one says."
     if not run.parameters.original:
         return _Prose("")
-    clauses, honest, readout = [], [], PROTOCOLS[run.parameters.protocol][-1]
+    clauses, honest, readout = [], [], run_readouts(run.parameters)[-1]
     for side, readings in run.sides().items():
         theirs = select(run.original_readings, method=side, readout="verbalized")
         clauses.append(f"{side}: {_original_clause(original_numbers(theirs, run.parameters.original))}")

@@ -21,7 +21,7 @@ from calib_nb.models import (
     token_tree,
     tree_batch,
 )
-from .prompts import level_grid
+from .prompts import PROMPTS, level_grid
 
 # %% ../nbs/11_training.ipynb #f516b670
 import math
@@ -60,6 +60,7 @@ class Preset:
     optimizer: str = "adamw_torch"  # a name that transformers knows
     max_length: int = 512  # tokens; a longer text is an error
     evaluations: int = 4  # how often the calibration split is read during training
+    prompt: str = "original"  # in which wording it is trained, a name in `PROMPTS`; a method may set it
 
 # %% ../nbs/11_training.ipynb #78f252a7
 _PAPER = Preset(
@@ -647,7 +648,7 @@ def _examples(fmt, rows, objective, preset, decimals, options):
 
 def _prepared(lm, rows, objective, preset, seed, decimals, options):
     "The model with a fresh adapter, and the examples, with their reference where the objective needs it."
-    fmt = TextFormat(lm.tokenizer, preset.chat_template)
+    fmt = TextFormat(lm.tokenizer, preset.chat_template, PROMPTS[preset.prompt])
     dropout = 0.0 if objective.reference else None
     lm = add_adapter(lm, preset, seed, dropout)
     examples = _examples(fmt, rows, objective, preset, decimals, options)

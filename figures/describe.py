@@ -84,6 +84,7 @@ COLUMNS = {  # of all files; publication/column where it means something else th
     "offered": "Trials with enough right and wrong answers for an interval.",
     "parsed": "Share of answers with a confidence.",
     "place": "The question set, part of one, or model.",
+    "prompt": "How the confidence was asked for, a name in `PROMPTS`.",
     "provenance": "How the number was come by: parsed, repaired, scored, filled, missing.",
     "readout": "What the confidence was read from.",
     "relation": "The kind of question.",

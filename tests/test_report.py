@@ -88,6 +88,7 @@ class MadeUpRun:
         self.baseline_readings = readings_of("baseline", PROTOCOLS[p.protocol])
         self.readings = readings_of(p.method, PROTOCOLS[p.protocol])
         self.original_readings = self.baseline_readings + self.readings
+        self.original_wording = []
 
     @property
     def trained(self):
