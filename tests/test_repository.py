@@ -19,7 +19,7 @@ from readme import LINK, from_the_root, heading_in_lab, heading_on_github, rende
 
 INDEX = ROOT / "nbs/index.ipynb"
 ANALYSES = sorted(set(ROOT.glob("nbs/*.ipynb")) - {*NUMBERED, INDEX})
-PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in ("run_method", "compare", "matrix", "transfer")]
+PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in ("run_method", "compare", "matrix", "transfer", "fair_asking")]
 ORDER = {module: place for place, module in enumerate(MODULES)}
 WITHOUT_TORCH = {
     "core",
@@ -50,6 +50,7 @@ WITH_TORCH = {  # at the top or inside a function, or by a room that has it
     "methods",
     "experiment",
     "report",
+    "asking",
 }
 
 
