@@ -21,6 +21,7 @@ INDEX = ROOT / "nbs/index.ipynb"
 ANALYSES = sorted(set(ROOT.glob("nbs/*.ipynb")) - {*NUMBERED, INDEX})
 WITH_PARAMETERS = ("run_method", "compare", "matrix", "transfer", "original_again")
 PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in WITH_PARAMETERS]
+PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in ("run_method", "compare", "matrix", "transfer", "fair_asking")]
 ORDER = {module: place for place, module in enumerate(MODULES)}
 WITHOUT_TORCH = {
     "core",
@@ -54,6 +55,7 @@ WITH_TORCH = {  # at the top or inside a function, or by a room that has it
     "experiment",
     "report",
     "replication",
+    "asking",
 }
 
 
