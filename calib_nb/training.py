@@ -138,7 +138,7 @@ def make_example(
     label = row.get("label", math.nan)
     return Example(token_tree(prefix, branches), scored, row["is_correct"], label=label)
 
-# %% ../nbs/11_training.ipynb #c27ed35c
+# %% ../nbs/11_training.ipynb #8d98acd2
 def _repeating(ids):
     "The tree of a text whose one path asks each place for the token at that place."
     path = [(place - len(ids), token) for place, token in enumerate(ids)]
@@ -291,7 +291,7 @@ def implicit_loss(
     error = expected_confidence(scored.branches) - scored.correct
     return -scored.text.mean() + weight * (error**2).mean()
 
-# %% ../nbs/11_training.ipynb #1090183f
+# %% ../nbs/11_training.ipynb #00c2d80d
 def sequence_likelihood_loss(
     scored: Scored,  # one branch: the answer, from `answer_example`
     weight: float | None = None,  # of the penalty; default: 30, with `as_original` 0.1
@@ -382,7 +382,7 @@ def chosen_and_rejected(
     "Two branches: the preferred confidence and the rejected one."
     return [f"{row[name]:.{decimals}f}" for name in ("label", "rejected_label")]
 
-# %% ../nbs/11_training.ipynb #185c3582
+# %% ../nbs/11_training.ipynb #747b94df
 def _no_confidence(row, decimals):
     "No confidence."
     return []
