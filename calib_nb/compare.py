@@ -686,9 +686,7 @@ def beside_original(runs: list[RunFolder]) -> pd.DataFrame:  # of texts
     cells = {}
     for readout in readouts_of(runs):
         for row, readings in test_readings(runs, readout).items():
-            method = row.method
-            if method == ORIGINAL_WORDING:  # it comes last, and is the original's
-                method = "baseline"
+            method = "baseline" if row.method == ORIGINAL_WORDING else row.method  # the original's own, and last
             if method in _ORIGINAL:
                 card = metric_card(readings, runs[0].training_accuracy, names=names)
                 cells.setdefault(method, _published(method, _cell(card, "accuracy")))
