@@ -86,14 +86,12 @@ _SAME = 0.005  # two errors that differ by less are the same to two digits
 
 
 def pattern_message(frame: pd.DataFrame) -> str:  # from `original_pattern`
-    "Whether the models of a kind get one error however they were trained, and whether it was predicted."
-    spread = frame.groupby("model").RMS.agg(lambda errors: errors.max() - errors.min()).max()
-    miss = (frame.RMS - frame["predicted RMS"]).abs().max()
-    auroc = f"honest AUROC {frame.AUROC.min():.2f} to {frame.AUROC.max():.2f}"
-    foretold = "as predicted" if miss < _SAME else f"up to {miss:.2f} off what chance predicts"
-    if spread < _SAME:
-        return f"As the original evaluated, training changes no error, {foretold}; {auroc}"
-    return f"As the original evaluated, errors spread by up to {spread:.2f}, {foretold}; {auroc}"
+    "How many models print |0.5 - accuracy| however they were trained, and what an honest evaluation finds of them."
+    flat = (0.5 - frame.right).abs()
+    same = int(((frame.RMS - flat).abs() < _SAME).sum())
+    models = "all models print" if same == len(frame) else f"{same} of {len(frame)} models print"
+    auroc = f"AUROC on other questions: {frame.AUROC.min():.2f} to {frame.AUROC.max():.2f}"
+    return f"As the original evaluated, {models} |0.5 - accuracy|. {auroc}"
 
 # %% ../nbs/16d_replication.ipynb #16d00019
 def _plot_original(ax, frame, names):
@@ -112,7 +110,7 @@ def _plot_honest(ax, frame, names):
         ax.plot([row["AUROC low"], row["AUROC high"]], [name, name], color=method_colour(row["method"]))
         ax.plot(row["AUROC"], name, "o", color=method_colour(row["method"]))
     ax.axvline(0.5, color="0.6", lw=1)
-    ax.set(xlabel="AUROC on other questions, honestly (95 % interval)")
+    ax.set(xlabel="AUROC on other questions (95 % interval)")
 
 
 def original_figure(frame: pd.DataFrame) -> Figure:  # frame: from `original_pattern`

@@ -31,14 +31,14 @@ def test_what_cannot_be_read_gets_one_error_however_well_the_model_knows(tmp_pat
     expected = abs(0.5 - frame.right)
     assert frame.RMS.to_list() == pytest.approx(expected.to_list()) == frame["predicted RMS"].to_list()
     assert frame.AUROC[0] == 0.5 and frame["AUROC low"][1] > 0.6, "an honest evaluation tells them apart"
-    assert pattern_message(frame).startswith("As the original evaluated, training changes no error, as predicted; ")
+    assert pattern_message(frame).startswith("As the original evaluated, all models print |0.5 - accuracy|. ")
 
 
 def test_a_tenth_of_readable_texts_breaks_the_pattern_and_the_message_says_so(tmp_path):
     frame = original_pattern([made_up(tmp_path, "baseline"), made_up(tmp_path, "sft", readable=20)])
     assert list(frame.unreadable) == [1, 0.9]
     assert abs(frame.RMS[1] - frame.RMS[0]) > 0.005
-    assert pattern_message(frame).startswith("As the original evaluated, errors spread by up to 0.")
+    assert pattern_message(frame).startswith("As the original evaluated, 1 of 2 models print |0.5 - accuracy|. ")
 
 
 def test_the_evaluation_by_probability_has_columns_of_its_own(tmp_path):
