@@ -45,14 +45,11 @@ def choose_prompt(
     return max(calibration, key=lambda name: skill_of_all(calibration[name], reference))
 
 # %% ../nbs/16d_asking.ipynb #47b5816e
-_COLUMNS = {"brier_skill_score": "Brier skill", "auroc": "AUROC"}
-
-
 def _row(prompt, readout):
     "The name of a prompt's readings in tables and files."
     return Row(f"baseline ({prompt})", readout)
 
-
+# %% ../nbs/16d_asking.ipynb #03458133
 class Asking:
     "The untrained model, asked by every prompt. Raises as `Run` does."
 
@@ -90,6 +87,9 @@ class Asking:
         return {row: select(part, split=split) for row, part in sets.items()}
 
 # %% ../nbs/16d_asking.ipynb #323796a8
+_COLUMNS = {"brier_skill_score": "Brier skill", "auroc": "AUROC"}
+
+
 def asking_table(
     asking: Asking,  # with its readings
     split: str = "calibration",  # or 'test'
