@@ -251,9 +251,18 @@ def _answers(readings):
         answers[r.readout, r.id] = about
     return answers
 
+# %% ../nbs/16_compare.ipynb #ab27dea1
+def _in_both(a, b):
+    "What is in each by the readouts that both have; all of it where they have none in common."
+    shared = {readout for readout, _ in a} & {readout for readout, _ in b}
+    if not shared:
+        return a, b
+    return [{key: row for key, row in side.items() if key[0] in shared} for side in (a, b)]
+
 
 def _check_answers(first, expected, path, found):  # two files, and what is in each
     "Raises ValueError that names both files and the first question that differs."
+    expected, found = _in_both(expected, found)
     where = f"{first} and {path} cannot be compared question by question"
     for readout, question in sorted(set(expected) ^ set(found)):
         only = first if (readout, question) in expected else path
@@ -293,8 +302,13 @@ def load_runs(folders: Iterable[str | Path]) -> list[RunFolder]:  # in the order
 
 # %% ../nbs/16_compare.ipynb #b7ed60de
 def readouts_of(runs: list[RunFolder]) -> list[str]:
-    "The readouts that were read, in the order of the files."
-    return list(dict.fromkeys(r.readout for r in runs[0].readings))
+    "The readouts that were read, in the order of the files; some by one method alone."
+    return list(dict.fromkeys(r.readout for run in runs for r in run.readings))
+
+
+def _that_read(runs, readout):
+    "The runs with readings by this readout."
+    return [run for run in runs if select(run.readings, readout=readout)]
 
 
 def _check_readout(readout, known):
@@ -315,13 +329,13 @@ def test_readings(
     "The test readings of each method and of the untrained model. Raises `UnknownName` for what was not read."
     _check_readout(readout, readouts_of(runs))
     wanted = {"readout": readout, "split": "test"}
-    rows = {}
-    if not _has_untrained(runs):
-        rows[Row("baseline", readout)] = select(runs[0].baseline_readings, **wanted)
-    for run in runs:
+    rows, able = {}, _that_read(runs, readout)
+    if not _has_untrained(able):
+        rows[Row("baseline", readout)] = select(able[0].baseline_readings, **wanted)
+    for run in able:
         rows.setdefault(Row(run.label, readout), []).extend(select(run.readings, **wanted))
-    if runs[0].original_wording:
-        rows[Row(ORIGINAL_WORDING, readout)] = select(runs[0].original_wording, **wanted)
+    if able[0].original_wording:
+        rows[Row(ORIGINAL_WORDING, readout)] = select(able[0].original_wording, **wanted)
     return rows
 
 # %% ../nbs/16_compare.ipynb #42fd6cd1
@@ -374,10 +388,11 @@ def differences(
     _check_readout(readouts[0], readouts_of(runs))
     metrics = [metric] if metric else _COMPARED
     found = []
-    for name, measure, (label, group) in product(readouts, metrics, _trained(runs).items()):
-        d = difference_or_reason(*_pair(group, name), measure, runs[0].training_accuracy, n_resamples, seed)
-        which = {"readout": name, "metric": measure, "method": label}
-        found.append({**which, **_in_columns(d), "test": d.test})
+    for name, measure in product(readouts, metrics):
+        for label, group in _trained(_that_read(runs, name)).items():
+            d = difference_or_reason(*_pair(group, name), measure, runs[0].training_accuracy, n_resamples, seed)
+            which = {"readout": name, "metric": measure, "method": label}
+            found.append({**which, **_in_columns(d), "test": d.test})
     frame = pd.DataFrame(found, columns=_DIFFERENCE_COLUMNS)
     return frame.assign(**{"p (Holm)": holm(frame["p"].to_numpy(float))})
 
@@ -449,7 +464,7 @@ def rival_rows(
     readout: str,  # of the untrained model, which is recalibrated
 ) -> dict[Row, list[Reading]]:  # test readings
     "What must be beaten: the baselines, and the untrained model recalibrated."
-    untrained = select(runs[0].baseline_readings, readout=readout)
+    untrained = select(_that_read(runs, readout)[0].baseline_readings, readout=readout)
     test, calibration = (select(untrained, split=split) for split in ("test", "calibration"))
     row = Row("baseline", readout, "platt")
     make = partial(recalibrate, test, row.calibrator, calibration)

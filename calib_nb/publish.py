@@ -85,7 +85,9 @@ def _all_readings(runs: list[RunFolder]) -> dict[Row, list[Reading]]:
     for run in runs:
         for r in run.readings:
             rows.setdefault(Row(run.label, r.readout), []).append(r)
-    untrained = by_row(runs[0].baseline_readings)  # where no run of it is given
+    untrained = {}  # where no run of it is given, or it was read by fewer readouts
+    for run in runs:
+        untrained = {**by_row(run.baseline_readings), **untrained}
     for r in runs[0].original_wording:
         untrained.setdefault(Row(ORIGINAL_WORDING, r.readout), []).append(r)
     return {**table_rows(runs), **untrained, **rows}

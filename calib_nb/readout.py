@@ -35,6 +35,7 @@ from calib_nb.models import (
     common_length,
     continue_greedily,
     left_padded,
+    spell_answer,
     spell_levels,
     token_tree,
     tree_batch,
@@ -587,9 +588,8 @@ def _answer_scores(
 
 
 def _answer_tree(fmt: TextFormat, judged: Judged) -> TokenTree:
-    lead = "" if fmt.tokenizer.chat_template else " "  # the examples of `few_shot_request` have a blank there
-    head = fmt.answer_prompt(judged.question)
-    return _reply_tree(fmt, head, [lead + judged.model_answer])
+    prefix, answer = spell_answer(fmt, judged.question, judged.model_answer)
+    return token_tree(prefix, [answer])
 
 
 def read_normalized_probability(
