@@ -34,15 +34,21 @@ def skill_of_all(
     return float(gained / constant)
 
 
+def _share_read(readings):
+    return np.mean([r.confidence is not None for r in readings])
+
+
 def choose_prompt(
     readings: dict[str, list[Reading]],  # prompt -> readings; only those of the calibration split are looked at
     reference: float,  # the constant forecast of Brier skill
+    least: float = 0.5,  # share of answers that must have a confidence; where no prompt has it, all may be chosen
 ) -> str:
     "The prompt of the highest `skill_of_all`; of equals the first. Raises ValueError without calibration readings."
     calibration = {name: select(part, split="calibration") for name, part in readings.items()}
     if not calibration or not all(calibration.values()):
         raise ValueError("a prompt is chosen on calibration readings, and a prompt has none: read that split, too")
-    return max(calibration, key=lambda name: skill_of_all(calibration[name], reference))
+    able = [name for name, part in calibration.items() if _share_read(part) >= least]
+    return max(able or calibration, key=lambda name: skill_of_all(calibration[name], reference))
 
 # %% ../nbs/16e_asking.ipynb #47b5816e
 def _row(prompt, readout):
@@ -122,8 +128,7 @@ def _message(asking):
     said = {}
     for name in (asking.chosen, "original"):
         readings = select(asking._by(asking.readout)[name], split="test")
-        parsed = np.mean([r.confidence is not None for r in readings])
-        said[name] = f"{parsed:.0%} can be read, skill {skill_of_all(readings, asking.reference):+.2f}"
+        said[name] = f"{_share_read(readings):.0%} can be read, skill {skill_of_all(readings, asking.reference):+.2f}"
     if asking.chosen == "original":
         return f"No other wording does better on calibration than the original's ({said['original']})"
     return f"Asked by '{asking.chosen}', {said[asking.chosen]};\nin the original's wording, {said['original']}"

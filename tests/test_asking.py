@@ -302,6 +302,10 @@ def test_the_choice_looks_at_calibration_alone_and_takes_the_first_of_equals():
     tempting = [replace(r, confidence=float(r.is_correct)) for r in made_up_readings(method="baseline")]
     assert choose_prompt({"sure": [*sure, *tempting], "honest": honest}, 0.3) == "honest"
     assert choose_prompt({"one": honest, "two": honest}, 0.3) == "one"
+    silent = made_up_readings(missing=0.9, split="calibration", method="baseline")
+    assert skill_of_all(sure, 0.3) < skill_of_all(silent, 0.3)
+    assert choose_prompt({"silent": silent, "sure": sure}, 0.3) == "sure"
+    assert choose_prompt({"silent": silent}, 0.3) == "silent"
     with pytest.raises(ValueError, match="chosen on calibration readings"):
         choose_prompt({"one": tempting}, 0.3)
 
