@@ -260,7 +260,7 @@ class Reading:
         if new:
             raise ValueError(f"readout '{self.readout}' is called '{new}' since version 0.2: rename it")
 
-
+# %% ../nbs/00_core.ipynb #693256f8
 def _check_confidence(confidence, provenance):
     "Raises ValueError for a confidence that cannot be, or one that was made up."
     if provenance not in PROVENANCES:
@@ -733,13 +733,28 @@ class _RunFiles(_Manifested):
         return read_records(self.path / "readings.jsonl", Reading)
 
     @cached_property
+    def labels(self) -> list[dict]:
+        "What it was trained on; none for the untrained model."
+        path = self.path / "labels.jsonl"
+        return [row for _, row in read_jsonl(path)] if path.exists() else []
+
+    @property
+    def training_accuracy(self) -> float:
+        "The share of right training answers: the constant forecast of Brier skill."
+        return self.manifest["data"]["accuracy"]["train"]
+
+# %% ../nbs/00_core.ipynb #53c44ae7
+class _UntrainedFiles(_RunFiles):
+    "What the untrained model said, with the run's seed, so that a pair has the same seeds."
+
+    @cached_property
     def baseline_readings(self) -> list[Reading]:
-        "Of the untrained model, with the run's seed, so that a pair has the same seeds."
+        "Asked by the run's prompt."
         return self._untrained("baseline_readings.jsonl")
 
     @cached_property
     def original_wording(self) -> list[Reading]:
-        "The same, asked in the original's wording; empty where that is how it was asked anyway."
+        "Asked in the original's wording; empty where that is the run's prompt."
         path = self.path / "original_wording.jsonl"
         return self._untrained(path.name) if path.exists() else []
 
@@ -752,19 +767,8 @@ class _RunFiles(_Manifested):
         "The name of the prompt by which the untrained model was asked."
         return self.manifest.get("prompt", "original")
 
-    @cached_property
-    def labels(self) -> list[dict]:
-        "What it was trained on; none for the untrained model."
-        path = self.path / "labels.jsonl"
-        return [row for _, row in read_jsonl(path)] if path.exists() else []
-
-    @property
-    def training_accuracy(self) -> float:
-        "The share of right training answers: the constant forecast of Brier skill."
-        return self.manifest["data"]["accuracy"]["train"]
-
 # %% ../nbs/00_core.ipynb #90c04c96
-class _StageFiles(_RunFiles):
+class _StageFiles(_UntrainedFiles):
     "How a stage gets into the folder."
 
     def has(

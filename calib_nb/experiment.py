@@ -352,7 +352,7 @@ def _grader_of(
         return endpoint_grader(p.grader.removeprefix("endpoint:"), folder=folder)
     return local_grader(load_model(p.grader), folder)
 
-
+# %% ../nbs/15_experiment.ipynb #28b9a49e
 def _unanswered(judged):
     "The question with its accepted answers, whatever was answered before."
     return replace(judged, model_answer="", is_correct=False, verdict="", reason="")

@@ -579,9 +579,7 @@ METHODS = {
         decimals=2,
     ),
     "question_only": Method(
-        "control: as sft, but the answer is hidden from it",
-        (_BINARY, training_step("text")),
-        prompt="hidden_answer",
+        "control: as sft, with the answer hidden", (_BINARY, training_step("text")), prompt="hidden_answer"
     ),
 }
 

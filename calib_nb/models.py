@@ -322,8 +322,8 @@ def _check_template(tokenizer, wanted):
 
 # %% ../nbs/07_models.ipynb #a4ba3030
 @dataclass(frozen=True)
-class TextFormat:
-    "How question, answer and confidence become one text, and that text tokens."
+class _Conversation:
+    "What is asked, and the text up to where the model's own begins."
     tokenizer: object  # of transformers
     chat_template: bool = True  # False: raw text
     wording: Prompt = PROMPTS["original"]  # how the confidence is asked for
@@ -351,6 +351,11 @@ class TextFormat:
             asked += [answer, self.wording.second]
         return self.turns(*asked) + self.wording.reply.format(answer=answer)
 
+# %% ../nbs/07_models.ipynb #9f676289
+@dataclass(frozen=True)
+class TextFormat(_Conversation):
+    "How question, answer and confidence become one text, and that text tokens."
+
     @property
     def terminator(self):
         "The text that ends a response."
@@ -367,7 +372,7 @@ class TextFormat:
         text = self._head(question, answer)
         if confidence is None:
             return text
-        return f"{text} {self.wording.write(confidence, decimals)}{self.terminator}"
+        return f"{text} {self.wording.unit.write(confidence, decimals)}{self.terminator}"
 
     def encode(self, text: str):  # that already holds its special tokens
         "Token ids."

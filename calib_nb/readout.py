@@ -8,8 +8,7 @@ __all__ = ['CONFIDENCE_SAMPLING', 'MAX_CONFIDENCE_TOKENS', 'CORRECT_REQUEST', 'P
            'TreePass', 'tree_passes', 'read_expected', 'read_verbalized', 'sample_texts', 'read_verbalized_sampled',
            'request_prompt', 'read_p_true', 'read_normalized_probability', 'read_sequence_probability',
            'group_by_meaning', 'read_self_consistency', 'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers',
-           'fit_phrases', 'read_states', 'Probe', 'fit_probe', 'Readout', 'read_guesses', 'asked_by',
-           'read_confidences']
+           'fit_phrases', 'read_states', 'Probe', 'fit_probe', 'Readout', 'asked_by', 'read_confidences']
 
 # %% ../nbs/12_readout.ipynb #28b26d5e
 import time
@@ -306,7 +305,7 @@ def tree_passes(
     hidden: bool = False,  # whether hidden states are kept
 ) -> list[TreePass]:  # one for each answer, in order
     "Read each answer once, with all levels of confidence behind it."
-    levels = fmt.wording.texts(decimals)
+    levels = fmt.wording.unit.texts(decimals)
     answers = [_level_tree(fmt, j, levels) for j in judged]
     sizes = [len(answer.tree) for answer in answers]
     passes = {}
@@ -328,7 +327,7 @@ def read_expected(
     seed: int = 0,  # not used
 ) -> list[Confidence]:  # one for each answer
     "The expected confidence of each answer; `extra` holds the mass on the levels and the likeliest of them."
-    return [_expectation(p.levels, fmt.wording.values(len(p.levels))) for p in passes]
+    return [_expectation(p.levels, fmt.wording.unit.values(len(p.levels))) for p in passes]
 
 
 def _expectation(
@@ -359,7 +358,7 @@ def read_verbalized(
 
 
 def _stated(fmt: TextFormat, text: str) -> Confidence:
-    return replace(fmt.wording.parse(text), extra={"text": text})
+    return replace(fmt.wording.unit.parse(text), extra={"text": text})
 
 
 def _confidence_prompts(fmt: TextFormat, judged: list[Judged]) -> list[list[int]]:
@@ -485,7 +484,7 @@ def _completed(drawn: tuple, written: list[str]) -> list[str]:
 
 # %% ../nbs/12_readout.ipynb #d5319f91
 def _mean_confidence(fmt: TextFormat, texts: list[str]) -> Confidence:
-    found = [c for c in map(fmt.wording.parse, texts) if c.value is not None]
+    found = [c for c in map(fmt.wording.unit.parse, texts) if c.value is not None]
     extra = {"texts": texts, "parsed": len(found) / len(texts)}
     if not found:
         return Confidence(None, "missing", extra)
@@ -908,7 +907,7 @@ READOUTS = {
 _MAX_GUESS_TOKENS = 160
 
 
-def read_guesses(
+def _read_guesses(
     lm: LanguageModel,  # writes the guesses
     fmt: TextFormat,  # with the prompt that asks for guesses
     judged: list[Judged],  # answers
@@ -936,7 +935,7 @@ def _read_without_levels(
 ) -> list[Confidence]:
     "What a readout makes of a prompt without levels. Raises ValueError where it needs hidden states."
     if name == "verbalized":
-        return read_guesses(lm, fmt, judged)
+        return _read_guesses(lm, fmt, judged)
     said = f"prompt '{fmt.wording.name}' has no place where one number stands: it can only be read by 'verbalized'"
     if READOUTS[name].fit:
         raise ValueError(f"{said}, not by '{name}'")

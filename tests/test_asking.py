@@ -19,7 +19,7 @@ from calib_nb.methods import METHODS
 from calib_nb.models import TextFormat, spell_levels
 from calib_nb.prompts import PROMPTS, Confidence, parse_guesses, with_examples
 from calib_nb.publish import keep_comparison, published_readings
-from calib_nb.readout import READOUTS, read_confidences, read_expected, read_guesses, tree_passes
+from calib_nb.readout import READOUTS, read_confidences, read_expected, tree_passes
 from calib_nb.resampling import made_up_readings
 
 QUESTION, ANSWER = "What is the capital of France?", "Paris"
@@ -133,16 +133,16 @@ READ = {
 
 @pytest.mark.parametrize("name, text, value, provenance", [(name, *row) for name in READ for row in READ[name]])
 def test_what_a_written_text_states(name, text, value, provenance):
-    assert PROMPTS[name].parse(text) == Confidence(value and pytest.approx(value), provenance)
+    assert PROMPTS[name].unit.parse(text) == Confidence(value and pytest.approx(value), provenance)
 
 
 @pytest.mark.parametrize("name", [name for name, prompt in PROMPTS.items() if prompt.has_levels])
 def test_what_a_prompt_writes_it_reads(name):
     for decimals in (1, 2):
-        texts = PROMPTS[name].texts(decimals)
-        found = [PROMPTS[name].parse(text) for text in texts]
+        texts = PROMPTS[name].unit.texts(decimals)
+        found = [PROMPTS[name].unit.parse(text) for text in texts]
         assert {c.provenance for c in found} == {"parsed"}
-        assert np.allclose([c.value for c in found], PROMPTS[name].values(len(texts)))
+        assert np.allclose([c.value for c in found], PROMPTS[name].unit.values(len(texts)))
 
 
 @pytest.mark.parametrize("text, found", [
@@ -160,7 +160,7 @@ def test_the_confidence_is_that_of_the_guess_that_means_the_answer(embedded, mon
     texts = [" Lyon\nP1: 0.2\nG2: the city of Paris\nP2: 0.7", " Moundou\nP1: 0.9"]
     monkeypatch.setattr(readout_room, "continue_greedily", lambda *args, **kwargs: texts)
     fmt, _ = formats(embedded, "top_k")
-    right, none = read_guesses(embedded, fmt, JUDGED)
+    right, none = readout_room._read_guesses(embedded, fmt, JUDGED)
     assert (right.value, right.provenance, right.extra["guesses"]) == (0.7, "parsed", ["Lyon", "the city of Paris"])
     assert (none.value, none.provenance, none.extra["matched"]) == (None, "missing", False)
     readings = read_confidences(embedded, fmt, JUDGED, ["test"] * 2, "baseline", 0, ("verbalized", "expected"))
@@ -177,8 +177,8 @@ def test_the_expected_confidence_is_the_sum_over_whole_texts(embedded, name):
     passes = tree_passes(embedded, fmt, JUDGED)
     for j, passed, found in zip(JUDGED, passes, read_expected(embedded, fmt, JUDGED, passes)):
         head = fmt.response(j.question, j.model_answer)
-        logs = [log_probability(embedded, fmt, head, f" {text}{fmt.terminator}") for text in fmt.wording.texts()]
-        p, values = np.exp(logs), fmt.wording.values(len(logs))
+        logs = [log_probability(embedded, fmt, head, f" {text}{fmt.terminator}") for text in fmt.wording.unit.texts(1)]
+        p, values = np.exp(logs), fmt.wording.unit.values(len(logs))
         assert np.allclose(passed.levels, logs, atol=1e-3)
         assert found.value == pytest.approx((p * values).sum() / p.sum(), abs=1e-4)
 
