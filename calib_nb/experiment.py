@@ -89,13 +89,6 @@ class Parameters:
             _check_value(f, getattr(self, f.name))
         _check_names(self)
 
-# %% ../nbs/15_experiment.ipynb #26753a51
-def run_readouts(p: Parameters) -> tuple:  # of a run
-    "The readouts of its protocol and its method."
-    if p.protocol == "two_step":
-        return METHODS[p.method].readouts
-    return PROTOCOLS[p.protocol]
-
 # %% ../nbs/15_experiment.ipynb #eb071e5e
 def _check_value(parameter, value):  # a field of `Parameters`
     "Raises for a value of another type, or for fewer than one question."
@@ -135,6 +128,13 @@ def _check_names(p):  # `Parameters`
     if p.judge != "rules" and not p.grader:
         raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
     check_options(p.method, p.options)
+
+# %% ../nbs/15_experiment.ipynb #26753a51
+def run_readouts(p: Parameters) -> tuple:  # of a run
+    "The readouts of its protocol and its method."
+    if p.protocol == "two_step":
+        return METHODS[p.method].readouts
+    return PROTOCOLS[p.protocol]
 
 # %% ../nbs/15_experiment.ipynb #19a46e65
 _PARAMETERS = tuple(f.name for f in fields(Parameters))  # their names
