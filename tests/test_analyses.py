@@ -41,7 +41,7 @@ def test_the_matrix_runs_with_few_questions(tmp_path):
     assert all(word in shown for word in ("image/png", "self_consistency", "p (Holm)", "heatmaps.png"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_original_is_tried_again_with_few_questions(tmp_path):
     few = dict(models="smollm2-135m", methods="baseline,sft", out=tmp_path, **FEW)
     cells = run_notebook("original_again", tmp_path / "again.ipynb", **few)

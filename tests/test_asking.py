@@ -310,7 +310,7 @@ def test_the_choice_looks_at_calibration_alone_and_takes_the_first_of_equals():
         choose_prompt({"one": tempting}, 0.3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_asks_chooses_and_keeps_its_files(tmp_path):
     sizes = {"n_train": 12, "n_calibration": 8, "n_test": 10, "out": str(tmp_path)}
     words = [word for name, value in sizes.items() for word in ("-p", name, str(value))]
