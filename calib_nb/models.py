@@ -191,6 +191,11 @@ class LanguageModel:
         ends = {self.tokenizer.eos_token, TextFormat(self.tokenizer, has_template).terminator}
         return [i for i in tokens if "\n" in texts[i] or texts[i] in ends]
 
+    @property
+    def turn_ends(self):
+        "Those that end a turn; what only ends a line is left out."
+        return [i for i in self.stop_tokens if "\n" not in self.tokenizer.decode([i])]
+
 # %% ../nbs/07_models.ipynb #669e425d
 _MODEL_FILES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 
@@ -549,11 +554,6 @@ def _continue_texts(lm, prompts, done=None, progress=None, **options):  # option
     return [texts[i] for i in range(len(prompts))]
 
 # %% ../nbs/07_models.ipynb #29a2bee8
-def _turn_ends(lm):
-    "Tokens that end a turn; those that only end a line are left out."
-    return [i for i in lm.stop_tokens if "\n" not in lm.tokenizer.decode([i])]
-
-
 def continue_greedily(
     lm: LanguageModel,  # which writes
     prompts: list[list[int]],  # token ids
@@ -570,7 +570,7 @@ def continue_greedily(
         progress,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=_turn_ends(lm) if lines else lm.stop_tokens,
+        eos_token_id=lm.turn_ends if lines else lm.stop_tokens,
     )
 
 # %% ../nbs/07_models.ipynb #5a1e0d02
@@ -608,6 +608,6 @@ def sample_responses(
         temperature=temperature,
         top_k=0,
         top_p=1.0,
-        eos_token_id=_turn_ends(lm),
+        eos_token_id=lm.turn_ends,
         stopping_criteria=StoppingCriteriaList([_ConfidenceComplete(lm.tokenizer)]),
     )

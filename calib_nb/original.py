@@ -138,7 +138,7 @@ def _length(ids, ends):
 
 def _written(lm, prompts):  # token ids, of one batch
     "For each prompt `(token ids that were written, their log-probabilities)`."
-    ends = [i for i in lm.stop_tokens if "\n" not in lm.tokenizer.decode([i])]
+    ends = lm.turn_ends
     seen, inputs = _Likeliest(), left_padded(prompts, lm.pad_token, lm.device)
     how = {"max_new_tokens": 100, "do_sample": False, "repetition_penalty": 1.0, "eos_token_id": ends}
     with torch.no_grad():

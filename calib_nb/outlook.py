@@ -50,7 +50,7 @@ def expected_minutes(
     return least / 60, most / 60
 
 # %% ../nbs/14a_outlook.ipynb #14a00013
-_ADAPTER_MB = {"smollm2-135m": 20, "gemma-3-270m": 15}  # at rank 16
+_ADAPTER_MB = {"smollm2-135m": 7.4, "gemma-3-270m": 5.9}  # at rank 16
 
 
 def _megabytes(p, preset):
