@@ -564,9 +564,12 @@ class _Counted(_Judged):
         return pd.DataFrame(rows).T
 
 # %% ../nbs/15_experiment.ipynb #0ccc3f0c
-def _calibration_brier(readings: list[Reading]) -> dict:  # of other splits and readouts too
-    "What is measured while training: the Brier score of the expected confidence on the calibration split."
-    rows = select(readings, readout="expected", split="calibration")
+def _calibration_brier(
+    readings: list[Reading],  # of other splits and readouts too
+    readout: str = "expected",  # the one that the method watches
+) -> dict:
+    "What is measured while training: the Brier score of one readout on the calibration split."
+    rows = select(readings, readout=readout, split="calibration")
     if not rows:
         return {}
     confidences = [r.confidence for r in rows]
@@ -620,16 +623,17 @@ class _Trained(_ReadUntrained):
         "The calibration split's Brier score under `lm`, for a recipe to watch."
         p, judged = self.parameters, self.of("calibration")
         fmt = TextFormat(lm.tokenizer, self.preset.chat_template, PROMPTS[self.method.prompt])
-        how = p.method, p.seed, ("expected",), decimals
+        how = p.method, p.seed, (self.method.watches,), decimals
         readings = read_confidences(lm, fmt, judged, _split_of(judged), *how)
-        return _calibration_brier(readings)
+        return _calibration_brier(readings, self.method.watches)
 
     @cached_property
     def trained(self) -> Reader:
         "`labels.jsonl` and `adapter/`: the model after the method's recipe, as it is read."
         p = self.parameters
         untrained = self.baseline_readings, self.original_wording  # read before an adapter is put into the model
-        before = _calibration_brier(untrained[1] or untrained[0])  # in the wording of the training
+        in_its_wording = untrained[1] or untrained[0]
+        before = _calibration_brier(in_its_wording, self.method.watches)
         if not self.method.steps:
             return self.reader(p.method, p.seed)
         bench = follow_recipe(p.method, self._bench(), **p.options)

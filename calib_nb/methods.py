@@ -507,6 +507,7 @@ class Method:
     decimals: int = 1  # digits in which it writes a confidence, and so the grid of the expected confidence
     readouts: tuple = DEFAULT_READOUTS  # what a run of it reads, of the untrained model as well
     prompt: str = "original"  # in which wording it is trained and read, a name in `PROMPTS`
+    watches: str = "expected"  # the readout whose Brier score on the calibration split is measured while it trains
 
     @property
     def options(self) -> dict:
@@ -556,6 +557,7 @@ METHODS = {
         "auxiliary calibration loss on the answer's own probability",
         (_ANSWERED, training_step("sequence_likelihood", weight=None, as_original=False)),
         readouts=(*DEFAULT_READOUTS, "normalized_probability"),
+        watches="normalized_probability",
     ),
     "brier": Method(
         "expected Brier score of a sampled confidence", (_UNLABELLED, training_step("brier", format_weight=1.0))

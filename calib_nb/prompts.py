@@ -334,7 +334,10 @@ def parse_guesses(
     return list(guesses.values())
 
 # %% ../nbs/06_prompts.ipynb #944bb80a
-CHOSEN_PROMPTS = {}  # name of a model: name in `PROMPTS`
+CHOSEN_PROMPTS = {  # name of a model: name in `PROMPTS`
+    "smollm2-135m": "few_shot",
+    "gemma-3-270m": "second_question",
+}
 
 
 def prompt_for(model: str) -> str:  # model: its name, as in `load_model`

@@ -64,7 +64,8 @@ def test_files_of_a_run(sft):
     manifest = read_json(sft / "manifest.json")
     assert manifest["complete"] and manifest["parameters"]["method"] == "sft" and manifest["versions"]["torch"]
     assert manifest["model"]["key"] and manifest["data"]["judged_sha256"] and manifest["schema"] == 2
-    stages = ["answers", "judged", "baseline_readings", "labels", "training", "readings", "metrics"]
+    untrained = ["baseline_readings", "original_wording"]  # asked by the prompt chosen for the model, and as trained
+    stages = ["answers", "judged", *untrained, "labels", "training", "readings", "metrics"]
     assert list(manifest["stages"]) == stages and manifest["peak_memory_gib"] > 0.5
     for name, stage in manifest["stages"].items():
         assert {"key", "code", "seconds", "cpu_seconds", "from_cache"} <= set(stage), name
@@ -143,7 +144,7 @@ def kept(out):
 def test_a_changed_rule_judges_again_and_asks_the_model_nothing(sft, monkeypatch):
     import calib_nb.judge
 
-    same = dict(FEW, out=str(sft.parent), method="baseline")
+    same = dict(FEW, out=str(sft.parent), method="baseline", prompt="original")  # others show judged examples
     before = run_name(Parameters(**same))
     judge = calib_nb.judge.judge_by_rules
 
