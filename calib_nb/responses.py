@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['without_thoughts', 'short_answer', 'Confidence', 'parse_confidence', 'Response', 'parse_response']
 
-# %% ../nbs/05a_responses.ipynb #73a0c34c
+# %% ../nbs/05a_responses.ipynb #30f05b8e
 import html
 import json
 import re
 from dataclasses import dataclass, field
 
-# %% ../nbs/05a_responses.ipynb #c5ea2993
+# %% ../nbs/05a_responses.ipynb #86f2219d
 _THOUGHT = r"(?:\w{1,12}:)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad|analysis)"
 _BEGINS = (
     rf"<{_THOUGHT}(?: [^<>\n]{{0,80}})?>|\[THINK\]|◁think▷|<\|(?:START_THINKING|begin_of_thought)\|>"
@@ -44,8 +44,9 @@ def without_thoughts(
     note = "unfinished thought" if thinking else "thought taken out" if seen else ""
     return _SPECIAL.sub("\n", "".join(kept)), note
 
-# %% ../nbs/05a_responses.ipynb #6e159e5d
+# %% ../nbs/05a_responses.ipynb #8ff379a2
 _ANSWER_LEAD = re.compile(r"^(the )?answer( is)?:\s*", re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\{(?:\\text\w{0,2}\{)?([^{}\n]*)\}{1,2}")
 
 
 def short_answer(
@@ -58,10 +59,10 @@ def short_answer(
     for line in said.split("\n"):
         answer = _ANSWER_LEAD.sub("", line.strip())
         if answer:
-            return answer
+            return _BOXED.sub(r"\1", answer)
     return ""
 
-# %% ../nbs/05a_responses.ipynb #f26d29d9
+# %% ../nbs/05a_responses.ipynb #9e02149e
 @dataclass(frozen=True)
 class Confidence:
     "A confidence in one answer as it was read, before it becomes a `Reading`."
@@ -70,7 +71,7 @@ class Confidence:
     extra: dict = field(default_factory=dict)  # what else the readout found, e.g. the text
     how: str = field(default="", compare=False)  # what was interpreted, or why it is missing
 
-# %% ../nbs/05a_responses.ipynb #58971a33
+# %% ../nbs/05a_responses.ipynb #2ddd985f
 _FULL_WIDTH = {0xFF01 + i: 0x21 + i for i in range(94)}
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
 _SIGNS = {
@@ -90,7 +91,7 @@ _URL_CODE = re.compile(r"(?<=\d)%(25(?!\d)|2[Ff]|2[Ee])")
 _FRAC = re.compile(r"\\[dt]?frac ?\{ ?([^{}]{1,40}) ?\} ?\{ ?([^{}]{1,40}) ?\}")
 _COMMAND = re.compile(r"\\([a-zA-Z]{1,20})")
 
-# %% ../nbs/05a_responses.ipynb #316d4772
+# %% ../nbs/05a_responses.ipynb #47b31a60
 def _of_code(match):
     "The character of a hexadecimal code."
     return chr(int(match[1], 16))
@@ -106,7 +107,7 @@ def _unescaped(line: str) -> str:
     line = re.sub(r"[*_`${}]+", " ", line)
     return " ".join(line.split())
 
-# %% ../nbs/05a_responses.ipynb #88a5f631
+# %% ../nbs/05a_responses.ipynb #8044085c
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -125,7 +126,7 @@ _WORD_PART = re.compile(rf"\b({'|'.join(_SMALL[1:])})[ -]({'|'.join(_PARTS)})s?\
 _ONLY_PART = re.compile(rf"(?:a |one )?({'|'.join(_PARTS)})", re.I)
 _NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_SMALL[2:] + _TENS)}|hundred|thousand)\b", re.I)
 
-# %% ../nbs/05a_responses.ipynb #65abcce9
+# %% ../nbs/05a_responses.ipynb #0b0f3387
 def _number_of(words: str) -> str:
     "The number that words of `_WORD` say, in digits; digits stay."
     words = words.lower().replace("-", " ")
@@ -152,7 +153,7 @@ def _in_digits(line: str) -> str:
     only = _ONLY_PART.fullmatch(line.rstrip("."))
     return f"1/{_PARTS[only[1].lower()]}" if only else _WORD_PART.sub(_part, line)
 
-# %% ../nbs/05a_responses.ipynb #e804df7f
+# %% ../nbs/05a_responses.ipynb #53547c81
 _DIGITS = r"(?:\d{1,9}(?:[.,]\d{1,40})?|\.\d{1,40})"
 _PLAIN_NUMBER = re.compile(r"\d{1,9}(\.\d{1,40})?|\.\d{1,40}")
 _NUMBER = re.compile(
@@ -168,7 +169,7 @@ _MINUS = re.compile(r"(?<![\w)])-{1,2} ?\.?\d")
 _DENIED = re.compile(r"(?:\bnot\b|n't\b|\bnever\b|\bhardly\b|\bwithout\b)[^.;:,()]*$", re.I)
 _WHOLES = {"in": range(2, 101), "in a": (100, 1000), "of": (5, 10, 100)}  # `1 of 3` may count something else
 
-# %% ../nbs/05a_responses.ipynb #f4124a0a
+# %% ../nbs/05a_responses.ipynb #cd2c4172
 def _float(text: str) -> float | None:
     "A number with a point or a comma; None where the comma parts thousands."
     whole, comma, digits = text.partition(",")
@@ -200,7 +201,8 @@ def _as_probability(match: re.Match) -> float | None:
         return number / 100 if number <= 100 else None
     return _share(number, match["of"] or "out of", whole)
 
-# %% ../nbs/05a_responses.ipynb #6a27ae19
+# %% ../nbs/05a_responses.ipynb #c8e072ad
+_ON_SCALE = re.compile(r"\b(\d{1,3}) \(?on a scale (?:of|from) [01] ?(?:to|-) ?(10|100)\b\)?", re.I)
 _ZERO_TO_ONE = re.compile(
     r"\(? ?(?:on|in) (?:a |the )?(?:scale|range) (?:of |from )?0(?:\.0)? ?(?:to|-) ?1(?:\.0)?\b(?!\.\d) ?\)?",
     re.IGNORECASE,
@@ -235,15 +237,21 @@ def _objection(line: str, values: list, other: bool, first: re.Match | None) -> 
         return "a number that is no probability"
     return "denied" if _DENIED.search(line[max(first.start() - 60, 0) : first.start()]) else ""
 
-# %% ../nbs/05a_responses.ipynb #cc36c68c
+# %% ../nbs/05a_responses.ipynb #b42a3754
 def _interpreted(text: str) -> Confidence:
     "The one probability that a line states among other things."
-    line = _ZERO_TO_ONE.sub(" ", _in_digits(_unescaped(text))).strip()
+    line = _in_digits(_unescaped(_beginning(text)))
+    line = _ZERO_TO_ONE.sub(" ", _ON_SCALE.sub(r"\1 out of \2", line)).strip()
     values, other, first = _found(line)
     objection = _objection(line, values, other, first)
     if objection:
         return Confidence(None, "missing", how=objection)
     return Confidence(values[0], "repaired", how=f"from {_cut(first[0])!r} in {_cut(line)!r}")
+
+
+def _beginning(text: str, most: int = 1000) -> str:
+    "Whole words of a text, as many as hold `most` characters."
+    return text if len(text) <= most else text[:most].rpartition(" ")[0]
 
 
 def _cut(text: str, most: int = 60) -> str:
@@ -263,7 +271,7 @@ def parse_confidence(
         return Confidence(float(line), "parsed")
     return Confidence(None, "missing", how="a number above 1 that names no scale")
 
-# %% ../nbs/05a_responses.ipynb #6dd4818e
+# %% ../nbs/05a_responses.ipynb #78b93388
 @dataclass(frozen=True)
 class _Event:
     "A label and what it says."
@@ -282,11 +290,15 @@ _LEAD = r"[^\w\n<]{0,12}(?:\d{1,2}[.)][^\w\n]{0,6})?"  # `- **`, `1. `, `{"`
 _LABEL = re.compile(rf"{_LEAD}{_NAME}{_QUOTES}{_SCALE} ?{_QUOTES} ?[:：=]{_QUOTES}", re.I)
 _LOOSE = re.compile(rf"{_LEAD}{_NAME}{_QUOTES}{_SCALE}(?: is(?: that)?\b:?| -(?= ))", re.I)
 _VALUE = rf"(?=[^\w\n]{{0,4}}(?:\d|{_WORD}\b|{'|'.join(_PARTS)}))"
-_SAYS = rf"(?: ?[:：=]| is| of){_QUOTES}{_VALUE}"
-_INLINE = re.compile(rf"(?<![\w-]){_QUALIFIER}confidence{_MEASURE}{_QUOTES}{_SCALE}{_SAYS}", re.I)
+_STATED = rf"{_QUALIFIER}confidence{_MEASURE}{_QUOTES}{_SCALE} ?[:：=]|my confidence{_MEASURE} is"
+_INLINE = re.compile(rf"(?<![\w-])(?:{_STATED}){_QUOTES}{_VALUE}", re.I)
 _INLINE_ANSWER = re.compile(rf"(?<=[,;|.] )(?:my |the |final )?answer{_QUOTES} ?[:=]{_QUOTES}", re.I)
+_LATE_ANSWER = re.compile(r"(?<=[,;|.:!] )Answer: ?")
+_HEADING = re.compile(rf"[#*_]{{1,6}} ?{_NAME}{_QUOTES}{_SCALE}{_QUOTES}", re.I)
+_PERCENT_SCALE = re.compile(r"%|percent|\b100\b", re.I)
+_TEN_SCALE = re.compile(r"\b[01] ?(?:-|–|to) ?10\b|out of 10\b|/ ?10\b", re.I)
 
-# %% ../nbs/05a_responses.ipynb #ebc5d76d
+# %% ../nbs/05a_responses.ipynb #19c683f5
 _PLAIN_LABELS = ("answer:", "confidence:")
 _JOINTS = " \t,;|([{-–—"
 
@@ -310,6 +322,15 @@ def _of_json(value: str) -> str:
     return value
 
 
+def _scaled(value: str, label: str) -> str:
+    "A bare number with the scale that its label names; 0.9 on a scale of percents may be either."
+    if not _PLAIN_NUMBER.fullmatch(value):
+        return value
+    if _PERCENT_SCALE.search(label):
+        return f"{value} or {value}%" if 0 < float(value) <= 1 else f"{value}%"
+    return f"{value}/10" if _TEN_SCALE.search(label) else value
+
+
 def _event(label: re.Match, value: str, place: int) -> _Event:
     "What a line that begins with a label says."
     kind = "answer" if label["answer"] else "confidence"
@@ -318,21 +339,28 @@ def _event(label: re.Match, value: str, place: int) -> _Event:
         return _Event(kind, value.strip(), "", place)
     quoted = written.endswith(('":', "':")) or '"' in written or "'" in written
     value = _of_json(value) if quoted else _bare(value)
+    value = _scaled(value, written) if kind == "confidence" else value
     return _Event(kind, value, f"label {_cut(label[0].strip())!r}", place)
 
-# %% ../nbs/05a_responses.ipynb #87f22641
+# %% ../nbs/05a_responses.ipynb #33aa21da
 def _events_of_line(line: str, place: int, pattern: re.Pattern) -> list[_Event]:
     "The events of one line, by `_LABEL` or `_LOOSE` at its beginning and `_INLINE` within."
-    label = pattern.match(line)
+    label = pattern.match(line) or _HEADING.fullmatch(line)
     start = label.end() if label else 0
     inline = _INLINE.search(line, start)
     if not inline:
-        return _answer_behind(label, line, place) if label else []
+        return _answer_behind(label, line, place) if label else _late_answer(line, place)
     confidence = _Event("confidence", line[inline.end() :].strip(" )]}|"), "beside the answer", place + 1)
     if not label:
         return [confidence] if not line[: inline.start()].strip(_JOINTS + ".") else []
     before = line[start : inline.start()].rstrip(_JOINTS + "\"'")
     return [_event(label, before, place), confidence]
+
+
+def _late_answer(line: str, place: int) -> list[_Event]:
+    "What a line says behind a label within it, as in `Wait, Answer: Lyon`."
+    label = _LATE_ANSWER.search(line)
+    return [_Event("answer", _bare(line[label.end() :]), "within a line", place)] if label else []
 
 
 def _answer_behind(label: re.Match, line: str, place: int) -> list[_Event]:
@@ -344,7 +372,7 @@ def _answer_behind(label: re.Match, line: str, place: int) -> list[_Event]:
     said = _Event("answer", _bare(line[answer.end() :]), "beside the confidence", place + 1)
     return [_event(label, value, place), said]
 
-# %% ../nbs/05a_responses.ipynb #ae07113b
+# %% ../nbs/05a_responses.ipynb #ddbdea7e
 _TURN = r"<\|(?:im_start|start_header_id|start)\|> ?(?:user|system)"
 _ASKED = r"(?:question|q|problem|instruction|user|human)(?: \d{1,3})?[*_]{0,2} ?:"
 _ANOTHER = re.compile(rf"[#>*\s]{{0,8}}{_ASKED}|{_TURN}", re.IGNORECASE)
@@ -365,8 +393,9 @@ def _events(text: str, pattern: re.Pattern) -> list[_Event]:
         place += len(line) + 1
     return events
 
-# %% ../nbs/05a_responses.ipynb #fca92878
+# %% ../nbs/05a_responses.ipynb #14d277c6
 _OBJECT = re.compile(r"\{\s{0,20}\"")
+_MOST_OBJECTS = 100
 _KEY = re.compile(_NAME, re.I)
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
 
@@ -393,18 +422,17 @@ def _object_events(found: dict, place: int) -> list[_Event]:
 def _json_events(text: str) -> tuple[list[_Event], str]:
     "The events of the JSON objects in a text, and the text without them."
     events, rest, end = [], [], 0
-    for start in _OBJECT.finditer(text):
-        if start.start() < end:
-            continue
-        found, stop = _decoded(text, start.start())
-        said = _object_events(found, start.start()) if isinstance(found, dict) else []
+    starts = [match.start() for match in _OBJECT.finditer(text)]
+    for start in starts[-_MOST_OBJECTS:]:
+        found, stop = _decoded(text, start) if start >= end else (None, end)
+        said = _object_events(found, start) if isinstance(found, dict) else []
         if said:
             events += said
-            rest += [text[end : start.start()], "\n"]
+            rest += [text[end:start], "\n"]
             end = stop
     return events, "".join([*rest, text[end:]])
 
-# %% ../nbs/05a_responses.ipynb #bc90f3c3
+# %% ../nbs/05a_responses.ipynb #819b696e
 @dataclass(frozen=True)
 class Response:
     "What a whole response says."
@@ -442,10 +470,20 @@ def _last_block(blocks: list[dict]) -> dict:
     same = before["answer"].text.casefold() == last["answer"].text.casefold()
     return {**before, **last} if same else last
 
-# %% ../nbs/05a_responses.ipynb #d7a7bfc1
+# %% ../nbs/05a_responses.ipynb #38258266
+_TAG = re.compile(r"</?(?:b|i|p|em|strong|br|li|ul|ol|div|span|code|h\d) ?/?>", re.I)
+_ELEMENT = re.compile(r"<(/?)(answer|confidence)>", re.I)
+
+
+def _without_tags(text: str) -> str:
+    "Elements named answer and confidence as labelled lines; tags that only format are left out."
+    text = _ELEMENT.sub(lambda tag: "\n" if tag[1] else f"\n- {tag[2]}: ", text)
+    return _TAG.sub("", text)
+
+
 def _all_events(text: str) -> list[_Event]:
     "The events of a response in order; loose labels count only for a kind that has no other."
-    found, rest = _json_events(text)
+    found, rest = _json_events(_without_tags(text))
     if found:
         return found
     events = _events(rest, _LABEL)
@@ -459,7 +497,7 @@ def _all_events(text: str) -> list[_Event]:
 def _read(block: dict, notes: list[str], chosen: bool) -> Response:
     "What a block says; notes: what was done to come by it; chosen: whether there were several."
     answer, stated = block.get("answer"), block.get("confidence")
-    said = answer.text.partition("\n")[0].strip() if answer else ""
+    said = _BOXED.sub(r"\1", answer.text.partition("\n")[0]).strip() if answer else ""
     if not stated:
         return Response(said, None, "missing", "; ".join([*notes, "no confidence stands with the answer"]))
     confidence = parse_confidence(stated.text)
