@@ -1,5 +1,5 @@
-"""Whether reading takes time in proportion to length: CPU seconds of 10 kB and of 100 kB of texts that repeat one piece,
-and of everyday ones. The greatest ratio must be at most 15; exit code 1 where it is not.
+"""Whether reading takes time in proportion to length: CPU seconds of 10 kB and of 100 kB of texts that repeat a piece.
+The greatest ratio must be at most 15; exit code 1 where it is not.
 
     python benchmarks/responses.py"""
 import sys
@@ -9,9 +9,9 @@ from calib_nb.prompts import PROMPTS, parse_guesses
 from calib_nb.responses import parse_confidence, parse_response, short_answer
 
 PIECES = (
-    "word |Answer: x\nConfidence: 0.9\n|Confidence: |Answer: |answer |my |\n|\t| |{|{\"|{\"a\":|{\"answer\": [|<think>|</think>|"
-    "<think |\\|\\frac{|&#37;|&|%|9%25|½|²|1/2 |50/|0.1,|9.|1 in |1 out of a |1|0-|- |*|_|`|twenty |twenty-|point one |not |n't |"
-    "(|[|confidence (|1. |G1: |G1:,|P1: x|on a scale of 0 to |\"|'|}"
+    "word |Answer: x\nConfidence: 0.9\n|Confidence: |Answer: |answer |my |\n|\t| |{|{\"|{\"a\":|{\"answer\": [|<think>|"
+    "</think>|<think |\\|\\frac{|&#37;|&|%|9%25|½|²|1/2 |50/|0.1,|9.|1 in |1 out of a |1|0-|- |*|_|`|twenty |twenty-|"
+    "point one |not |n't |(|[|confidence (|1. |G1: |G1:,|P1: x|on a scale of 0 to |\"|'|}"
 ).split("|")
 READERS = {
     "response": parse_response,
@@ -21,7 +21,7 @@ READERS = {
     "short answer": short_answer,
     "guesses": parse_guesses,
 }
-LIMIT, SHORTEST = 15, 1e-3  # below a millisecond the clock decides
+LIMIT, SHORTEST = 15, 3e-3  # below that the clock decides
 
 
 def seconds(reader, text):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .choices import choices_of
 from .core import Judged, derived_seed
 from .responses import _PLAIN_NUMBER, Confidence, _interpreted, parse_confidence, without_thoughts
 from .responses import Response as Response  # these three are read from here, too
@@ -25,20 +26,26 @@ _FEW_SHOT = (
     ("What is the boiling point of water in degrees Celsius?", "100"),
     ("Which planet is known for its rings?", "Saturn"),
 )
+_CHOICE_SHOTS = (
+    ("Who wrote the play Hamlet?\nA. Ben Jonson\nB. William Shakespeare\nC. John Webster", "B"),
+    ("Which planet is known for its rings?\nA. Saturn\nB. Mars\nC. Venus", "A"),
+)
 
 
 def answer_request(
     question: str,  # as it is asked
 ) -> str:  # the user's message
-    "The request for a short answer."
-    return f"{question}\nReply with only the short answer."
+    "The request for a short answer, or for a letter."
+    wanted = "the letter of the right choice" if choices_of(question) else "the short answer"
+    return f"{question}\nReply with only {wanted}."
 
 
 def few_shot_request(
     question: str,  # as it is asked
 ) -> str:  # a text to be continued
     "The same request for a model without a chat template: examples to continue."
-    shots = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in _FEW_SHOT)
+    examples = _CHOICE_SHOTS if choices_of(question) else _FEW_SHOT
+    shots = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in examples)
     return f"{shots}Question: {question}\nAnswer:"
 
 # %% ../nbs/06_prompts.ipynb #4d2f05b7

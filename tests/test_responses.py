@@ -1,5 +1,6 @@
 """What is read from a model's text: one block, one number that stands there, and nothing else."""
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -68,14 +69,14 @@ def test_the_first_line_that_says_something_is_the_short_answer():
 
 
 PIECES = (
-    "Answer: |Confidence: |confidence|answer|**|\n|: |0.|9|0.9|85|%|\\%|/|10| out of |ten|ninety percent| in |half|-|–|,|.|"
-    "{\"answer\": \"|\", \"confidence\": |}|{|[|<think>|</think>|<|channel|>final|&#37;|&#99999999;|\\u0025|\\frac{|}{|½|²|"
-    "not |Question: |G1: |P1: |1e|e-|000|٣|０|\ud83d|\u200b|\x00|\r|\t| |(|)|\"|'|`|_|50/50|scale of 0 to 1|NaN|Infinity"
-).split("|")
+    "Answer: ¦Confidence: ¦confidence¦answer¦**¦\n¦: ¦0.¦9¦0.9¦85¦%¦\\%¦/¦10¦ out of ¦ten¦ninety percent¦ in ¦half¦-¦–¦"
+    ",¦.¦{\"answer\": \"¦\", \"confidence\": ¦}¦{¦[¦<think>¦</think>¦<|channel|>final¦&#37;¦&#99999999;¦\\u0025¦½¦²¦"
+    "not ¦Question: ¦G1: ¦P1: ¦1e¦e-¦000¦٣¦０¦\ud83d¦\u200b¦\x00¦\r¦\t¦ ¦(¦)¦\"¦'¦`¦_¦50/50¦scale of 0 to 1¦NaN¦\\frac{"
+).split("¦")
 TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 READERS = [parse_confidence, PROMPTS["percent"].unit.parse, PROMPTS["words"].unit.parse]
-DIGITS_OR_WORDS = "zero one two three four five six seven eight nine ten twenty thirty forty fifty hundred half third point"
-DIGITS_OR_WORDS = (*DIGITS_OR_WORDS.split(), "quarter", "fourth", "fifth", "sixth", "seventh", "eighth", "tenth", "&#", "\\u")
+WORDS = "zero one two three four five six seven eight nine ten twenty thirty forty fifty hundred half third point"
+WORDS = (*WORDS.split(), "quarter", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "&#", "\\u")
 
 
 def check(text):
@@ -84,7 +85,7 @@ def check(text):
     for value, provenance in [(c.value, c.provenance) for c in (reader(text) for reader in READERS[:2])]:
         assert (value is None) == (provenance == "missing")
         assert value is None or 0 <= value <= 1
-        says_number = any(c.isnumeric() for c in text) or any(word in text.lower() for word in DIGITS_OR_WORDS)
+        says_number = any(c.isnumeric() for c in text) or any(word in text.lower() for word in WORDS)
         assert value is None or says_number
     assert READERS[2](text).provenance in ("parsed", "repaired", "missing")
     assert (response.confidence is None) == (response.provenance == "missing")
@@ -103,18 +104,29 @@ def test_a_thousand_texts_are_read_without_exception_or_invention(text):
     check(text)
 
 
+def drawn(rng):
+    "A text of pieces and of any characters; quicker than a strategy, for many."
+    pieces = rng.choices(PIECES, k=rng.randrange(16))
+    pieces += [chr(rng.randrange(0x300)) for _ in range(rng.randrange(6))]
+    rng.shuffle(pieces)
+    return "".join(pieces)
+
+
 @pytest.mark.long
-@settings(max_examples=100_000, **MANY)
-@given(TEXTS)
-def test_a_hundred_thousand_texts_are_read_without_exception_or_invention(text):
-    check(text)
+@settings(max_examples=1000, **MANY)
+@given(st.integers(0, 2**64))
+def test_a_hundred_thousand_texts_are_read_without_exception_or_invention(seed):
+    rng = random.Random(seed)
+    for _ in range(100):
+        check(drawn(rng))
 
 
 @given(st.integers(0, 100))
 def test_every_way_to_write_a_share_gives_that_share(n):
     share = n / 100
-    for text in (f"{n}%", f"{n} \\%", f"{n} percent", f"{n}/100", f"{n} out of 100", f"\\frac{{{n}}}{{100}}", f"{share:.2f}.",
-                 f"{share:.2f}".replace(".", ","), f"**{share:.2f}**", f"{n}&#37;", f"${n}\\%$", f"about {share:.2f}"):
+    forms = f"{n}%", f"{n} \\%", f"{n} percent", f"{n}/100", f"{n} out of 100", f"\\frac{{{n}}}{{100}}", f"{n}&#37;"
+    decimals = f"{share:.2f}.", f"{share:.2f}".replace(".", ","), f"**{share:.2f}**", f"about {share:.2f}"
+    for text in (*forms, *decimals, f"${n}\\%$"):
         assert parse_confidence(text).value == pytest.approx(share), text
 
 
