@@ -73,7 +73,7 @@ _DOUBT = {
     "NOT ATTEMPTED": re.compile(r"\b(?:BUT|HOWEVER|CORRECT|INCORRECT)\b"),
 }
 
-
+# %% ../nbs/09a_judge.ipynb #43d9f187
 def _graded_line(line: str) -> str:
     "The grade that a line states, in capitals; empty where it states none, or doubts it."
     match = _REPLY.fullmatch(line)
@@ -266,11 +266,11 @@ def _openai():
         raise ImportError("the endpoint judge needs the 'openai' client: pip install 'calib_nb[judge]'") from e
     return openai
 
-# %% ../nbs/09a_judge.ipynb #51535128
+# %% ../nbs/09a_judge.ipynb #2f326f0b
 _FEW_TOKENS, _MANY_TOKENS = 8, 4096  # for a grade; for a thought and a grade
 _INSTEAD = {"max_tokens": "max_completion_tokens"}
 
-
+# %% ../nbs/09a_judge.ipynb #1cdc3798
 class _Endpoint:
     "A model at an endpoint, and what it has shown to accept."
 
@@ -341,7 +341,7 @@ def _seconds(text: str | None) -> float | None:
     except (TypeError, ValueError, AttributeError, OverflowError, IndexError):
         return None
 
-# %% ../nbs/09a_judge.ipynb #9693dd05
+# %% ../nbs/09a_judge.ipynb #1c3d8919
 def judge_choice(
     answer: str,  # what the model said
     references: Sequence[str],  # accepted choices, by letter or text
