@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['choices_of', 'with_choices', 'read_choice', 'chance_level']
 
-# %% ../nbs/04a_choices.ipynb #b664396d
+# %% ../nbs/04a_choices.ipynb #75888091
 import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-# %% ../nbs/04a_choices.ipynb #bb1d36f1
+# %% ../nbs/04a_choices.ipynb #25e5b41b
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CHOICE_LINE = re.compile(r"([A-Z])\. (.+)")
 
@@ -30,7 +30,7 @@ def choices_of(question: str) -> list[str]:  # question: as it is asked
         return []
     return [match[2] for match in found]
 
-# %% ../nbs/04a_choices.ipynb #3fef13c8
+# %% ../nbs/04a_choices.ipynb #d252acf1
 def _choice_list(value: object) -> list[str]:
     "Choices as a file writes them. Raises ValueError where they are none."
     if isinstance(value, str):
@@ -68,7 +68,7 @@ def with_choices(
         accepted.append(lines[k])
     return "\n".join([question, *lines]), list(dict.fromkeys(accepted))
 
-# %% ../nbs/04a_choices.ipynb #ef682b40
+# %% ../nbs/04a_choices.ipynb #bcf364e2
 _MARKUP = re.compile(r"\\(?:boxed|text\w{0,2}|mathrm|mathbf)\b|[*_`{}$\"“”]")
 _ARTICLE = re.compile(r"^(?:the|an?) (?=\w)")
 
@@ -85,7 +85,7 @@ def _folded(choice: str) -> str:
     text = _plain(choice).casefold().strip(" .")
     return _ARTICLE.sub("", text) or choice.casefold()
 
-# %% ../nbs/04a_choices.ipynb #f01086f5
+# %% ../nbs/04a_choices.ipynb #353c2c35
 _JOINED = re.compile(r"[\w%]|[)\]]?,? ?(?:or\b|and\b|/)|[.,-]\d", re.I)  # the text goes on, or is one of two
 _LETTER_ALONE = re.compile(r"[\(\[]? ?([A-Za-z]) ?[\)\].:,!]{0,3}")
 _LETTER_AND_TEXT = re.compile(r"[\(\[]? ?([A-Za-z]) ?[\)\].:,\-–—]{1,2} ?(.+)")
@@ -119,7 +119,7 @@ def _exactly(answer: str, choices: list[str]) -> tuple:
     k = _index(both[1], choices) if both else None
     return (k, "") if k is not None and _in_front(both[2], choices) == k else (None, "")
 
-# %% ../nbs/04a_choices.ipynb #c0c9fe94
+# %% ../nbs/04a_choices.ipynb #212a5332
 def _in_front(text: str, choices: list[str]) -> int | None:
     "The choice with whose text a text begins, the longest; None where another may be named beside it."
     folded = _folded(text)
@@ -129,7 +129,7 @@ def _in_front(text: str, choices: list[str]) -> int | None:
         return None
     return k
 
-# %% ../nbs/04a_choices.ipynb #5fef89d3
+# %% ../nbs/04a_choices.ipynb #76d7fb8c
 _OF_OPTION = r"(?:option|choice|letter|answer)s?"
 _THE_ANSWER = r"(?:answer|choice|option|correct one|correct response)(?: here)?"
 _DECIDES = rf"{_THE_ANSWER}(?: is|:| would be| must be)(?: option| choice)?:? ?"
@@ -157,7 +157,7 @@ def _texts_named(text: str, choices: list[str]) -> list[tuple]:
                 found.append((start, end, k))
     return found
 
-# %% ../nbs/04a_choices.ipynb #4800ec4c
+# %% ../nbs/04a_choices.ipynb #bb6ffcde
 def _letters_named(text: str, choices: list[str], taken: list[tuple]) -> list[tuple]:
     "`(start, end, choice)` of the letters that name a choice, outside of the places taken."
     found = []
@@ -183,7 +183,7 @@ def _named(text: str, choices: list[str]) -> tuple[set, set]:
             decided.add(k)
     return named, decided
 
-# %% ../nbs/04a_choices.ipynb #c2273b49
+# %% ../nbs/04a_choices.ipynb #97be15b0
 def read_choice(
     answer: str,  # what a model said
     choices: list[str],  # what it could choose from
@@ -201,7 +201,7 @@ def read_choice(
     letters = " and ".join(_LETTERS[k] for k in sorted(chosen))
     return None, f"names {letters} and does not decide"
 
-# %% ../nbs/04a_choices.ipynb #1ec18f8b
+# %% ../nbs/04a_choices.ipynb #ae078fb3
 def chance_level(
     questions: Iterable[str],  # as they are asked
 ) -> float | None:  # None where none of them offers choices

@@ -73,7 +73,7 @@ _DOUBT = {
     "NOT ATTEMPTED": re.compile(r"\b(?:BUT|HOWEVER|CORRECT|INCORRECT)\b"),
 }
 
-# %% ../nbs/09a_judge.ipynb #43d9f187
+# %% ../nbs/09a_judge.ipynb #39e54aee
 def _graded_line(line: str) -> str:
     "The grade that a line states, in capitals; empty where it states none, or doubts it."
     match = _REPLY.fullmatch(line)
@@ -266,17 +266,39 @@ def _openai():
         raise ImportError("the endpoint judge needs the 'openai' client: pip install 'calib_nb[judge]'") from e
     return openai
 
-# %% ../nbs/09a_judge.ipynb #2f326f0b
+# %% ../nbs/09a_judge.ipynb #7731c25c
 _FEW_TOKENS, _MANY_TOKENS = 8, 4096  # for a grade; for a thought and a grade
 _INSTEAD = {"max_tokens": "max_completion_tokens"}
 
-# %% ../nbs/09a_judge.ipynb #1cdc3798
-class _Endpoint:
+# %% ../nbs/09a_judge.ipynb #9fd49aa2
+class _Accepted:
     "A model at an endpoint, and what it has shown to accept."
 
     def __init__(self, client, model: str):
         self.client, self.model = client, model
         self.options = {"temperature": 0, "max_tokens": _FEW_TOKENS}
+
+    def _leave_out(self, sent, error):
+        "The option that a server has refused is replaced or left out; any other refusal is raised."
+        refused = [name for name in sent if re.search(rf"\b{name}\b", str(error))]
+        if not refused:
+            raise error
+        name = refused[0]
+        kept = {key: value for key, value in sent.items() if key != name}
+        self.options = kept | ({_INSTEAD[name]: sent[name]} if name in _INSTEAD else {})
+
+    def _allow_more(self, sent):
+        limits = {name: n for name, n in sent.items() if name != "temperature"}
+        if not limits or _MANY_TOKENS in limits.values():
+            raise UngradedError(
+                f"model '{self.model}' has named no grade within {_MANY_TOKENS} tokens: it thinks for longer. "
+                "Take a grader that answers at once, or switch its thinking off at the server"
+            )
+        self.options = {**sent, **dict.fromkeys(limits, _MANY_TOKENS)}
+
+# %% ../nbs/09a_judge.ipynb #a6abe657
+class _Endpoint(_Accepted):
+    "It, asked."
 
     def ask(self, prompt: str) -> str | None:
         "Its reply, asked again with other options where some are refused. `UngradedError` where tokens run out."
@@ -296,26 +318,8 @@ class _Endpoint:
         messages = [{"role": "user", "content": prompt}]
         return self.client.chat.completions.create(model=self.model, messages=messages, **options).choices[0]
 
-    def _leave_out(self, sent, error):
-        "The option that a server has refused is replaced or left out; any other refusal is raised."
-        refused = [name for name in sent if re.search(rf"\b{name}\b", str(error))]
-        if not refused:
-            raise error
-        name = refused[0]
-        kept = {key: value for key, value in sent.items() if key != name}
-        self.options = kept | ({_INSTEAD[name]: sent[name]} if name in _INSTEAD else {})
-
     def _cut_off(self, choice):
         return choice.finish_reason == "length" and parse_grade(choice.message.content) is None
-
-    def _allow_more(self, sent):
-        limits = {name: n for name, n in sent.items() if name != "temperature"}
-        if not limits or _MANY_TOKENS in limits.values():
-            raise UngradedError(
-                f"model '{self.model}' has named no grade within {_MANY_TOKENS} tokens: it thinks for longer. "
-                "Take a grader that answers at once, or switch its thinking off at the server"
-            )
-        self.options = {**sent, **dict.fromkeys(limits, _MANY_TOKENS)}
 
 # %% ../nbs/09a_judge.ipynb #96cf27d2
 def _reply(endpoint: "_Endpoint", prompt: str) -> str:
@@ -341,7 +345,7 @@ def _seconds(text: str | None) -> float | None:
     except (TypeError, ValueError, AttributeError, OverflowError, IndexError):
         return None
 
-# %% ../nbs/09a_judge.ipynb #1c3d8919
+# %% ../nbs/09a_judge.ipynb #4e7f1c54
 def judge_choice(
     answer: str,  # what the model said
     references: Sequence[str],  # accepted choices, by letter or text

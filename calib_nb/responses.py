@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['without_thoughts', 'short_answer', 'Confidence', 'parse_confidence', 'Response', 'parse_response']
 
-# %% ../nbs/05a_responses.ipynb #30b078e2
+# %% ../nbs/05a_responses.ipynb #b3704f96
 import html
 import json
 import re
 from dataclasses import dataclass, field
 
-# %% ../nbs/05a_responses.ipynb #39a1a02c
+# %% ../nbs/05a_responses.ipynb #6479ad45
 _THOUGHT = r"(?:\w{1,12}:)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad|analysis)"
 _BEGINS = (
     rf"<{_THOUGHT}(?: [^<>\n]{{0,80}})?>|\[THINK\]|◁think▷|<\|(?:START_THINKING|begin_of_thought)\|>"
@@ -44,7 +44,7 @@ def without_thoughts(
     note = "unfinished thought" if thinking else "thought taken out" if seen else ""
     return _SPECIAL.sub("\n", "".join(kept)), note
 
-# %% ../nbs/05a_responses.ipynb #26b0aa5a
+# %% ../nbs/05a_responses.ipynb #156de1f7
 _ANSWER_LEAD = re.compile(r"^(the )?answer( is)?:\s*", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\{(?:\\text\w{0,2}\{)?([^{}\n]*)\}{1,2}")
 
@@ -62,7 +62,7 @@ def short_answer(
             return _BOXED.sub(r"\1", answer)
     return ""
 
-# %% ../nbs/05a_responses.ipynb #b4d94cf3
+# %% ../nbs/05a_responses.ipynb #03a1ad76
 @dataclass(frozen=True)
 class Confidence:
     "A confidence in one answer as it was read, before it becomes a `Reading`."
@@ -71,7 +71,7 @@ class Confidence:
     extra: dict = field(default_factory=dict)  # what else the readout found, e.g. the text
     how: str = field(default="", compare=False)  # what was interpreted, or why it is missing
 
-# %% ../nbs/05a_responses.ipynb #1c386e83
+# %% ../nbs/05a_responses.ipynb #753f0ec8
 _FULL_WIDTH = {0xFF01 + i: 0x21 + i for i in range(94)}
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
 _SIGNS = {
@@ -91,7 +91,7 @@ _URL_CODE = re.compile(r"(?<=\d)%(25(?!\d)|2[Ff]|2[Ee])")
 _FRAC = re.compile(r"\\[dt]?frac ?\{ ?([^{}]{1,40}) ?\} ?\{ ?([^{}]{1,40}) ?\}")
 _COMMAND = re.compile(r"\\([a-zA-Z]{1,20})")
 
-# %% ../nbs/05a_responses.ipynb #4d64d505
+# %% ../nbs/05a_responses.ipynb #178fc909
 def _of_code(match):
     "The character of a hexadecimal code."
     return chr(int(match[1], 16))
@@ -107,7 +107,7 @@ def _unescaped(line: str) -> str:
     line = re.sub(r"[*_`${}]+", " ", line)
     return " ".join(line.split())
 
-# %% ../nbs/05a_responses.ipynb #88784e6a
+# %% ../nbs/05a_responses.ipynb #0526fe49
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -126,7 +126,7 @@ _WORD_PART = re.compile(rf"\b({'|'.join(_SMALL[1:])})[ -]({'|'.join(_PARTS)})s?\
 _ONLY_PART = re.compile(rf"(?:a |one )?({'|'.join(_PARTS)})", re.I)
 _NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_SMALL[2:] + _TENS)}|hundred|thousand)\b", re.I)
 
-# %% ../nbs/05a_responses.ipynb #5ea6788b
+# %% ../nbs/05a_responses.ipynb #a9a4cb6c
 def _number_of(words: str) -> str:
     "The number that words of `_WORD` say, in digits; digits stay."
     words = words.lower().replace("-", " ")
@@ -153,7 +153,7 @@ def _in_digits(line: str) -> str:
     only = _ONLY_PART.fullmatch(line.rstrip("."))
     return f"1/{_PARTS[only[1].lower()]}" if only else _WORD_PART.sub(_part, line)
 
-# %% ../nbs/05a_responses.ipynb #f6632127
+# %% ../nbs/05a_responses.ipynb #1e54bb02
 _DIGITS = r"(?:\d{1,9}(?:[.,]\d{1,40})?|\.\d{1,40})"
 _PLAIN_NUMBER = re.compile(r"\d{1,9}(\.\d{1,40})?|\.\d{1,40}")
 _NUMBER = re.compile(
@@ -169,7 +169,7 @@ _MINUS = re.compile(r"(?<![\w)])-{1,2} ?\.?\d")
 _DENIED = re.compile(r"(?:\bnot\b|n't\b|\bnever\b|\bhardly\b|\bwithout\b)[^.;:,()]*$", re.I)
 _WHOLES = {"in": range(2, 101), "in a": (100, 1000), "of": (5, 10, 100)}  # `1 of 3` may count something else
 
-# %% ../nbs/05a_responses.ipynb #82962868
+# %% ../nbs/05a_responses.ipynb #0dc26cbc
 def _float(text: str) -> float | None:
     "A number with a point or a comma; None where the comma parts thousands."
     whole, comma, digits = text.partition(",")
@@ -201,7 +201,7 @@ def _as_probability(match: re.Match) -> float | None:
         return number / 100 if number <= 100 else None
     return _share(number, match["of"] or "out of", whole)
 
-# %% ../nbs/05a_responses.ipynb #037ff405
+# %% ../nbs/05a_responses.ipynb #e3c6c17d
 _ON_SCALE = re.compile(r"\b(\d{1,3}) \(?on a scale (?:of|from) [01] ?(?:to|-) ?(10|100)\b\)?", re.I)
 _ZERO_TO_ONE = re.compile(
     r"\(? ?(?:on|in) (?:a |the )?(?:scale|range) (?:of |from )?0(?:\.0)? ?(?:to|-) ?1(?:\.0)?\b(?!\.\d) ?\)?",
@@ -237,7 +237,7 @@ def _objection(line: str, values: list, other: bool, first: re.Match | None) -> 
         return "a number that is no probability"
     return "denied" if _DENIED.search(line[max(first.start() - 60, 0) : first.start()]) else ""
 
-# %% ../nbs/05a_responses.ipynb #3c93fa21
+# %% ../nbs/05a_responses.ipynb #e3cd21f6
 def _interpreted(text: str) -> Confidence:
     "The one probability that a line states among other things."
     line = _in_digits(_unescaped(_beginning(text)))
@@ -271,7 +271,7 @@ def parse_confidence(
         return Confidence(float(line), "parsed")
     return Confidence(None, "missing", how="a number above 1 that names no scale")
 
-# %% ../nbs/05a_responses.ipynb #1b9082ca
+# %% ../nbs/05a_responses.ipynb #a9b05856
 @dataclass(frozen=True)
 class _Event:
     "A label and what it says."
@@ -298,7 +298,7 @@ _HEADING = re.compile(rf"[#*_]{{1,6}} ?{_NAME}{_QUOTES}{_SCALE}{_QUOTES}", re.I)
 _PERCENT_SCALE = re.compile(r"%|percent|\b100\b", re.I)
 _TEN_SCALE = re.compile(r"\b[01] ?(?:-|–|to) ?10\b|out of 10\b|/ ?10\b", re.I)
 
-# %% ../nbs/05a_responses.ipynb #a70fb202
+# %% ../nbs/05a_responses.ipynb #8dd24778
 _PLAIN_LABELS = ("answer:", "confidence:")
 _JOINTS = " \t,;|([{-–—"
 
@@ -321,7 +321,7 @@ def _of_json(value: str) -> str:
         value = value[1:].removesuffix(value[0])
     return value
 
-# %% ../nbs/05a_responses.ipynb #91e7a2d7
+# %% ../nbs/05a_responses.ipynb #28247a0f
 def _scaled(value: str, label: str) -> str:
     "A bare number with the scale that its label names; 0.9 on a scale of percents may be either."
     if not _PLAIN_NUMBER.fullmatch(value):
@@ -342,7 +342,7 @@ def _event(label: re.Match, value: str, place: int) -> _Event:
     value = _scaled(value, written) if kind == "confidence" else value
     return _Event(kind, value, f"label {_cut(label[0].strip())!r}", place)
 
-# %% ../nbs/05a_responses.ipynb #22821ecc
+# %% ../nbs/05a_responses.ipynb #18cfe150
 def _events_of_line(line: str, place: int, pattern: re.Pattern) -> list[_Event]:
     "The events of one line, by `_LABEL` or `_LOOSE` at its beginning and `_INLINE` within."
     label = pattern.match(line) or _HEADING.fullmatch(line)
@@ -372,7 +372,7 @@ def _answer_behind(label: re.Match, line: str, place: int) -> list[_Event]:
     said = _Event("answer", _bare(line[answer.end() :]), "beside the confidence", place + 1)
     return [_event(label, value, place), said]
 
-# %% ../nbs/05a_responses.ipynb #ccc97164
+# %% ../nbs/05a_responses.ipynb #ed3d16b2
 _TURN = r"<\|(?:im_start|start_header_id|start)\|> ?(?:user|system)"
 _ASKED = r"(?:question|q|problem|instruction|user|human)(?: \d{1,3})?[*_]{0,2} ?:"
 _ANOTHER = re.compile(rf"[#>*\s]{{0,8}}{_ASKED}|{_TURN}", re.IGNORECASE)
@@ -393,7 +393,7 @@ def _events(text: str, pattern: re.Pattern) -> list[_Event]:
         place += len(line) + 1
     return events
 
-# %% ../nbs/05a_responses.ipynb #28bcff7b
+# %% ../nbs/05a_responses.ipynb #cd66330d
 _OBJECT = re.compile(r"\{\s{0,20}\"")
 _MOST_OBJECTS = 100
 _KEY = re.compile(_NAME, re.I)
@@ -432,7 +432,7 @@ def _json_events(text: str) -> tuple[list[_Event], str]:
             end = stop
     return events, "".join([*rest, text[end:]])
 
-# %% ../nbs/05a_responses.ipynb #2d38aa3b
+# %% ../nbs/05a_responses.ipynb #ff2b22f2
 @dataclass(frozen=True)
 class Response:
     "What a whole response says."
@@ -470,7 +470,7 @@ def _last_block(blocks: list[dict]) -> dict:
     same = before["answer"].text.casefold() == last["answer"].text.casefold()
     return {**before, **last} if same else last
 
-# %% ../nbs/05a_responses.ipynb #678873b5
+# %% ../nbs/05a_responses.ipynb #427f69c4
 _TAG = re.compile(r"</?(?:b|i|p|em|strong|br|li|ul|ol|div|span|code|h\d) ?/?>", re.I)
 _ELEMENT = re.compile(r"<(/?)(answer|confidence)>", re.I)
 
@@ -506,7 +506,7 @@ def _read(block: dict, notes: list[str], chosen: bool) -> Response:
     provenance = "repaired" if changed else confidence.provenance
     return Response(said, confidence.value, provenance, "; ".join(notes))
 
-# %% ../nbs/05a_responses.ipynb #5f619932
+# %% ../nbs/05a_responses.ipynb #2c963ea2
 def parse_response(
     text: str,  # a whole response
 ) -> Response:
