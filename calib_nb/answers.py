@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .core import Question, code_hash, content_key, read_jsonl, write_jsonl
 from .models import LanguageModel, TextFormat, continue_greedily
-from .prompts import short_answer
+from .responses import short_answer, without_thoughts
 
 # %% ../nbs/08_answers.ipynb #32458232
 MAX_ANSWER_TOKENS = 24
@@ -54,13 +54,33 @@ def _ask(lm, prompts, max_new_tokens, known, path):  # prompts: question -> toke
         continue_greedily(lm, list(prompts.values()), max_new_tokens, done=keep, progress="answers")
 
 
-def _answer_row(question, text):
+def _answer_row(question, text, opened):
+    "The row of a question; opened: the mark of a thought that the prompt began, put before the text."
+    said = opened + text
+    note = without_thoughts(said)[1]
     return {
         "id": question.id,
         "question": question.question,
-        "model_answer": short_answer(text),
+        "model_answer": short_answer(said),
         "text": text,
+        **({"missing": note} if note == "unfinished thought" else {}),
     }
+
+
+def _opened_thought(prompt):
+    "`<think>` where a prompt ends within a thought, as some chat templates write it; else nothing."
+    return "<think>" if without_thoughts(prompt[-80:])[1] == "unfinished thought" else ""
+
+
+def _check_thoughts(rows, lm, max_new_tokens):
+    "Raises ValueError where most texts are thoughts that have no end: then nothing is known of the answers."
+    thoughts = sum("missing" in row for row in rows)
+    if 2 * thoughts > len(rows):
+        raise ValueError(
+            f"model '{lm.name}' thinks before it answers: {thoughts} of {len(rows)} answers are thoughts without an "
+            f"end (answers are one line of at most {max_new_tokens} tokens). Take a model, or a chat template, that "
+            "answers at once"
+        )
 
 # %% ../nbs/08_answers.ipynb #4d2f05b7
 def answer_questions(
@@ -70,7 +90,7 @@ def answer_questions(
     max_new_tokens: int = MAX_ANSWER_TOKENS,  # longest answer
     counts: dict | None = None,  # gets what was done: asked, known, tokens
 ) -> list[dict]:  # `id, question, model_answer, text`, in the order of `questions`
-    "The base model's greedy answers, resumed from the cache."
+    "The base model's greedy answers, resumed from the cache. Raises ValueError where most are unfinished thoughts."
     path = answer_cache(lm, folder, max_new_tokens)
     known = _read_cache(path)
     asked = dict.fromkeys(q.question for q in questions if q.question not in known)
@@ -82,4 +102,7 @@ def answer_questions(
         written = [fmt.encode(known[q]) for q in asked]
         tokens = sum(map(len, [*prompts.values(), *written]))
         counts.update(asked=len(asked), known=len(questions) - len(asked), tokens=tokens)
-    return [_answer_row(q, known[q.question]) for q in questions]
+    opened = _opened_thought(fmt.answer_prompt("?"))
+    rows = [_answer_row(q, known[q.question], opened) for q in questions]
+    _check_thoughts(rows, lm, max_new_tokens)
+    return rows

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from .answers import answer_questions
+from .choices import chance_level
 from calib_nb.core import (
     SCHEMA,
     Judged,
@@ -312,12 +313,17 @@ def _sampled_responses(reader, judged, title):
     return [(text, parse_response(text)) for text in texts]
 
 
+def _how(response):
+    "What was interpreted, or why the confidence is missing, where there is something to say."
+    return {"how": response.how} if response.how else {}
+
+
 def _joint_reading(reader, j, text, response, is_correct):
     "The reading of a sampled response to the question of `j`."
     said = {"answer": response.answer, "confidence": response.confidence, "provenance": response.provenance}
     how = {"readout": "verbalized", "protocol": "joint", "split": j.extra["split"]}
     names = {"method": reader.method, "seed": reader.seed}
-    return j.reading(**said, **how, **names, is_correct=is_correct, extra={"text": text})
+    return j.reading(**said, **how, **names, is_correct=is_correct, extra={"text": text, **_how(response)})
 
 
 def read_joint(
@@ -555,12 +561,15 @@ class _Counted(_Judged):
         return accuracy
 
     def accuracy_table(self) -> pd.DataFrame:
-        "A frame of counts and accuracy, a row for each split."
+        "A frame of counts and accuracy, a row for each split; of multiple choice what guessing would get, too."
         rows = {}
         for split in SPLITS:
             part = self.of(split)
             groups = len({j.group for j in part})
             rows[split] = {"questions": len(part), "groups": groups, "accuracy": f"{self.accuracy[split]:.1%}"}
+            chance = chance_level(j.question for j in part)
+            if chance is not None:
+                rows[split]["chance"] = f"{chance:.1%}"
         return pd.DataFrame(rows).T
 
 # %% ../nbs/15_experiment.ipynb #0ccc3f0c

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JUDGES', 'grader_prompt', 'parse_grade', 'Retry', 'UngradedError', 'Grader', 'local_grader', 'endpoint_grader',
-           'judge_answers']
+           'judge_choice', 'judge_answers']
 
 # %% ../nbs/09a_judge.ipynb #4deb1b06
 import json
@@ -14,9 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from .choices import choices_of, read_choice
 from .core import Judged, Question, content_key, lookup, read_jsonl
+from .responses import without_thoughts
 from .rules import Verdict, judge_by_rules, normalise, parse_date
 
 # %% ../nbs/09a_judge.ipynb #09bed111
@@ -55,19 +58,52 @@ def _one_line(text: str) -> str:
     return " ".join(str(text).split())
 
 # %% ../nbs/09a_judge.ipynb #82946c70
-_GRADE = re.compile(r"(?<![A-Z])(?:NOT_ATTEMPTED|INCORRECT|CORRECT)(?![A-Z])")
-_DENIED_GRADE = re.compile(r"(?<![A-Z])NOT_(?:IN)?CORRECT")
+_NAMES_GRADE = (
+    r"(?:(?:THE |THIS |MY |FINAL |GIVEN |OVERALL |SO )*"
+    r"(?:GRADE|VERDICT|ANSWER|RESPONSE|JUDGE?MENT|LABEL|RESULT|EVALUATION|IT)(?: GIVEN)?(?: IS|'S)? ?[:=]? ?)?"
+)
+_REPLY = re.compile(
+    rf"{_NAMES_GRADE}(?P<grade>NOT ATTEMPTED|INCORRECT|CORRECT)(?P<rest>[.!,;:]+(?: .*)?| - .*| (?:BECAUSE|SINCE)\b.*)?"
+)
+_DOUBT = {
+    "CORRECT": re.compile(
+        r"\b(?:BUT|HOWEVER|NO|NOT|NEVER|PART\w*|ONLY|ALTHOUGH|THOUGH|EXCEPT|MOSTLY|ALMOST|IF|UNLESS|INCORRECT)\b|N'T\b"
+    ),
+    "INCORRECT": re.compile(r"\b(?:BUT|HOWEVER|PART\w*|CORRECT(?! (?:ANSWER|ONE|REFERENCE)))\b|NOT ATTEMPTED"),
+    "NOT ATTEMPTED": re.compile(r"\b(?:BUT|HOWEVER|CORRECT|INCORRECT)\b"),
+}
+
+# %% ../nbs/09a_judge.ipynb #39e54aee
+def _graded_line(line: str) -> str:
+    "The grade that a line states, in capitals; empty where it states none, or doubts it."
+    match = _REPLY.fullmatch(line)
+    if not match or _DOUBT[match["grade"]].search(match["rest"] or ""):
+        return ""
+    return match["grade"]
+
+
+def _reply_lines(reply: str) -> list[str]:
+    "A reply's lines that say something, in capitals, without marks and thoughts."
+    said, note = without_thoughts(reply)
+    if note == "unfinished thought":
+        return []
+    text = re.sub(r"[*`\"{}\[\]()#>]+", "", said.upper().replace("’", "'").replace("NOT_ATT", "NOT ATT"))
+    lines = [" ".join(line.replace("–", "-").replace("—", " - ").split()) for line in text.split("\n")]
+    return list(filter(None, lines))
 
 
 def parse_grade(
     reply: str | None,  # what the grader wrote
 ) -> str | None:
-    "correct, incorrect or not_attempted; None where the reply names none or several."
-    text = re.sub(r"[\s_-]+", "_", str(reply or "").upper())
-    found = set(_GRADE.findall(text))
-    if len(found) != 1 or _DENIED_GRADE.search(text):
+    "correct, incorrect or not_attempted; None where the reply states none, several, or doubts it."
+    lines = _reply_lines(str(reply or ""))
+    grades = {_graded_line(line) for line in lines} - {""}
+    if len(grades) != 1:
         return None
-    return found.pop().lower()
+    grade = grades.pop()
+    if _graded_line(lines[-1]) or _graded_line(lines[0]) and not _DOUBT[grade].search(" ".join(lines[1:])):
+        return grade.lower().replace(" ", "_")
+    return None
 
 # %% ../nbs/09a_judge.ipynb #57347baa
 class Retry(Exception):
@@ -105,6 +141,9 @@ class _GradeCache:
                     f.write(json.dumps({"key": key, "grade": grade}) + "\n")
 
 # %% ../nbs/09a_judge.ipynb #00ecf5d7
+_LONGEST_WAIT = 300  # seconds that a server's wish to wait is kept to
+
+
 class Grader:
     "Grades answers by `ask`, cached by content."
 
@@ -163,9 +202,9 @@ def _grade(grader: Grader, prompt: str) -> str | None:
             problem, wait = f"the reply names no grade: {str(reply)[:80]!r}", 0
         except Retry as e:
             problem = str(e)
-            wait = max(e.seconds or 0, grader.backoff * 2**attempt)
+            wait = max(min(e.seconds or 0, _LONGEST_WAIT), min(grader.backoff * 2**attempt, 60))
         if attempt + 1 < grader.attempts:
-            time.sleep(min(wait, 60))
+            time.sleep(wait)
     return problem
 
 # %% ../nbs/09a_judge.ipynb #c6fc2a73
@@ -191,7 +230,8 @@ def _as_turn(tokenizer, prompt: str) -> str:
     if not tokenizer.chat_template:
         return prompt
     turn = [{"role": "user", "content": prompt}]
-    return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    at_once = {"enable_thinking": False}  # ignored by templates that do not know it
+    return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **at_once)
 
 # %% ../nbs/09a_judge.ipynb #1fb57455
 def endpoint_grader(
@@ -208,7 +248,14 @@ def endpoint_grader(
             "set OPENAI_API_KEY (any text for a server that needs none) and, for a server of your own, OPENAI_BASE_URL"
         )
     client = openai.OpenAI(timeout=timeout, max_retries=0)  # retries are counted here, garbage included
-    return Grader(lambda prompt: _reply(client, model, prompt), f"{model} at {client.base_url.host}", folder, **options)
+    endpoint = _Endpoint(client, model)
+    return Grader(lambda prompt: _reply(endpoint, prompt), f"{model} at {_address(client.base_url)}", folder, **options)
+
+
+def _address(url) -> str:
+    "Where an endpoint is, without a name or password: two servers of one host are two graders."
+    port = f":{url.port}" if url.port else ""
+    return f"{url.scheme}://{url.host}{port}{url.path}".rstrip("/")
 
 
 def _openai():
@@ -219,15 +266,68 @@ def _openai():
         raise ImportError("the endpoint judge needs the 'openai' client: pip install 'calib_nb[judge]'") from e
     return openai
 
+# %% ../nbs/09a_judge.ipynb #7731c25c
+_FEW_TOKENS, _MANY_TOKENS = 8, 4096  # for a grade; for a thought and a grade
+_INSTEAD = {"max_tokens": "max_completion_tokens"}
+
+# %% ../nbs/09a_judge.ipynb #9fd49aa2
+class _Accepted:
+    "A model at an endpoint, and what it has shown to accept."
+
+    def __init__(self, client, model: str):
+        self.client, self.model = client, model
+        self.options = {"temperature": 0, "max_tokens": _FEW_TOKENS}
+
+    def _leave_out(self, sent, error):
+        "The option that a server has refused is replaced or left out; any other refusal is raised."
+        refused = [name for name in sent if re.search(rf"\b{name}\b", str(error))]
+        if not refused:
+            raise error
+        name = refused[0]
+        kept = {key: value for key, value in sent.items() if key != name}
+        self.options = kept | ({_INSTEAD[name]: sent[name]} if name in _INSTEAD else {})
+
+    def _allow_more(self, sent):
+        limits = {name: n for name, n in sent.items() if name != "temperature"}
+        if not limits or _MANY_TOKENS in limits.values():
+            raise UngradedError(
+                f"model '{self.model}' has named no grade within {_MANY_TOKENS} tokens: it thinks for longer. "
+                "Take a grader that answers at once, or switch its thinking off at the server"
+            )
+        self.options = {**sent, **dict.fromkeys(limits, _MANY_TOKENS)}
+
+# %% ../nbs/09a_judge.ipynb #a6abe657
+class _Endpoint(_Accepted):
+    "It, asked."
+
+    def ask(self, prompt: str) -> str | None:
+        "Its reply, asked again with other options where some are refused. `UngradedError` where tokens run out."
+        bad_request = _openai().BadRequestError
+        while True:
+            sent = dict(self.options)
+            try:
+                choice = self._create(prompt, sent)
+            except bad_request as e:
+                self._leave_out(sent, e)
+                continue
+            if not self._cut_off(choice):
+                return choice.message.content
+            self._allow_more(sent)
+
+    def _create(self, prompt, options):
+        messages = [{"role": "user", "content": prompt}]
+        return self.client.chat.completions.create(model=self.model, messages=messages, **options).choices[0]
+
+    def _cut_off(self, choice):
+        return choice.finish_reason == "length" and parse_grade(choice.message.content) is None
+
 # %% ../nbs/09a_judge.ipynb #96cf27d2
-def _reply(client, model: str, prompt: str) -> str:
+def _reply(endpoint: "_Endpoint", prompt: str) -> str:
     "What the endpoint answers. Raises `Retry` for what may pass, and the client's error for what cannot."
     openai = _openai()
-    messages = [{"role": "user", "content": prompt}]
     garbage = (openai.APIResponseValidationError, json.JSONDecodeError, AttributeError, IndexError, TypeError)
     try:
-        reply = client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=8)
-        return reply.choices[0].message.content
+        return endpoint.ask(prompt)
     except openai.APIStatusError as e:
         if e.status_code in (408, 409, 429) or e.status_code >= 500:
             raise Retry(f"HTTP {e.status_code}", _seconds(e.response.headers.get("retry-after"))) from e
@@ -237,8 +337,29 @@ def _reply(client, model: str, prompt: str) -> str:
 
 
 def _seconds(text: str | None) -> float | None:
-    "A Retry-After header in seconds; None where it is a date or missing."
-    return float(text) if text and re.fullmatch(r"\d+(\.\d+)?", text) else None
+    "A Retry-After header, which is a number or a date, in seconds from now; None where it is neither."
+    if text and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (TypeError, ValueError, AttributeError, OverflowError, IndexError):
+        return None
+
+# %% ../nbs/09a_judge.ipynb #4e7f1c54
+def judge_choice(
+    answer: str,  # what the model said
+    references: Sequence[str],  # accepted choices, by letter or text
+    question: str,  # with its choices
+) -> Verdict:
+    "Whether the one choice that an answer names is accepted; an answer that names none or two is never right."
+    choices = choices_of(question)
+    chosen, objection = read_choice(answer, choices)
+    accepted = {read_choice(reference, choices)[0] for reference in references} - {None}
+    if chosen is not None:
+        grade = "correct" if chosen in accepted else "incorrect"
+        return Verdict(grade, f"chooses {chr(ord('A') + chosen)}")
+    silent = judge_by_rules(answer, references, question).grade == "not_attempted"
+    return Verdict("not_attempted" if silent else "incorrect", objection)
 
 # %% ../nbs/09a_judge.ipynb #fe5883df
 def _by_rules(
@@ -246,21 +367,31 @@ def _by_rules(
     grader: Grader | None = None,  # not used
 ) -> list[Verdict]:
     "A `Verdict` for each item, by rules alone."
-    return [judge_by_rules(*item) for item in items]
+    return [judge_choice(*item) if choices_of(item[2]) else judge_by_rules(*item) for item in items]
+
+
+def _is_asked(item: tuple) -> bool:
+    "Whether a model is asked about an item: not about silence, nor about a choice."
+    return bool(normalise(item[0])) and not choices_of(item[2])
 
 
 def _by_model(items: Sequence[tuple], grader: Grader) -> list[Verdict]:
     "A `Verdict` for each item; empty answers are not asked about."
-    asked = [item for item in items if normalise(item[0])]
+    asked = [item for item in items if _is_asked(item)]
     verdicts = iter(grader(asked) if asked else [])
-    empty = Verdict("not_attempted", "empty answer")
-    return [next(verdicts) if normalise(item[0]) else empty for item in items]
+    return [next(verdicts) if _is_asked(item) else _unasked(item) for item in items]
+
+
+def _unasked(item: tuple) -> Verdict:
+    "The verdict on what no model is asked about."
+    return judge_choice(*item) if choices_of(item[2]) else Verdict("not_attempted", "empty answer")
 
 # %% ../nbs/09a_judge.ipynb #5f289a50
 def _by_precedence(items: Sequence[tuple], grader: Grader) -> list[Verdict]:
     "A `Verdict` for each item: by rules where they decide, else by the grader."
     verdicts = _by_rules(items)
-    left = [place for place, item in enumerate(items) if not _rules_decide(verdicts[place], item[1])]
+    open_ones = [place for place, item in enumerate(items) if not choices_of(item[2])]
+    left = [place for place in open_ones if not _rules_decide(verdicts[place], items[place][1])]
     for place, verdict in zip(left, _by_model([items[place] for place in left], grader)):
         verdicts[place] = verdict
     return verdicts
@@ -289,23 +420,25 @@ def judge_answers(
     """Each answer with its verdict. Raises KeyError for a question without an answer, ValueError where a grader is
     missing, `UngradedError`."""
     decide = lookup(JUDGES, judge, "judge")
-    said = {row["id"]: row["model_answer"] for row in answers}
+    rows = {row["id"]: row for row in answers}
+    said = {id: row["model_answer"] for id, row in rows.items()}
     if grader is None and judge != "rules":
         raise ValueError(
             f"judge '{judge}' needs a grader: local_grader(load_model(...)) or endpoint_grader('model name')"
         )
     verdicts = decide([(said[q.id], q.answers, q.question) for q in questions], grader)
-    return [_judged(q, said[q.id], verdict) for q, verdict in zip(questions, verdicts)]
+    return [_judged(q, rows[q.id], verdict) for q, verdict in zip(questions, verdicts)]
 
 
-def _judged(q: Question, answer: str, verdict: Verdict) -> Judged:
+def _judged(q: Question, row: dict, verdict: Verdict) -> Judged:
+    "The record of an answer; `missing` in its row says why there is none."
     return Judged(
         id=q.id,
         question=q.question,
-        model_answer=answer,
+        model_answer=row["model_answer"],
         is_correct=verdict.grade == "correct",
         verdict=verdict.grade,
-        reason=verdict.reason,
+        reason=row.get("missing") or verdict.reason,
         answers=q.answers,
         group=q.group,
         relation=q.relation,

@@ -290,7 +290,8 @@ def _chat(tokenizer, texts):
     "Turns of user and assistant, the user's first and last, up to where the assistant's text begins."
     roles = ["user", "assistant"] * len(texts)
     turns = [{"role": role, "content": text} for role, text in zip(roles, texts)]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    at_once = {"enable_thinking": False}  # templates that know the switch answer without a thought; others ignore it
+    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **at_once)
 
 
 def _end_of_turn(tokenizer):

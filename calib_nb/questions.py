@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .choices import choices_of, with_choices
 from calib_nb.core import (
     Question,
     RecordError,
@@ -264,9 +265,18 @@ def _read_rows(path):  # a .csv, .tsv, .jsonl or .parquet file
     return _FILE_KINDS[kind](path)
 
 # %% ../nbs/05_questions.ipynb #3591cff4
+def _given(value):
+    "Whether a cell holds something: neither empty nor missing."
+    return value is not None and str(value).strip() not in ("", "nan", "[]")
+
+
 def _with_id(fields):
-    "Cleaned texts; an id made from the question where the set gives none."
+    "Cleaned texts, the choices in the question; an id made from the question where the set gives none."
     fields["question"] = _plain_text(fields["question"])
+    if _given(fields.get("choices")):
+        fields["question"], fields["answers"] = with_choices(
+            fields["question"], fields["answers"], fields["choices"]
+        )
     fields["id"] = str(fields.get("id") or content_key(fields["question"], length=12))
     for name in ("relation", "group", "grade"):
         fields[name] = str(fields.get(name) or "")
@@ -344,6 +354,13 @@ def _mapped_columns(mapping):
     return [c for columns in mapping.values() for c in _as_list(columns)]
 
 
+def _cells(row, columns):
+    "A cell; of several columns those that hold something, as a list."
+    if isinstance(columns, str):
+        return row[columns]
+    return [row[column] for column in columns if _given(row.get(column))]
+
+
 def _mapped_row(mapping, row):
     "A row's fields by a mapping; the answers can be spread over several columns, of which some are empty."
     answers = []
@@ -351,7 +368,7 @@ def _mapped_row(mapping, row):
         value = row.get(column)
         if value is not None and str(value).strip():
             answers += answer_list(value)
-    named = {field: row[column] for field, column in mapping.items() if field != "answers"}
+    named = {field: _cells(row, columns) for field, columns in mapping.items() if field != "answers"}
     used = _mapped_columns(mapping)
     rest = {k: v for k, v in row.items() if k not in used}
     return {**rest, **named, "answers": answer_list(answers)}
@@ -538,7 +555,11 @@ class _UnionFind:
 
 # %% ../nbs/05_questions.ipynb #4b863804
 def _wording(question):
-    return " ".join(re.findall(r"\w+", question.question.casefold()))
+    "The words of a question; its choices may stand in any order."
+    text, choices = question.question, choices_of(question.question)
+    if choices:
+        text = " ".join([text.partition("\n")[0], *sorted(choices)])
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def _page_of(url):

@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from .answers import MAX_ANSWER_TOKENS
+from .choices import choices_of, read_choice
 from .core import Judged, Reading, derived_seed, lookup
 from calib_nb.models import (
     LanguageModel,
@@ -650,6 +651,10 @@ def _means(
     reference: str,
     question: str,
 ) -> bool:
+    choices = choices_of(question)
+    if choices:
+        chosen = read_choice(text, choices)[0]
+        return chosen is not None and chosen == read_choice(reference, choices)[0]
     verdict = judge_by_rules(text, [reference], question)
     return verdict.grade == "correct"
 

@@ -19,6 +19,7 @@ import pandas as pd
 import psutil
 from matplotlib.figure import Figure
 
+from .choices import chance_level
 from .core import select
 from .experiment import Run, run_readouts
 from .inference import SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
@@ -85,7 +86,8 @@ def _original_wording(run, readout):
         return {}
     card = metric_card(readings, run.accuracy["train"])
     code = diagnose(readings, run.accuracy["train"], card)[0].code
-    return {(readout, "baseline, original wording"): _shown(card, code)}
+    chance = chance_level(r.question for r in readings)
+    return {(readout, "baseline, original wording"): _shown(card, code, chance)}
 
 
 def _unbroken(estimate):
@@ -101,15 +103,21 @@ def _texts(card, names):
 # %% ../nbs/15a_report.ipynb #15aa0005
 def _column(run, side, readout):
     "What the table shows of one side by one readout."
-    return _shown(run.cards[side][readout], _finding(run, side, readout).code)
+    chance = chance_level(r.question for r in _on_test(run.sides()[side], readout))
+    return _shown(run.cards[side][readout], _finding(run, side, readout).code, chance)
 
 
-def _shown(card, code):  # code: of the diagnosis
+def _shown(
+    card,
+    code,  # of the diagnosis
+    chance=None,  # the accuracy of guessing; None where no question offers choices
+):
     support = card["brier_score"]
     return {
         "n": str(support.n),
         "parsed": f"{support.parsed:.1%}",
         "diagnosis": code,
+        **({} if chance is None else {"accuracy by chance": f"{chance:.1%}"}),
         **_texts(card, SHOWN),
     }
 

@@ -42,3 +42,21 @@ def test_the_cache_is_named_by_what_an_answer_depends_on(embedded, tmp_path):
     other = replace(embedded, key="other")
     names = {answer_cache(lm, tmp_path, n).name for lm in (embedded, other) for n in (8, 16)}
     assert len(names) == 4
+
+
+@pytest.mark.slow
+def test_a_model_that_thinks_first_is_refused_and_a_finished_thought_is_left_out(embedded, tmp_path, monkeypatch):
+    questions = load_questions("facts")[::250]
+
+    def written(text):
+        def ask(lm, prompts, n, done, progress):
+            done({i: text for i in range(len(prompts))})
+
+        return ask
+
+    monkeypatch.setattr(answers, "continue_greedily", written("<think>\n"))
+    with pytest.raises(ValueError, match="thinks before it answers: 4 of 4 answers are thoughts without an end"):
+        answer_questions(embedded, questions, tmp_path / "thoughts")
+    monkeypatch.setattr(answers, "continue_greedily", written("<think>Lyon?</think>Paris"))
+    rows = answer_questions(embedded, questions, tmp_path / "whole")
+    assert {row["model_answer"] for row in rows} == {"Paris"}

@@ -2,6 +2,7 @@
 import json
 import threading
 import time
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -11,6 +12,7 @@ from calib_nb.judge import (
     Grader,
     Retry,
     UngradedError,
+    _seconds,
     endpoint_grader,
     grader_prompt,
     judge_answers,
@@ -38,6 +40,27 @@ ITEMS = [(f"answer {i}", [f"reference {i}"], f"Question {i}?") for i in range(6)
     ("", None),
     (None, None),
     ("correctly", None),
+    ("PARTIALLY CORRECT", None),
+    ("NOT FULLY CORRECT", None),
+    ("The answer isn't CORRECT.", None),
+    ("The answer isn’t correct", None),
+    ("Correct? No.", None),
+    ("never CORRECT", None),
+    ("mostly correct", None),
+    ("CORRECT, but incomplete", None),
+    ("Correct. However, the year is wrong.", None),
+    ("not INCORRECT", None),
+    ("far from correct", None),
+    ("CORRECT/INCORRECT", None),
+    ("CORRECT\nINCORRECT", None),
+    ("<think>It is CORRECT", None),
+    ("**CORRECT**", "correct"),
+    ('{"grade": "INCORRECT"}', "incorrect"),
+    ("The answer is correct.", "correct"),
+    ("CORRECT. It names the same person.", "correct"),
+    ("INCORRECT, the correct answer is Paris.", "incorrect"),
+    ("Both name a river. That is not a city.\nGrade: INCORRECT", "incorrect"),
+    ("<think>Is it INCORRECT?</think>CORRECT", "correct"),
     ("uncorrect", None),
 ])
 def test_only_a_clear_grade_is_a_grade(reply, expected):
@@ -56,7 +79,7 @@ class Server:
     "A local endpoint in OpenAI's form that does what its script says, then answers CORRECT."
 
     def __init__(self, script=()):
-        self.script, self.prompts = list(script), []
+        self.script, self.prompts, self.bodies = list(script), [], []
         self.at_once = self.most = 0
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -65,10 +88,11 @@ class Server:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
-    def begin(self, prompt):
+    def begin(self, body):
         "Count a request; the next act of the script."
         with self.lock:
-            self.prompts.append(prompt)
+            self.prompts.append(body["messages"][0]["content"])
+            self.bodies.append(body)
             self.at_once += 1
             self.most = max(self.most, self.at_once)
             return self.script.pop(0) if self.script else "CORRECT"
@@ -85,7 +109,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         server = self.server.outer
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        act = server.begin(body["messages"][0]["content"])
+        act = server.begin(body)
+        act = act(body) if callable(act) else act
         try:
             self.answer(act)
         except (BrokenPipeError, ConnectionResetError):
@@ -94,9 +119,11 @@ class Handler(BaseHTTPRequestHandler):
             server.end()
 
     def answer(self, act):
-        time.sleep({"hang": 2, "slow": 0.05}.get(act, 0))
+        time.sleep(2 if act == "hang" else 0)
         status = act if isinstance(act, int) else 200
         body = body_of(act)
+        if isinstance(act, tuple):
+            status = act[0]
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         if status == 429:
@@ -114,8 +141,16 @@ def body_of(act):
         return b'{"choices": []}'
     if isinstance(act, int):
         return b'{"error": {"message": "no"}}'
-    message = {"role": "assistant", "content": "CORRECT" if act in ("hang", "slow") else act}
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    if isinstance(act, tuple):
+        return json.dumps({"error": {"message": act[1]}}).encode()
+    if isinstance(act, dict):
+        return reply_of({"role": "assistant", **act["message"]}, act["finish_reason"])
+    return reply_of({"role": "assistant", "content": "CORRECT" if act == "hang" else act}, "stop")
+
+
+def reply_of(message, finish_reason):
+    "A chat completion's bytes."
+    choice = {"index": 0, "finish_reason": finish_reason, "message": message}
     reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
     return json.dumps(reply).encode()
 
@@ -163,6 +198,68 @@ def test_what_cannot_pass_is_raised_at_once(serve):
     assert len(server.prompts) == 1
 
 
+def modern(body):
+    "A server that knows neither `max_tokens` nor a temperature."
+    if "max_tokens" in body:
+        return 400, "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+    if "temperature" in body:
+        return 400, "Unsupported value: 'temperature' does not support 0 with this model."
+    return "INCORRECT"
+
+
+def test_what_an_endpoint_refuses_is_left_out_from_then_on(serve):
+    server = serve(*[modern] * 9)
+    verdicts = endpoint_grader("m", workers=1)(ITEMS[:3])
+    assert [v.grade for v in verdicts] == ["incorrect"] * 3
+    assert len(server.bodies) == 2 + 3, "two refusals, once"
+    assert "max_completion_tokens" in server.bodies[-1] and "max_tokens" not in server.bodies[-1]
+
+
+def test_another_refusal_is_raised(serve):
+    import openai
+
+    serve((400, "the prompt is too long"))
+    with pytest.raises(openai.BadRequestError, match="too long"):
+        endpoint_grader("m", workers=1)(ITEMS[:1])
+
+
+def thinking(needed):
+    "A server whose model thinks for `needed` tokens before it grades."
+    def act(body):
+        if body["max_tokens"] < needed:
+            return {"message": {"content": "", "reasoning_content": "Is it CORRECT?"}, "finish_reason": "length"}
+        return {"message": {"content": "CORRECT", "reasoning_content": "It is."}, "finish_reason": "stop"}
+
+    return act
+
+
+def test_a_grader_that_thinks_first_gets_enough_tokens(serve):
+    server = serve(*[thinking(500)] * 9)
+    assert [v.grade for v in endpoint_grader("m", workers=1)(ITEMS[:2])] == ["correct"] * 2
+    assert [body["max_tokens"] > 500 for body in server.bodies] == [False, True, True]
+
+
+def test_a_grader_that_thinks_without_end_is_an_error_in_words(serve):
+    serve(*[thinking(10**6)] * 9)
+    with pytest.raises(UngradedError, match="'m' has named no grade within 4096 tokens: it thinks for longer"):
+        endpoint_grader("m", workers=1)(ITEMS[:1])
+
+
+def test_two_servers_of_one_host_are_two_graders(serve, tmp_path):
+    grades = []
+    for grade in ("CORRECT", "INCORRECT"):
+        server = serve(grade)
+        grades += [v.grade for v in endpoint_grader("m", folder=tmp_path)(ITEMS[:1])]
+        assert len(server.prompts) == 1
+    assert grades == ["correct", "incorrect"]
+
+
+def test_a_server_may_say_until_when_to_wait():
+    in_a_minute = formatdate(time.time() + 60, usegmt=True)
+    assert 55 < _seconds(in_a_minute) <= 60
+    assert (_seconds("7"), _seconds(None), _seconds("soon"), _seconds("")) == (7, None, None, None)
+
+
 def test_a_stopped_run_goes_on_where_it_was(serve, tmp_path):
     server = serve("CORRECT", "INCORRECT", *[500] * 100)
     options = dict(backoff=0.001, attempts=2, workers=1, folder=tmp_path)
@@ -186,11 +283,23 @@ def test_another_model_has_another_cache(serve, tmp_path):
     assert len(server.prompts) == 2
 
 
-def test_never_more_requests_at_once_than_allowed(serve):
-    server = serve(*["slow"] * 20)
-    endpoint_grader("m", workers=3)([(f"a{i}", ["r"], "q") for i in range(20)])
-    assert server.most <= 3
-    assert len(server.prompts) == 20
+def test_as_many_requests_at_once_as_allowed_and_never_more():
+    lock, three = threading.Lock(), threading.Barrier(3)
+    at_once, most = 0, 0
+
+    def ask(prompt):
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        three.wait(timeout=30)  # passes only where three are asked at the same time
+        with lock:
+            at_once -= 1
+        return "CORRECT"
+
+    verdicts = Grader(ask, "test", workers=3)([(f"a{i}", ["r"], "q") for i in range(21)])
+    assert len(verdicts) == 21
+    assert most == 3
 
 
 def test_waiting_grows_and_the_server_may_ask_for_more(monkeypatch):
