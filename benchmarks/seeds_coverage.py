@@ -19,7 +19,7 @@ KEY = ["metric", "seeds", "seed_sd", "difference"]
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", type=Path, default=OUT, help="CSV file, two rows a cell: a claim each")
 parser.add_argument("--trials", type=int, default=4000, help="repetitions of each experiment")
-parser.add_argument("--resamples", type=int, default=300, help="bootstrap resamples of each interval")
+parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples of each interval")
 args = parser.parse_args()
 
 done = pd.read_csv(args.out) if args.out.exists() else pd.DataFrame(columns=KEY)

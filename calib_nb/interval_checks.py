@@ -135,12 +135,13 @@ def interval_coverage(
     trials: int = 200,  # repetitions of the experiment
     n_resamples: int = 1000,  # bootstrap resamples of each interval
     seed: int = 0,  # random generator's seed
+    names: Sequence[str] | None = None,  # in `METRICS`; default: all that may have an interval
 ) -> list[dict]:  # rows `forecaster, n, trials, metric, offered, truth, coverage, width`
     "In how many trials there is a 95 % interval, and how often it then contains the metric's estimand."
     options = lookup(FORECASTERS, forecaster, "forecaster")
     reference = options.get("base_rate", 0.3)
     start = derived_seed(seed, forecaster, n)
-    names = [name for name in METRICS if METRICS[name].kind in _TRIED]
+    names = names or [name for name in METRICS if METRICS[name].kind in _TRIED]
     truth = _truth_of_scores(names, n, options, start + trials, 3 * trials)
     population = _population(options, seed=seed)
     truths, ends = [], []
@@ -214,7 +215,7 @@ def _mean_difference(names, n, start, trials):
         differences.append({name: a[name] - b[name] for name in names})
     return {name: float(np.mean(_column(differences, name))) for name in names}
 
-# %% ../nbs/02c_interval_checks.ipynb #274fac0e
+# %% ../nbs/02c_interval_checks.ipynb #f4f47386
 _ABOUT = (1, 1, 1, 2, 3, 4)  # questions about each subject, over and over
 _RIGHT = 0.3  # share of right answers, and the constant forecast
 _APART = 0.7416  # distance of right answers' signal from that of wrong ones: AUROC 0.70 but for rounding
@@ -236,7 +237,7 @@ def _value_at(distance, metric):
     counts = M.Tally(np.arange(11) / 10, hits + wrong * (1 - _RIGHT), hits, np.array([0]))
     return float(METRICS[metric].of(counts, _RIGHT))
 
-# %% ../nbs/02c_interval_checks.ipynb #2a935177
+# %% ../nbs/02c_interval_checks.ipynb #dafb10cb
 _DISTANCES = np.linspace(-2, 5, 701)  # at which `_value_at` is tabulated
 
 
@@ -262,7 +263,7 @@ def _grouped_questions(n, rng):
     noise = _PARTS[0] * rng.standard_normal(n) + _PARTS[1] * also[group]
     return group, easy < stats.norm.ppf(_RIGHT), noise
 
-# %% ../nbs/02c_interval_checks.ipynb #5d0e69fe
+# %% ../nbs/02c_interval_checks.ipynb #a7597e81
 def _counts_by_group(group, said, right):
     "(G, 2, S, 11) rows, and right rows, of each group at each confidence; said (2, S, n) in 0 ... 10."
     shape = group[-1] + 1, *said.shape[:2], 11
@@ -273,12 +274,17 @@ def _counts_by_group(group, said, right):
     return rows.reshape(shape).astype(float), hits.reshape(shape)
 
 
+def _times_drawn(n_groups, n_resamples, rng):
+    "(n_resamples, G) how often each group is drawn."
+    which = rng.integers(0, n_groups, (n_resamples, n_groups))
+    which += n_groups * np.arange(n_resamples)[:, None]
+    return np.bincount(which.ravel(), minlength=which.size).reshape(which.shape)
+
+
 def _drawn_differences(group, said, right, metric, n_resamples, rng):
     "Differences by seed: of the data (S,), and of resamples of groups (S, n_resamples)."
     tables = _counts_by_group(group, said, right)
-    n_groups = len(tables[0])
-    drawn = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), n_resamples)
-    drawn = np.vstack([np.ones(n_groups), drawn])
+    drawn = np.vstack([np.ones(len(tables[0])), _times_drawn(len(tables[0]), n_resamples, rng)])
     n, hits = (np.tensordot(drawn, table, 1) for table in tables)
     value = METRICS[metric].of(M.Tally(np.arange(11) / 10, n, hits, np.array([0])), _RIGHT)
     difference = (value[:, 0] - value[:, 1]).T
@@ -296,7 +302,7 @@ def _one_experiment(metric, means, sd, seeds, n, n_resamples, rng):
     support = min(len(set(group[right])), len(set(group[~right])))
     return data, draws, support, float(np.mean(value[0] - value[1]))
 
-# %% ../nbs/02c_interval_checks.ipynb #123fbe92
+# %% ../nbs/02c_interval_checks.ipynb #dacdd074
 def seeds_coverage(
     metric: str,  # 'auroc' or 'brier_skill_score'
     seeds: int,  # trainings of each method

@@ -10,6 +10,7 @@ __all__ = ['METRICS', 'ReadingArrays', 'reading_arrays', 'made_up_readings', 'ma
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -340,6 +341,17 @@ METRICS |= {
     "dsc": Metric(_corp_discrimination, "CORP discrimination", "count", "high"),
     "unc": Metric(_corp_uncertainty, "CORP uncertainty", "count", better=""),
 }
+
+# %% ../nbs/02_resampling.ipynb #dd86717b
+def _penalised_metric(threshold):
+    return Metric(
+        partial(M.penalised_score, threshold=threshold),
+        f"right - {threshold / (1 - threshold):g} x wrong above {threshold:g}",
+        estimand=f"mean score of new questions, answered above {threshold:g}, where a wrong answer has this price",
+    )
+
+
+METRICS |= {f"penalised_{round(100 * t)}": _penalised_metric(t) for t in (0.5, 0.75, 0.9)}
 
 # %% ../nbs/02_resampling.ipynb #357d0ce6
 def _tallies(rows, groups):
