@@ -54,18 +54,23 @@ class JudgeQuality:
 
         Raises ValueError where it hardly ever is.
         """
-        tries = 4 * n
-        rejected_right = self.right - self.accepted_right
-        accepted_wrong = self.wrong - self.rejected_wrong
-        sensitivity = rng.beta(self.accepted_right + 0.5, rejected_right + 0.5, tries)
-        specificity = rng.beta(self.rejected_wrong + 0.5, accepted_wrong + 0.5, tries)
-        better = np.flatnonzero(sensitivity + specificity > 1)[:n]
-        if len(better) < n:
-            known = f"sensitivity {self.sensitivity:.3f} and specificity {self.specificity:.3f}"
-            raise ValueError(f"{known} sum to about 1 or less: {_SAYS_NOTHING}, and nothing can be corrected")
-        return sensitivity[better], specificity[better]
+        return _better_than_chance(self, n, rng)
 
-# %% ../nbs/02a_label_noise.ipynb #7766f10f
+# %% ../nbs/02a_label_noise.ipynb #ca5c5f04
+def _better_than_chance(judge, n, rng):
+    "The draws of `JudgeQuality.draws`."
+    tries = 4 * n
+    rejected_right = judge.right - judge.accepted_right
+    accepted_wrong = judge.wrong - judge.rejected_wrong
+    sensitivity = rng.beta(judge.accepted_right + 0.5, rejected_right + 0.5, tries)
+    specificity = rng.beta(judge.rejected_wrong + 0.5, accepted_wrong + 0.5, tries)
+    better = np.flatnonzero(sensitivity + specificity > 1)[:n]
+    if len(better) < n:
+        known = f"sensitivity {judge.sensitivity:.3f} and specificity {judge.specificity:.3f}"
+        raise ValueError(f"{known} sum to about 1 or less: {_SAYS_NOTHING}, and nothing can be corrected")
+    return sensitivity[better], specificity[better]
+
+# %% ../nbs/02a_label_noise.ipynb #269a0af2
 _LEAST_IN_A_THIRD = 100  # answers of an audit
 
 
@@ -79,17 +84,18 @@ def audited(
     if truth.all() or not truth.any():
         raise ValueError("right and wrong answers are both needed to measure a judge")
     whole = _count_errors(accepted, truth)
-    if confidence is None:
+    said = np.full(len(truth), np.nan) if confidence is None else np.asarray(confidence, float)
+    if np.isnan(said).all():
         return whole
-    said = np.asarray(confidence, float)
-    cuts = np.nanquantile(said, [1 / 3, 2 / 3], method="inverted_cdf") if (said == said).any() else ()
-    rows = [_third(said, cuts) == third for third in range(3)] if len(cuts) else []
-    if not rows or not all(_has_enough(truth[of_third]) for of_third in rows):
+    cuts = np.nanquantile(said, [1 / 3, 2 / 3], method="inverted_cdf")
+    number = _third(said, cuts)
+    rows = [number == third for third in range(3)]
+    if not all(_has_enough(truth[of_third]) for of_third in rows):
         return whole
     thirds = [_count_errors(accepted[of_third], truth[of_third]) for of_third in rows]
     return replace(whole, cuts=tuple(cuts.tolist()), thirds=tuple(thirds))
 
-
+# %% ../nbs/02a_label_noise.ipynb #faedba2f
 def _third(confidence, cuts):
     "(n,) which third each confidence is in; -1 where there is none."
     number = np.searchsorted(cuts, confidence, side="left")
@@ -162,7 +168,7 @@ def _regressors(mean_said, third):
     steps = [] if third is None else [third >= 1, third >= 2]
     return np.stack([np.ones(len(z)), z, z**2, ~read, *steps], axis=1)
 
-
+# %% ../nbs/02a_label_noise.ipynb #ab8be750
 def _logistic_fit(x, y, ridge=0.04):
     "The posterior mode (4,) of a logistic regression and its precision (4, 4); `ridge` is that of the prior."
     prior = ridge * np.eye(x.shape[1])
