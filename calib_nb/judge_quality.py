@@ -20,7 +20,7 @@ from matplotlib.ticker import PercentFormatter
 
 from .core import Judged, Question, lookup, read_jsonl
 from .inference import smallest_auroc
-from .label_noise import JudgeQuality, audited, rogan_gladen
+from .label_noise import JudgeQuality, judge_from_audit, rogan_gladen
 from .plots import plot_forest, wilson_interval
 from .rules import Verdict, content_words
 
@@ -124,7 +124,7 @@ def judge_quality(
     confidence: Sequence[float] | None = None,  # (n,) of the same answers; with 100 in each third, errors by third
 ) -> JudgeQuality:
     "The judge's errors, counted. Raises ValueError where people accepted all or none."
-    return audited(accepted, truth, confidence)
+    return judge_from_audit(accepted, truth, confidence)
 
 # %% ../nbs/09b_judge_quality.ipynb #751a6835
 def quality_table(
