@@ -241,7 +241,7 @@ def _too_few(support, metric, unit="group"):
     there = "there is" if support == 1 else "there are"
     return f"an interval needs {LEAST_SUPPORT} {what}; {there} {support}"
 
-# %% ../nbs/02b_inference.ipynb #60978e0a
+# %% ../nbs/02b_inference.ipynb #af2a3740
 _CLAIMS = ("these adapters", "the method")  # what an interval may be about
 _UNITS = ("group", "relation")  # what may be resampled
 
@@ -274,7 +274,7 @@ class _Spread:
         tail = brentq(lambda z: self.quantile(stats.norm.cdf(z)) - abs(value), 0, 8)
         return float(2 * stats.norm.sf(tail))
 
-# %% ../nbs/02b_inference.ipynb #f2e8acf0
+# %% ../nbs/02b_inference.ipynb #5d85a2b7
 def _spread_over_seeds(
     values,  # (S,) of each seed
     draws,  # (S, B) of the same seeds under the same resamples
@@ -293,7 +293,7 @@ def _spread_over_seeds(
         df_seeds=n - 1,
     )
 
-# %% ../nbs/02b_inference.ipynb #d3ba33ac
+# %% ../nbs/02b_inference.ipynb #8d5c39c2
 def interval_over_seeds(
     values: np.ndarray,  # (S,) of a score, or of a difference of two, with each seed
     draws: np.ndarray,  # (S, B) the same on resamples, which all seeds share
@@ -305,7 +305,7 @@ def interval_over_seeds(
     if claim == "these adapters" or np.isnan(low) or _seeds_are_alike(draws):
         return low, high
     value = float(np.mean(values))
-    half = _spread_over_seeds(values, draws, support).quantile(0.975)
+    half = float(_spread_over_seeds(values, draws, support).quantile(0.975))
     return value - half, value + half
 
 
@@ -314,7 +314,7 @@ def _seeds_are_alike(draws):  # (S, B)
     first = np.broadcast_to(draws[0], draws.shape)
     return np.array_equal(draws, first, equal_nan=True)
 
-# %% ../nbs/02b_inference.ipynb #336adc9a
+# %% ../nbs/02b_inference.ipynb #5225be97
 _NOT_ONE_SEED = "one seed gives no claim about a method: train it again with other seeds"
 _NOT_AS_MANY = "a claim about the method needs as many seeds of one as of the other"
 
@@ -379,7 +379,7 @@ def _without_interval(name, value, arrays):
     seeds = len(np.unique(arrays.seed))
     return Estimate(value, np.nan, np.nan, n, parsed, base_rate, few=few, seeds=seeds)
 
-# %% ../nbs/02b_inference.ipynb #621a4c01
+# %% ../nbs/02b_inference.ipynb #2cd8862a
 _LEAST_ANSWERS = 30  # below which a cell says so, in place of a number
 _LEAST_OF_EITHER = 5  # right answers and wrong ones, where a metric compares them
 
@@ -859,7 +859,7 @@ def _states_some(readings):
     "Whether any of them has a confidence."
     return any(r.confidence is not None for r in readings)
 
-# %% ../nbs/02b_inference.ipynb #36ac30df
+# %% ../nbs/02b_inference.ipynb #964292c7
 def detectable_text(d: Difference):  # of two methods
     "What an experiment of this size cannot see; '' where that is not known."
     if np.isnan(d.detectable):
@@ -1069,7 +1069,7 @@ def _auroc_text(auroc):
     interval = f"[{auroc.low:.2f}, {auroc.high:.2f}]"
     return f"AUROC is {auroc.value:.2f} {interval}"
 
-# %% ../nbs/02b_inference.ipynb #683ce361
+# %% ../nbs/02b_inference.ipynb #298c7389
 def _find_miscalibrated(card):
     skill, auroc = card.get("brier_skill_score"), card["auroc"]
     if not skill or not skill.value < 0:
