@@ -215,7 +215,7 @@ def _mean_difference(names, n, start, trials):
         differences.append({name: a[name] - b[name] for name in names})
     return {name: float(np.mean(_column(differences, name))) for name in names}
 
-# %% ../nbs/02c_interval_checks.ipynb #f4f47386
+# %% ../nbs/02c_interval_checks.ipynb #4605c502
 _ABOUT = (1, 1, 1, 2, 3, 4)  # questions about each subject, over and over
 _RIGHT = 0.3  # share of right answers, and the constant forecast
 _APART = 0.7416  # distance of right answers' signal from that of wrong ones: AUROC 0.70 but for rounding
@@ -237,7 +237,7 @@ def _value_at(distance, metric):
     counts = M.Tally(np.arange(11) / 10, hits + wrong * (1 - _RIGHT), hits, np.array([0]))
     return float(METRICS[metric].of(counts, _RIGHT))
 
-# %% ../nbs/02c_interval_checks.ipynb #dafb10cb
+# %% ../nbs/02c_interval_checks.ipynb #4d4ef9ba
 _DISTANCES = np.linspace(-2, 5, 701)  # at which `_value_at` is tabulated
 
 
@@ -263,7 +263,7 @@ def _grouped_questions(n, rng):
     noise = _PARTS[0] * rng.standard_normal(n) + _PARTS[1] * also[group]
     return group, easy < stats.norm.ppf(_RIGHT), noise
 
-# %% ../nbs/02c_interval_checks.ipynb #a7597e81
+# %% ../nbs/02c_interval_checks.ipynb #d8c80b88
 def _counts_by_group(group, said, right):
     "(G, 2, S, 11) rows, and right rows, of each group at each confidence; said (2, S, n) in 0 ... 10."
     shape = group[-1] + 1, *said.shape[:2], 11
@@ -302,7 +302,7 @@ def _one_experiment(metric, means, sd, seeds, n, n_resamples, rng):
     support = min(len(set(group[right])), len(set(group[~right])))
     return data, draws, support, float(np.mean(value[0] - value[1]))
 
-# %% ../nbs/02c_interval_checks.ipynb #dacdd074
+# %% ../nbs/02c_interval_checks.ipynb #ee0aefc4
 def seeds_coverage(
     metric: str,  # 'auroc' or 'brier_skill_score'
     seeds: int,  # trainings of each method

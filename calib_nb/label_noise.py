@@ -56,7 +56,7 @@ class JudgeQuality:
         """
         return _better_than_chance(self, n, rng)
 
-# %% ../nbs/02a_label_noise.ipynb #4071cd16
+# %% ../nbs/02a_label_noise.ipynb #886537a4
 def _better_than_chance(judge, n, rng):
     "The draws of `JudgeQuality.draws`."
     tries = 4 * n
@@ -70,7 +70,7 @@ def _better_than_chance(judge, n, rng):
         raise ValueError(f"{known} sum to about 1 or less: {_SAYS_NOTHING}, and nothing can be corrected")
     return sensitivity[better], specificity[better]
 
-# %% ../nbs/02a_label_noise.ipynb #14530380
+# %% ../nbs/02a_label_noise.ipynb #018f8b78
 _LEAST_IN_A_THIRD = 100  # answers of an audit
 
 
@@ -95,7 +95,7 @@ def judge_from_audit(
     thirds = [_count_errors(accepted[of_third], truth[of_third]) for of_third in rows]
     return replace(whole, cuts=tuple(cuts.tolist()), thirds=tuple(thirds))
 
-# %% ../nbs/02a_label_noise.ipynb #4329ce06
+# %% ../nbs/02a_label_noise.ipynb #a879bcda
 def _third(confidence, cuts):
     "(n,) which third each confidence is in; -1 where there is none."
     number = np.searchsorted(cuts, confidence, side="left")
@@ -168,7 +168,7 @@ def _regressors(mean_said, third):
     steps = [] if third is None else [third >= 1, third >= 2]
     return np.stack([np.ones(len(z)), z, z**2, ~read, *steps], axis=1)
 
-# %% ../nbs/02a_label_noise.ipynb #ae9512d8
+# %% ../nbs/02a_label_noise.ipynb #c717ce68
 def _logistic_fit(x, y, ridge=0.04):
     "The posterior mode (4,) of a logistic regression and its precision (4, 4); `ridge` is that of the prior."
     prior = ridge * np.eye(x.shape[1])
