@@ -342,12 +342,12 @@ METRICS |= {
     "unc": Metric(_corp_uncertainty, "CORP uncertainty", "count", better=""),
 }
 
-# %% ../nbs/02_resampling.ipynb #dd86717b
+# %% ../nbs/02_resampling.ipynb #e2a1ec3e
 def _penalised_metric(threshold):
     return Metric(
         partial(M.penalised_score, threshold=threshold),
         f"right - {threshold / (1 - threshold):g} x wrong above {threshold:g}",
-        estimand=f"mean score of new questions, answered above {threshold:g}, where a wrong answer has this price",
+        "count",
     )
 
 
