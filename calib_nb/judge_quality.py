@@ -20,7 +20,7 @@ from matplotlib.ticker import PercentFormatter
 
 from .core import Judged, Question, lookup, read_jsonl
 from .inference import smallest_auroc
-from .label_noise import JudgeQuality, rogan_gladen
+from .label_noise import JudgeQuality, judge_from_audit, rogan_gladen
 from .plots import plot_forest, wilson_interval
 from .rules import Verdict, content_words
 
@@ -121,17 +121,10 @@ def judged_sets(
 def judge_quality(
     accepted: Sequence[bool],  # (n,) whether the judge accepted
     truth: Sequence[bool],  # (n,) whether people did
+    confidence: Sequence[float] | None = None,  # (n,) of the same answers; with 100 in each third, errors by third
 ) -> JudgeQuality:
     "The judge's errors, counted. Raises ValueError where people accepted all or none."
-    accepted, truth = np.asarray(accepted, bool), np.asarray(truth, bool)
-    if truth.all() or not truth.any():
-        raise ValueError("right and wrong answers are both needed to measure a judge")
-    return JudgeQuality(
-        int((accepted & truth).sum()),
-        int(truth.sum()),
-        int((~accepted & ~truth).sum()),
-        int((~truth).sum()),
-    )
+    return judge_from_audit(accepted, truth, confidence)
 
 # %% ../nbs/09b_judge_quality.ipynb #751a6835
 def quality_table(

@@ -181,7 +181,8 @@ def test_the_card_has_the_judge_s_band_only_where_asked():
     asked = I.with_judge_error(plain, made, 0.3, JUDGE)
     for name, e in asked.items():
         assert np.isnan([plain[name].judge_low, plain[name].judge_high]).all()
-        without = replace(e, judge_value=np.nan, judge_low=np.nan, judge_high=np.nan)
+        without = replace(e, judge_value=np.nan, judge_low=np.nan, judge_high=np.nan, judge_errors="")
+        assert not e.judge_errors or "alike at every confidence" in e.judge_errors
         assert jsonable(without) == jsonable(plain[name])
         assert np.isfinite([e.judge_low, e.judge_high]).all() == (R.METRICS[name].kind != "count")
         assert ("true labels" in I.as_text(e)) == np.isfinite(e.judge_low)
@@ -334,6 +335,124 @@ def test_power_formulas_by_simulation():
     assert I.smallest_auroc(6, 194) == pytest.approx(0.5 + 2.8016 * np.sqrt(201 / (12 * 6 * 194)), abs=1e-3)
 
 
+# ---- these adapters, or the method
+
+
+def trained(seeds, spread, start=0):
+    "Readings of trainings that differ by `spread` in how much noise is in what they say."
+    made = []
+    for seed in range(seeds):
+        noise = np.random.default_rng(start + seed)
+        size = 0.05 + spread * seed
+
+        def says(chance, noise=noise, size=size):
+            return np.clip(chance + noise.normal(0, size, len(chance)), 0, 1).round(2)
+
+        made += [replace(r, seed=seed) for r in R.made_up_readings(200, says=says)]
+    return made
+
+
+def test_one_seed_makes_no_claim_about_a_method():
+    one, other = trained(1, 0.1), trained(1, 0.1, start=50)
+    assert I.paired_difference(one, other, "auroc", n_resamples=100).claim == "these adapters"
+    refused = I.paired_difference(one, other, "auroc", n_resamples=100, estimand="the method")
+    assert np.isfinite(refused.value) and np.isnan([refused.low, refused.p_value]).all()
+    assert "one seed gives no claim about a method" in refused.reason
+    assert "no interval: one seed" in I.difference_text(refused)
+    card = I.metric_card(one, 0.3, 100, n_floor=50, names=["auroc"], estimand="the method")
+    assert "one seed" in card["auroc"].reason and np.isnan(card["auroc"].low)
+    unequal = I.paired_difference(trained(3, 0.1), trained(2, 0.1), "auroc", n_resamples=100, estimand="the method")
+    assert "as many seeds" in unequal.reason and np.isnan(unequal.low)
+
+
+def test_several_seeds_are_about_the_method_and_its_interval_is_the_wider_one():
+    a, b = trained(3, 0.4), R.made_up_readings(200, says=np.sqrt)
+    b = [replace(r, seed=seed) for seed in range(3) for r in b]
+    method = I.paired_difference(a, b, "auroc", n_resamples=300)
+    fixed = I.paired_difference(a, b, "auroc", n_resamples=300, estimand="these adapters")
+    assert (method.claim, fixed.claim) == ("the method", "these adapters") and method.value == fixed.value
+    assert method.high - method.low > fixed.high - fixed.low and method.p_value > fixed.p_value
+    assert method.detectable > fixed.detectable > 0
+    assert (method.low > 0 or method.high < 0) == (method.p_value < 0.05)
+    text = I.difference_text(method)
+    assert "for the method" in text and "with 3 seeds and n = 200 a difference below" in text
+    cards = [I.metric_card(a, 0.3, 300, n_floor=50, names=["auroc"], estimand=e)["auroc"] for e in (None, fixed.claim)]
+    assert [card.claim for card in cards] == ["the method", "these adapters"]
+    assert np.diff([cards[0].low, cards[0].high]) > np.diff([cards[1].low, cards[1].high])
+
+
+def test_trainings_that_do_not_differ_leave_the_bootstrap_s_interval():
+    made = R.made_up_readings(200)
+    thrice = [replace(r, seed=seed) for seed in range(3) for r in made]
+    card, single = (I.metric_card(r, 0.3, 200, n_floor=50, names=["auroc"])["auroc"] for r in (thrice, made))
+    assert (card.low, card.high) == pytest.approx((single.low, single.high))
+
+
+def test_a_spread_over_seeds_by_hand():
+    "No noise of questions leaves the one-sample t interval of the seeds; no difference of seeds the questions'."
+    values, draws = np.array([0.1, 0.2, 0.4]), np.random.default_rng(0).normal(0, 1, 500)
+    of_seeds = I._spread_over_seeds(values, np.repeat(values[:, None], 500, 1), 100)
+    assert of_seeds.quantile(0.975) == pytest.approx(4.302653 * values.std(ddof=1) / np.sqrt(3), rel=1e-5)
+    of_questions = I._spread_over_seeds(np.full(3, 0.2), np.tile(draws, (3, 1)), 100)
+    assert of_questions.quantile(0.975) == pytest.approx(1.984217 * draws.std(ddof=1) * np.sqrt(100 / 99), rel=1e-5)
+    assert of_seeds.p_value(of_seeds.quantile(0.975)) == pytest.approx(0.05) and of_seeds.p_value(0) == 1
+
+
+def test_claims_beyond_these_relations_resample_relations():
+    made = [replace(r, relation=f"relation {i % 20}") for i, r in enumerate(R.made_up_readings(300))]
+    by_group, by_relation = (I.metric_card(made, 0.3, 200, n_floor=50, resample=u) for u in ("group", "relation"))
+    assert by_group["auroc"].unit == "group" and by_relation["auroc"].unit == "relation"
+    assert by_group["auroc"].value == by_relation["auroc"].value and by_group["auroc"].low != by_relation["auroc"].low
+    assert I.paired_difference(made, made, "auroc", n_resamples=50, resample="relation").unit == "relation"
+    few = I.metric_card(R.made_up_readings(300), 0.3, 50, n_floor=50, resample="relation")
+    assert "needs 10 relations" in few["auroc"].reason and np.isnan(few["auroc"].low)
+    with pytest.raises(ValueError, match="Did you mean 'relation'"):
+        I.metric_card(made, 0.3, 50, resample="relations")
+    with pytest.raises(ValueError, match="'the method'"):
+        I.metric_card(made, 0.3, 50, estimand="method")
+    with pytest.raises(ValueError, match="relation of each reading"):
+        I.metric_card([replace(r, relation="") for r in made], 0.3, 50, resample="relation")
+
+
+def test_power_over_seeds_grows_with_seeds_and_is_never_above_that_of_fixed_ones():
+    fixed = I.smallest_auroc_difference(300, 0.3)
+    few, many = (I.smallest_auroc_difference(300, 0.3, seeds=s, seed_sd=0.05) for s in (3, 10))
+    assert few > many > fixed
+    assert I.smallest_auroc_difference(10**6, 0.3, seeds=3, seed_sd=0.05) > 0.15, "questions do not replace seeds"
+
+
+# ---- too few to say
+
+
+@pytest.mark.parametrize("n", [1, 3, 29])
+def test_a_few_right_answers_are_no_perfect_score(n):
+    card = I.metric_card(readings([1.0] * n, [1] * n), 0.3, n_resamples=20, n_floor=20)
+    for name in ("brier_skill_score", "expected_calibration_error", "accuracy"):
+        assert I.as_text(card[name]).startswith("too few: "), I.as_text(card[name])
+    assert I.as_text(card["mean_confidence"])[0] == "1"
+
+
+def test_a_cell_says_what_is_too_few():
+    def cell(n, right, name="brier_skill_score"):
+        made = readings((np.arange(n) % 10 / 10).tolist(), [i < right for i in range(n)])
+        return I.as_text(I.metric_card(made, 0.3, 20, n_floor=20, names=[name])[name])
+
+    assert cell(3, 1) == "too few: 3 answers, 30 are needed" and cell(1, 0).startswith("too few: 1 answer,")
+    assert cell(60, 4) == "too few: 4 right of 60 answers, 5 are needed"
+    assert cell(60, 56) == "too few: 4 wrong of 60 answers, 5 are needed"
+    assert cell(60, 4, "accuracy").startswith("0.067") and "too few" not in cell(30, 5)
+
+
+def test_an_undefined_value_has_a_reason_that_is_not_undefined():
+    same = readings([0.2, 0.9, 0.4], [0, 0, 0])
+    assert I.difference_text(I.paired_difference(same, same, "auroc", n_resamples=20)) == (
+        "undefined: all 3 answers are wrong"
+    )
+    card = I.metric_card(readings([0.2], [0]), 0.3, 20, n_floor=20, names=["auroc"])
+    assert I.as_text(card["auroc"]) == "undefined: the only answer is wrong"
+    assert "The only answer is wrong" in I.diagnose(readings([0.2], [0]), n_resamples=20)[-1].sentence
+
+
 # ---- the gate
 
 
@@ -354,8 +473,10 @@ GATE = [
     (dict(base_rate=0.01, says=noise), "unpowered", None),
     (dict(says=noise), "uninformative", None),
     (dict(says=lambda chance: 1 - chance), "inverted", None),
+    (dict(says=lambda chance: chance**0.3), "miscalibrated", None),
 ]
-PRECEDENCE = ["missing", "constant_labels", "collapsed", "unpowered", "uninformative", "inverted", "ok"]
+PRECEDENCE = ["missing", "constant_labels", "collapsed", "unpowered", "uninformative", "inverted"]
+PRECEDENCE += ["miscalibrated", "ok"]
 
 
 @pytest.mark.parametrize("options, code, cause", GATE)
@@ -451,3 +572,20 @@ def test_permuted_outcomes_are_one_for_all_readings_of_a_question():
     assert first == second != [r.is_correct for r in seeds[:50]]
     assert sum(first) == sum(r.is_correct for r in seeds[:50])
     assert R.permuted_outcomes(seeds, 3) == permuted != R.permuted_outcomes(seeds, 4)
+
+
+def test_an_order_that_is_plain_is_not_called_unpowered():
+    "Twelve right of sixty: an AUROC of .65 would be missed, this one is not."
+    right = np.arange(60) < 12
+    confidence = np.where(right, 0.6, 0.3) + np.random.default_rng(0).normal(0, 0.15, 60)
+    made = readings(np.clip(confidence, 0, 1).tolist(), right)
+    assert I.smallest_auroc(12, 48) > 0.65
+    finding = I.diagnose(made, n_resamples=300)[0]
+    assert finding.code == "ok" and finding.numbers["low"] > 0.5
+
+
+def test_ok_does_not_stand_beside_a_negative_brier_skill():
+    made = R.made_up_readings(400, says=lambda chance: chance**0.3)
+    finding = I.diagnose(made, reference=0.3, n_resamples=200)[0]
+    assert finding.code == "miscalibrated" and finding.numbers["brier_skill_score"] < 0
+    assert "always saying the training accuracy" in finding.sentence and "AUROC is" in finding.sentence

@@ -44,3 +44,26 @@ def test_the_committed_simulation_meets_the_demand():
 def test_a_coverage_is_allowed_within_the_error_of_the_simulation():
     coverage = np.array([0.915, 0.90, 0.98, 0.99])
     assert C.coverage_allowed(coverage, 600).tolist() == [True, False, True, False]
+
+
+def seeds():
+    return pd.read_csv(project_root() / "figures/interval_coverage/seeds.csv")
+
+
+def test_the_committed_simulation_of_seeds_meets_the_demand():
+    "Type I error at most 6 % for the method, and coverage at least 93 % in each cell."
+    rows = seeds()
+    method = rows[rows.claim == "the method"]
+    equal = method[method.difference == 0]
+    assert rows.trials.min() >= 4000 and rows.coverage.min() >= 0.93
+    assert set(equal.metric) == {"auroc", "brier_skill_score"} and equal.rejected.max() <= 0.06
+    assert not rows.duplicated(["metric", "seeds", "seed_sd", "difference", "claim"]).any()
+    fixed = rows[(rows.claim == "these adapters") & (rows.seed_sd >= 0.05) & (rows.difference == 0)]
+    assert fixed.rejected.min() > 0.12, "what was done before"
+
+
+def test_an_interval_for_the_method_holds_where_training_draws():
+    rows = pd.DataFrame(C.seeds_coverage("auroc", 3, 0.09, trials=60, n_resamples=100)).set_index("claim")
+    assert rows.rejected["these adapters"] > 0.25 and rows.rejected["the method"] <= 0.15
+    assert rows.coverage.min() > 0.85
+    assert len(C.seeds_coverage("auroc", 1, 0.09, trials=2, n_resamples=50)) == 1, "one seed: these adapters only"

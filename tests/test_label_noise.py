@@ -100,3 +100,34 @@ def test_limits_of_a_judge_are_checked():
         N.judge_from_limits((0.5, 0.6), (0.9, 0.9))
     quality = N.judge_from_limits((0.5, 0.6), (0.97, 0.99))
     assert (quality.sensitivity, quality.specificity) == pytest.approx((0.55, 0.98))
+
+
+def audit_rows(n, seed=0):
+    rng = np.random.default_rng(seed)
+    said, truth = rng.random(n), rng.random(n) < 0.4
+    return rng.random(n) < np.where(truth, 0.6 + 0.3 * said, 0.2 * said), truth, said
+
+
+def test_errors_are_counted_by_third_where_each_has_a_hundred_answers():
+    judge = N.judge_from_audit(*audit_rows(330))
+    assert [part.right + part.wrong for part in judge.thirds] == [110, 110, 110]
+    assert judge.accepted_right == sum(part.accepted_right for part in judge.thirds)
+    assert "by confidence tercile" in judge.assumption
+    for few in (N.judge_from_audit(*audit_rows(270)), N.judge_from_audit(*audit_rows(330)[:2])):
+        assert not few.thirds and "alike at every confidence" in few.assumption
+    one_value = N.judge_from_audit(*audit_rows(600)[:2], np.full(600, 0.5))
+    assert not one_value.thirds, "equal confidences are not parted"
+
+
+def test_the_table_says_what_was_assumed_of_the_judge():
+    made = R.made_up_readings(100)
+    card = I.metric_card(made, 0.3, 20, n_floor=20, names=["auroc"])
+    for n, words in ((270, "alike at every confidence"), (600, "by confidence tercile")):
+        band = I.with_judge_error(card, made, 0.3, N.judge_from_audit(*audit_rows(n)), n_draws=50)
+        assert words in I.as_text(band["auroc"])
+
+
+def test_a_question_without_a_confidence_gets_the_whole_audit_s_errors():
+    made = R.reading_arrays(R.made_up_readings(60, missing=0.3))
+    truths = N.judge_truths(made, N.judge_from_audit(*audit_rows(600)), n_draws=20)
+    assert truths.shape == (20, 60) and set(np.unique(truths)) <= {0, 1}

@@ -233,7 +233,7 @@ def test_brier_skill_needs_a_reference():
 
 REASONS = [
     ([], [], "no reading"),
-    ([0.3], [1], "all 1 answers are correct"),
+    ([0.3], [1], "the only answer is correct"),
     ([0.3, 0.4], [0, 0], "all 2 answers are wrong"),
     ([0.3, 0.3], [0, 1], ""),
 ]
@@ -246,3 +246,50 @@ def test_a_reason_for_every_missing_value(confidence, correct, why):
     if not why:
         assert all(defined.values())
     assert defined["brier_score"] == defined["rms_calibration_error"] == bool(len(confidence))
+
+
+# ---- a price for wrong answers, and what recalibration would remove
+
+
+def test_a_wrong_answer_costs_t_over_one_minus_t():
+    confidence, correct = [0.5, 0.6, 0.8, 0.95, 0.2], [1, 1, 0, 0, 1]
+    assert M.penalised_score(confidence, correct) == pytest.approx((1 - 2) / 5), "0.5 abstains, right minus wrong"
+    assert M.penalised_score(confidence, correct, 0.75) == pytest.approx(-2 * 3 / 5)
+    assert M.penalised_score(confidence, correct, 0.9) == pytest.approx(-9 / 5)
+    assert M.penalised_score(confidence, correct, 0) == pytest.approx(3 / 5), "wrong answers are free"
+    assert np.isnan(M.penalised_score([], []))
+    with pytest.raises(ValueError, match="threshold must lie"):
+        M.penalised_score(confidence, correct, 1.0)
+
+
+def overconfident(seed, step):
+    rng = np.random.default_rng(seed)
+    chance = rng.beta(1, 2, 200)
+    correct = rng.random(200) < chance
+    said = np.sqrt(chance)
+    return (np.round(said * step) / step if step else said), correct
+
+
+# probmetrics 1.3.0, MetricsWithCalibration(BrierLoss(binary_as_multiclass=False), scikit-learn's isotonic regression);
+# its values are sums over the 200 rows.
+PROBMETRICS = [
+    (0, None, 8.990437414, 37.155095511),
+    (1, 10, 6.118287071, 37.341712929),
+    (2, 20, 5.031444316, 34.993555684),
+]
+
+
+@pytest.mark.parametrize("seed, step, gain, refinement", PROBMETRICS)
+def test_refinement_and_gain_are_those_of_probmetrics(seed, step, gain, refinement):
+    confidence, correct = overconfident(seed, step)
+    found = M.cross_validated_refinement(confidence, correct, np.arange(200) % 5)
+    assert found == pytest.approx((refinement / 200, gain / 200), abs=1e-9)
+
+
+def test_refinement_does_not_depend_on_the_order_of_rows_and_adds_up_to_the_brier_score():
+    confidence, correct = overconfident(3, 10)
+    shuffled = np.random.default_rng(0).permutation(200)
+    found = M.cross_validated_refinement(confidence, correct)
+    assert found == pytest.approx(M.cross_validated_refinement(confidence[shuffled], correct[shuffled]))
+    assert sum(found) == pytest.approx(M.brier_score(confidence, correct))
+    assert np.isnan(M.cross_validated_refinement([0.5] * 9, [1] * 9)).all()

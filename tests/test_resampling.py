@@ -50,6 +50,8 @@ def test_every_metric_is_that_of_the_module_metrics():
             direct = getattr(corp, name)
         elif name == "stratified_auroc":
             direct = M.stratified_auroc(a.confidence, a.correct, a.relation.astype(str))
+        elif name.startswith("penalised"):
+            direct = M.penalised_score(a.confidence, a.correct, int(name[-2:]) / 100)
         else:
             options = {"reference": 0.3} if R.METRICS[name].needs_reference else {}
             direct = getattr(M, name)(a.confidence, a.correct, **options)
