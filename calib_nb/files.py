@@ -418,7 +418,7 @@ def read_rows(
 
 # %% ../nbs/00a_files.ipynb #9d2d083b
 def cell_text(value: object) -> str:  # empty for a missing value
-    "A cell as text, the same from every kind of file: a whole number has no `.0`. Raises ValueError for a list or dict."
+    "A cell as text, the same from every kind of file: a whole number has no `.0`. Raises ValueError for a list."
     if value is None or value != value:
         return ""
     if isinstance(value, list | tuple | dict | set):
