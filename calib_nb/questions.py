@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUESTION_SETS', 'SPLITS', 'answer_list', 'QuestionSet', 'questions_from_rows', 'read_hub', 'load_questions',
-           'question_card', 'group_alike', 'split_questions', 'split_overlap']
+           'read_judged', 'question_card', 'group_alike', 'split_questions', 'split_overlap']
 
 # %% ../nbs/05_questions.ipynb #05769d62
 import ast
@@ -71,7 +71,7 @@ def _literal(text):
 
 
 def _of_text(text):
-    "What a text stands for: a list or dict in print, else itself. Raises ValueError for one that is broken or shortened."
+    "What a text stands for: a list or dict in print, else itself. Raises ValueError for a broken or shortened one."
     text = text.strip()
     if text[:1] not in ("[", "{", "(") and not _PRINTED.match(text):
         return text
@@ -362,7 +362,7 @@ class _Stood:
         self.where, self.questions, self.ids = where, {}, {}
 
     def before(self, question, number):
-        "The line in which the question stood first; None for a new one. Raises `RecordError` for an id that is another's."
+        "The line in which the question stood first; None for a new one. Raises `RecordError` for another's id."
         first = self.questions.setdefault(question.question.casefold(), number)
         if first != number:
             return first
@@ -546,6 +546,71 @@ def load_questions(
     counts = {"n": len(questions), "skipped": len(questions.skipped)}
     questions.source = {**known, **source, **counts}
     return questions
+
+# %% ../nbs/05_questions.ipynb #48bb8f54
+_JUDGED = (*_MAPPED, "model_answer", "is_correct", "verdict", "reason", "confidence")  # fields that a mapping may name
+
+
+def _named_fields(row, columns, where):
+    "A row with its columns called as the fields. Raises `RecordError` for a column that is not there."
+    missing = [c for c in _mapped_columns(columns) if c not in row]
+    missing += [f for f in columns if f not in _JUDGED]
+    if missing:
+        said = f"the column mapping names unknown columns or fields: {', '.join(missing)}"
+        raise RecordError(f"{where}: {said}. The row has {_listed(row)}")
+    named = {field: row[column] for field, column in columns.items() if not isinstance(column, list)}
+    spread = {field: [row[c] for c in column] for field, column in columns.items() if isinstance(column, list)}
+    used = _mapped_columns(columns)
+    return {**{name: value for name, value in row.items() if name not in used}, **named, **spread}
+
+
+def _judged_fields(row, separator, scale):  # a row with the names of `Judged`
+    "Its values as a `Judged` has them. Raises ValueError."
+    plain = dict.fromkeys(("id", "group", "relation", "grade", "verdict", "reason"), cell_text)
+    plain |= {"urls": _page_list, "is_correct": cell_truth}
+    if scale is not None:
+        plain["confidence"] = partial(cell_confidence, scale=scale)
+    fields = dict(row)
+    for name in plain.keys() & row.keys():
+        try:
+            fields[name] = plain[name](row[name])
+        except ValueError as e:
+            raise ValueError(f"field '{name}' {e}".replace(f"field '{name}' field", "field")) from e
+    if "answers" in row:
+        fields["answers"] = answer_list(row["answers"], separator) if cell_text(row["answers"] or "") else []
+    if not isinstance(row.get("extra", {}), dict):
+        raise ValueError("field 'extra' must be an object")
+    return fields
+
+# %% ../nbs/05_questions.ipynb #d1efa5c9
+def _check_groups(records, numbers, where):
+    "Raises `RecordError` where some rows say a group and others do not."
+    missing = [number for number, row in zip(numbers, records) if not row.get("group")]
+    if missing and len(missing) < len(records):
+        remedy = "Say what the question is about, or leave the column out"
+        raise RecordError(f"{where}:{missing[0]}: field 'group' is empty in {len(missing)} rows. {remedy}")
+
+
+def read_judged(
+    path: str | Path,  # as in `read_rows`
+    columns: dict | None = None,  # field of `Judged` -> column (for 'answers' also a list of columns)
+    answers_separator: str = "",  # as in `answer_list`
+    confidence_scale: str = "",  # of the column 'confidence', as in `cell_confidence`; empty: [0, 1]
+) -> list[Judged]:  # with `confidence` in `extra`, where it is named or has a scale
+    "The judged answers of a file. Raises `RecordError` with file, line, field and remedy."
+    rows, columns = read_rows(path), columns or {}
+    scale = confidence_scale if confidence_scale or "confidence" in columns else None
+    found = []
+    for number, row in rows:
+        try:
+            named = _named_fields(row, columns, f"{rows.where}:{number}")
+            found.append((number, _judged_fields(named, answers_separator, scale)))
+        except RecordError:
+            raise
+        except ValueError as e:
+            raise RecordError(f"{rows.where}:{number}: {e}") from e
+    _check_groups([row for _, row in found], [number for number, _ in found], rows.where)
+    return read_records(rows.where, Judged, found)
 
 # %% ../nbs/05_questions.ipynb #e0d0623d
 def _answer_type(answer):
