@@ -463,6 +463,13 @@ def _set_of_file(rows, where, mapping, separator):
     )
 
 # %% ../nbs/05_questions.ipynb #0df78406
+def _cached_commit(data):  # a data set from the cache
+    "The commit that it was loaded from, where its files' addresses say one."
+    known = getattr(getattr(data, "info", None), "download_checksums", None) or {}
+    found = re.search(r"@([0-9a-f]{40})/", " ".join(map(str, known)))
+    return found[1] if found else None
+
+
 def read_hub(
     spec: QuestionSet,  # whose `hub`, `config` and `split` say what to read
     revision: str | None = None,  # branch, tag or commit
@@ -471,10 +478,13 @@ def read_hub(
     import datasets
     from huggingface_hub import HfApi
 
-    commit = None  # a local folder has none
-    try:
-        if not Path(spec.hub).is_dir():
+    commit, cached = None, False  # a local folder has no commit
+    if not Path(spec.hub).is_dir():
+        try:
             commit = HfApi().dataset_info(spec.hub, revision=revision).sha
+        except Exception:  # the hub's errors have no common class
+            commit, cached = revision, True  # what the cache holds, if it does
+    try:
         data = datasets.load_dataset(spec.hub, spec.config, split=spec.split, revision=commit)
     except Exception as e:  # the hub's errors have no common class
         raise OSError(
@@ -482,6 +492,7 @@ def read_hub(
             "Download the file once and give its path instead"
         ) from e
     rows = [(number, dict(row)) for number, row in enumerate(data, 1)]
+    commit = _cached_commit(data) or commit if cached else commit
     return rows, {"hub": spec.hub, "config": spec.config, "split": spec.split, "revision": commit}
 
 # %% ../nbs/05_questions.ipynb #f294f42b
@@ -591,6 +602,12 @@ def _check_groups(records, numbers, where):
         raise RecordError(f"{where}:{missing[0]}: field 'group' is empty in {len(missing)} rows. {remedy}")
 
 
+class _JudgedList(list):
+    "Judged answers that know the hash of their file."
+
+    sha256 = ""  # of the file
+
+
 def read_judged(
     path: str | Path,  # as in `read_rows`
     columns: dict | None = None,  # field of `Judged` -> column (for 'answers' also a list of columns)
@@ -610,7 +627,9 @@ def read_judged(
         except ValueError as e:
             raise RecordError(f"{rows.where}:{number}: {e}") from e
     _check_groups([row for _, row in found], [number for number, _ in found], rows.where)
-    return read_records(rows.where, Judged, found)
+    judged = _JudgedList(read_records(rows.where, Judged, found))
+    judged.sha256 = rows.sha256
+    return judged
 
 # %% ../nbs/05_questions.ipynb #e0d0623d
 def _answer_type(answer):
