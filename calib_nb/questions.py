@@ -451,7 +451,7 @@ def _mapped_set(mapping, found, where, separator):
 # %% ../nbs/05_questions.ipynb #2bb85509
 def _set_of_file(rows, where, mapping, separator):
     "The `QuestionSet` that a file is of: by its columns, or by a mapping. Raises `RecordError` where no set fits."
-    found = set().union(*(row for _, row in rows[:20]))
+    found = set(rows.columns)
     if mapping:
         return _mapped_set(mapping, found, where, separator)
     for spec in (*QUESTION_SETS.values(), _OWN):
