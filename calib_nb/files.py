@@ -532,10 +532,10 @@ def _predicted(rows, used, scale, repeats):
         except ValueError as e:
             raise RecordError(f"{rows.where}:{number}: {e}") from e
         stood = first.setdefault(said["id"], number)
-        if stood == number:
+        if stood == number or repeats == "keep":
             yield said
         elif repeats != "first":
-            remedy = "Keep one of the two, or say which columns make the id, or repeats='first'"
+            remedy = "Keep one of the two, or say which columns make the id, or repeats='first' or 'keep'"
             raise RecordError(f"{rows.where}:{number}: id '{said['id']}' stands already in line {stood}. {remedy}")
 
 # %% ../nbs/00a_files.ipynb #884a87e5
@@ -544,10 +544,11 @@ def read_predictions(
     columns: dict | None = None,  # field of a `Reading` -> column, or a list of columns
     confidence_scale: str = "fraction",  # a name in `CONFIDENCE_SCALES`
     method: str = "",  # how tables call the model; default: the file's name
-    repeats: str = "refuse",  # an id that stands there twice is an error, or the 'first' one counts
+    repeats: str = "refuse",  # an id that stands there twice is an error; the 'first' counts; or 'keep' both
 ) -> list[Reading]:
     "The predictions of a file as readings. Raises `RecordError` with file, line, field and remedy."
     lookup(CONFIDENCE_SCALES, confidence_scale or "fraction", "confidence scale")
+    lookup(dict.fromkeys(("refuse", "first", "keep")), repeats, "way to take repeats")
     rows = read_rows(path)
     used = _columns_of(columns or {}, rows)
     method = method or Path(rows.where).stem
