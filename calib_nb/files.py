@@ -248,12 +248,13 @@ def _half_character(row):
     return None
 
 # %% ../nbs/00a_files.ipynb #91241fb5
-def _read_json(rows, data):  # a `_Rows`, which is filled; the bytes
+def _read_json(rows, data, lines=False):  # a `_Rows`, which is filled; the bytes; whether each line is an object
     "Fill in the rows of a file of JSON."
-    text = _decoded(data, rows.where)
+    text = _decoded(data, rows.where).strip("\ufeff")
+    several = "\n" in text.strip() and _lines_of_json(text)
     if text.lstrip()[:1] == "[":
         found = _array(text, rows.where)
-    elif not text.strip() or _lines_of_json(text):
+    elif lines or several or not text.strip():
         found = read_jsonl(rows.where, text)
     else:
         found = _inside(text, rows.where)
@@ -267,15 +268,6 @@ def _read_json(rows, data):  # a `_Rows`, which is filled; the bytes
             rows.refuse(number, f"field '{name}' holds half a character (a lone surrogate). {remedy}")
         else:
             rows.append((number, row))
-
-
-def _read_jsonl(rows, data):  # as `_read_json`
-    "The same where each line must be an object."
-    text = _decoded(data, rows.where)
-    begin = text.lstrip()[:1]
-    if begin != "[" and not _lines_of_json(text):
-        read_jsonl(rows.where, text)  # which says what is wrong with the first line
-    _read_json(rows, data)
 
 # %% ../nbs/00a_files.ipynb #78be30fb
 def _stamp(value):
@@ -345,7 +337,7 @@ def _read_arrow(rows, data):  # a `_Rows`, which is filled; the bytes
 
 # %% ../nbs/00a_files.ipynb #369ce837
 _KINDS = {
-    **dict.fromkeys((".jsonl", ".ndjson"), _read_jsonl),
+    **dict.fromkeys((".jsonl", ".ndjson"), partial(_read_json, lines=True)),
     ".json": _read_json,
     ".csv": _read_csv,
     **dict.fromkeys((".tsv", ".tab"), partial(_read_csv, delimiter="\t")),
