@@ -123,7 +123,8 @@ def test_a_folder_and_a_misspelt_name_are_told_from_a_file(tmp_path):
 
 
 def test_spreadsheets_of_other_countries(tmp_path):
-    spellings = [("q;a\nWho?;A, B\n", "utf-16"), ("\ufeffq;a\r\nWho?;A, B\r\n", "utf-8"), ("q\ta\nWho?\tA, B\n", "utf-8")]
+    spellings = [("q;a\nWho?;A, B\n", "utf-16"), ("\ufeffq;a\r\nWho?;A, B\r\n", "utf-8")]
+    spellings.append(("q\ta\nWho?\tA, B\n", "utf-8"))
     for text, encoding in spellings:
         (tmp_path / "a.csv").write_bytes(text.encode(encoding))
         assert [row for _, row in read_rows(tmp_path / "a.csv")] == [{"q": "Who?", "a": "A, B"}]
