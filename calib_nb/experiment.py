@@ -57,7 +57,7 @@ from .training import PRESETS, Preset, load_adapter, weight_shift
 # %% ../nbs/15_experiment.ipynb #2d1ffd60
 PROTOCOLS = {"two_step": DEFAULT_READOUTS, "joint": ("verbalized",)}  # the readouts of each protocol
 
-
+# %% ../nbs/15_experiment.ipynb #bb4e3643
 @dataclass(frozen=True)
 class Parameters:
     "What a run depends on. Raises TypeError, ValueError or `UnknownName` for a value that cannot be."
@@ -150,7 +150,7 @@ def _check_value(parameter, value):  # a field of `Parameters`
     if name.startswith("n_") and value < 1:
         raise ValueError(f"parameter '{name}' must be at least 1, found {value}")
 
-
+# %% ../nbs/15_experiment.ipynb #a6d26eae
 def _check_file_words(p):  # `Parameters`
     "Raises ValueError where something is said of a file and there is none."
     lookup(CONFIDENCE_SCALES, p.confidence_scale or "fraction", "confidence scale")
@@ -264,7 +264,7 @@ def _questions_of(p, name, revision=""):
         return load_questions(name, revision or None)
     return load_questions(name, None, p.columns or None, p.answers_separator)
 
-
+# %% ../nbs/15_experiment.ipynb #b08080f5
 def _sized(p, splits):
     "The splits, where they are large enough for the options of the method. Raises ValueError."
     options, train = check_options(p.method, p.options), splits["train"]

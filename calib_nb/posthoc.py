@@ -56,7 +56,7 @@ def _probability(score: np.ndarray) -> np.ndarray:  # log-odds, (n,)
     beyond = np.sign(score) * _slowed(np.abs(score) - _FAR)
     return expit(np.clip(score, -_FAR, _FAR) + beyond)
 
-
+# %% ../nbs/13_posthoc.ipynb #7737c73a
 def _checked(confidence, correct) -> tuple[np.ndarray, np.ndarray]:
     "Arrays to fit on; ValueError unless they hold right and wrong answers."
     confidence, correct = check_arrays(confidence, correct)

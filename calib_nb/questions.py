@@ -104,7 +104,7 @@ def _texts(value):
         return _texts(parts)
     return [cell_text(value)]
 
-
+# %% ../nbs/05_questions.ipynb #3ad4c7d4
 def _divided(text, separator):  # separator: '' where none was named
     "A text at its separators. Raises ValueError for one with `|` of which nobody said what it means."
     if separator and separator != "none":
@@ -311,7 +311,7 @@ def _with_id(fields, separator=""):
         fields["urls"] = _page_list(fields["urls"])
     return fields
 
-
+# %% ../nbs/05_questions.ipynb #4cc14d6f
 def _reason(error):
     "Why a row is no question, in words that name the column or field."
     if isinstance(error, KeyError):
