@@ -162,7 +162,7 @@ def _check_file_words(p):  # `Parameters`
             what = "a file of judged answers ('judged')" if name == "confidence_scale" else "a file"
             raise ValueError(f"parameter '{name}' is about {what}, and there is none. Leave it out, or name the file")
 
-
+# %% ../nbs/15_experiment.ipynb #f03023f1
 def _check_original(value):
     "Raises for a word that is none, and for True and False, of which True meant 'document' once."
     words = "'document' (what True meant), 'repository', or '' for neither"
