@@ -23,7 +23,6 @@ import os
 import platform
 import random
 import re
-import resource
 import sys
 import textwrap
 import time
@@ -37,6 +36,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+
+# %% ../nbs/00_core.ipynb #872a8647
+try:
+    import resource
+except ImportError:  # Windows has no such module
+    resource = None
 
 # %% ../nbs/00_core.ipynb #32458232
 def project_root(start: str | Path | None = None) -> Path:  # folder to start from; default: the working directory
@@ -145,23 +150,27 @@ def read_json(path: str | Path) -> object:
         raise RecordError(f"{path}:{e.lineno}: not JSON ({e.msg})") from e
 
 
-def _numbered_lines(path):
-    "`(number, line)` of a UTF-8 file, with or without byte order mark."
+def _text_of(path):
+    "The text of a UTF-8 file, with or without byte order mark."
     if not Path(path).is_file():
         raise RecordError(f"{path}: no such file")
     data = Path(path).read_bytes()
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         number = data[: e.start].count(b"\n") + 1
         raise RecordError(f"{path}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
-    return enumerate(text.split("\n"), 1)  # not `splitlines`: a JSON text may hold U+2028, which ends no line
 
 # %% ../nbs/00_core.ipynb #6b49ebc8
+def _constant(name):
+    "What other programs write though JSON has none of it: NaN is a missing value."
+    return None if name == "NaN" else float(name)
+
+
 def _json_object(line, where):
     "The dict on a line. Raises `RecordError` where it is none."
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=_constant)
     except json.JSONDecodeError as e:
         said = f"{where}: not JSON ({e.msg}): {line[:80]!r}"
         raise RecordError(f"{said}. Each line must be one JSON object.") from e
@@ -170,10 +179,14 @@ def _json_object(line, where):
     return row
 
 
-def read_jsonl(path: str | Path) -> list[tuple[int, dict]]:  # (line number, row)
+def read_jsonl(
+    path: str | Path,  # the file; where its text is given, what messages call it
+    text: str | None = None,  # of the file, where it has been read
+) -> list[tuple[int, dict]]:  # (line number, row)
     "The rows of a file; blank lines are skipped. Raises `RecordError` for a line that is not a JSON object."
-    rows = []
-    for number, line in _numbered_lines(path):
+    rows, text = [], _text_of(path) if text is None else text
+    lines = text.split("\n")  # not `splitlines`: a JSON text may hold U+2028, which ends no line
+    for number, line in enumerate(lines, 1):
         if line.strip():
             rows.append((number, _json_object(line, f"{path}:{number}")))
     return rows
@@ -330,10 +343,14 @@ def _check_unique(record, number, path, seen):  # seen: identity -> line where i
             raise RecordError(f"{path}:{number}: {said}; keep one of the two")
 
 
-def read_records(path: str | Path, cls: type) -> list:
+def read_records(
+    path: str | Path,  # the file; where its rows are given, what messages call it
+    cls: type,  # `Question`, `Judged` or `Reading`
+    rows: Iterable | None = None,  # `(line number, row)`, where another kind of file has been read
+) -> list:
     "All records of a file. Raises `RecordError` with file, line and field; also where a question or an id repeats."
     records, seen = [], {}
-    for number, row in read_jsonl(path):
+    for number, row in read_jsonl(path) if rows is None else rows:
         record = make_record(cls, row, f"{path}:{number}")
         _check_unique(record, number, path, seen)
         records.append(record)
@@ -578,7 +595,9 @@ def versions(packages: Iterable[str] = _PACKAGES) -> dict:  # names as pip knows
 
 
 def peak_memory_gib() -> float:
-    "Largest resident size of this process so far, in GiB (Linux counts KiB, macOS bytes)."
+    "Largest resident size of this process so far, in GiB (Linux counts KiB, macOS bytes); NaN where nothing counts it."
+    if resource is None:
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 

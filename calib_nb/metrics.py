@@ -56,12 +56,24 @@ class Tally:
         return _risk_area(self)
 
 # %% ../nbs/01_metrics.ipynb #186d699e
+def _as_printed(confidence):
+    "(n,) doubles. A number of 32 bits is what it prints as; one a few last bits off ten decimals is those decimals."
+    values = np.asarray(confidence)
+    if values.dtype in (np.float16, np.float32):
+        values = values.astype(str)
+    values = values.astype(float)
+    short = np.round(values, 10)
+    inside = (short > 0) & (short < 1)  # what is nearly 0 or 1 is not
+    near = np.abs(values - short) <= 4 * np.spacing(np.abs(short))
+    return np.where(inside & near, short, values)
+
+
 def check_arrays(
     confidence: np.ndarray,  # (n,) in [0, 1]
     correct: np.ndarray,  # (n,) of 0/1 or bool
 ) -> tuple[np.ndarray, np.ndarray]:  # both, as float arrays (n,)
     "Both columns as numbers. Raises ValueError that says what is wrong and where."
-    p, y = np.asarray(confidence, float), np.asarray(correct, float)
+    p, y = _as_printed(confidence), np.asarray(correct, float)
     if p.ndim != 1 or p.shape != y.shape:
         shapes = f"their shapes are {p.shape} and {y.shape}"
         raise ValueError(f"confidence and correct must be one-dimensional and equally long; {shapes}")
@@ -216,7 +228,7 @@ def bin_index(
     Uniform edges are the doubles nearest to i / n_bins, so that the literal 0.29 lies on the edge 29 / 100.
     Quantile edges interpolate linearly, as numpy does."""
     _check_binning(n_bins, strategy, closed)
-    edges = np.arange(1, n_bins) / n_bins
+    edges, value = np.arange(1, n_bins) / n_bins, _as_printed(value)
     if strategy == "quantile" and value.size:
         rows = value if n is None else np.repeat(value, n)
         edges = np.quantile(rows, edges)

@@ -24,21 +24,39 @@ from .embeddings import nearest_neighbours
 from .metrics import check_arrays
 
 # %% ../nbs/13_posthoc.ipynb #148bc70d
-_CLIP = 0.01  # confidences are moved into [_CLIP, 1 - _CLIP] before log-odds are taken
+_SLOW = np.log(0.01)  # where logarithms begin to grow more slowly
+_LEAST = -54 * np.log(2)  # the logarithm that stands for that of 0: half of what lies between 1 and the double before
+_FAR = 15.0  # log-odds beyond which a fitted score grows more slowly: 1 - 3e-7, far from where doubles end
 
 
-def _clipped(confidence) -> np.ndarray:
-    return np.clip(np.asarray(confidence, float), _CLIP, 1 - _CLIP)
+def _slowed(excess):
+    return np.log1p(np.maximum(excess, 0))
+
+
+def _logs(confidence) -> tuple[np.ndarray, np.ndarray]:
+    "ln p and ln(1 - p), below ln 0.01 slowed."
+    p = np.asarray(confidence, float)
+    with np.errstate(divide="ignore"):
+        logs = np.log(p), np.log1p(-p)
+    logs = [np.maximum(log, _LEAST) for log in logs]
+    right, wrong = (np.where(log < _SLOW, _SLOW - _slowed(_SLOW - log), log) for log in logs)
+    return right, wrong
 
 
 def log_odds(
     confidence: np.ndarray,  # in [0, 1], (n,)
 ) -> np.ndarray:  # (n,)
-    "ln(p / (1 - p)) of the confidence, moved into [0.01, 0.99]."
-    p = _clipped(confidence)
-    return np.log(p) - np.log1p(-p)
+    "ln(p / (1 - p)) of the confidence; beyond 0.01 and 0.99 it grows more slowly, and ends at -8.1 and 8.1."
+    right, wrong = _logs(confidence)
+    return right - wrong
 
 
+def _probability(score: np.ndarray) -> np.ndarray:  # log-odds, (n,)
+    "expit(score), slowed where doubles could no longer tell two scores apart."
+    beyond = np.sign(score) * _slowed(np.abs(score) - _FAR)
+    return expit(np.clip(score, -_FAR, _FAR) + beyond)
+
+# %% ../nbs/13_posthoc.ipynb #7737c73a
 def _checked(confidence, correct) -> tuple[np.ndarray, np.ndarray]:
     "Arrays to fit on; ValueError unless they hold right and wrong answers."
     confidence, correct = check_arrays(confidence, correct)
@@ -68,7 +86,7 @@ class Logistic:
         self,
         confidence: np.ndarray,  # in [0, 1], (n,)
     ) -> np.ndarray:  # (n,)
-        return expit(self.slope * log_odds(confidence) + self.intercept)
+        return _probability(self.slope * log_odds(confidence) + self.intercept)
 
 
 def fit_platt(
@@ -118,8 +136,8 @@ class Beta:
         self,
         confidence: np.ndarray,  # in [0, 1], (n,)
     ) -> np.ndarray:  # (n,)
-        p = _clipped(confidence)
-        return expit(self.a * np.log(p) - self.b * np.log1p(-p) + self.c)
+        right, wrong = _logs(confidence)
+        return _probability(self.a * right - self.b * wrong + self.c)
 
 
 def fit_beta(
@@ -128,8 +146,8 @@ def fit_beta(
 ) -> Beta:
     "Beta calibration with three parameters. Raises ValueError without both right and wrong answers."
     p, y = _checked(confidence, correct)
-    p = _clipped(p)
-    features = np.stack([np.log(p), -np.log1p(-p), np.ones(len(p))], axis=1)
+    right, wrong = _logs(p)
+    features = np.stack([right, -wrong, np.ones(len(p))], axis=1)
 
     def loss(parameters):
         value, by_score = _log_loss(features @ parameters, y)
@@ -176,8 +194,9 @@ class Bins:
         self,
         confidence: np.ndarray,  # in [0, 1], (n,)
     ) -> np.ndarray:  # (n,)
-        index = np.searchsorted(self.edges, np.asarray(confidence, float), side="right")
-        return np.asarray(self.shares)[index]
+        p = np.asarray(confidence, float)
+        index = np.searchsorted(self.edges, p, side="right")
+        return np.where(np.isnan(p), np.nan, np.asarray(self.shares)[index])
 
 
 def fit_histogram(

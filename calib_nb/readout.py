@@ -489,7 +489,7 @@ def _mean_confidence(fmt: TextFormat, texts: list[str]) -> Confidence:
     extra = {"texts": texts, "parsed": len(found) / len(texts)}
     if not found:
         return Confidence(None, "missing", extra)
-    mean = float(np.mean([c.value for c in found]))
+    mean = round(float(np.mean([c.value for c in found])), 12)  # the same whatever the order of the samples
     repaired = any(c.provenance == "repaired" for c in found)
     return Confidence(mean, "repaired" if repaired else "parsed", extra)
 

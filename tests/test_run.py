@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -380,6 +381,53 @@ def test_a_finished_run_is_asked_without_loading_a_model_and_an_old_one_is_refus
 def test_wrong_parameters_are_errors_before_anything_is_loaded(wrong, message):
     with pytest.raises((ValueError, TypeError), match=message.replace("?", r"\?")):
         Parameters(**notebook_parameters(wrong))
+
+
+TYPED = [  # as papermill's `-p` and a notebook give them
+    (dict(revision=float("12e4567")), "'revision' must be str, found inf. .*`-r revision VALUE`"),
+    (dict(revision=12345), "'revision' must be str, found 12345. .*`-r revision VALUE`"),
+    (dict(grader=True), "'grader' must be str, found True"),
+    (dict(original="true"), "what True meant.*found true"),
+    (dict(seed="one"), "'seed' must be int, found 'one'. .*`-p seed 300`"),
+    (dict(n_train=12.5), "'n_train' must be int, found 12.5"),
+    (dict(options="beta"), "`-y 'options: {a: b}'`"),
+    (dict(out=" "), "'out' is empty. Leave it out for 'runs'"),
+    (dict(model=""), "'model' is empty"),
+    (dict(columns={"question": "q"}), "'columns' is about a file, and there is none"),
+    (dict(confidence_scale="percent", dataset="x.csv"), "'confidence_scale' is about a file of judged answers"),
+    (dict(confidence_scale="persent", judged="x.csv"), "Did you mean 'percent'"),
+]
+
+
+@pytest.mark.parametrize("given, message", TYPED, ids=[next(iter(given)) for given, _ in TYPED])
+def test_a_value_that_the_command_line_made_another_is_refused_with_the_remedy(given, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Parameters(**given)
+
+
+def test_what_can_only_mean_one_thing_is_taken_for_it():
+    given = notebook_parameters({"n_train": np.int64(20), "seed": 1e3, "judged": Path("~/mine.jsonl"), "out": "~/runs"})
+    p = Parameters(**given, columns="question=q, answers=a, answers=b", options='{"right": 0.8}')
+    assert (p.n_train, p.seed, p.options) == (20, 1000, {"right": 0.8})
+    assert p.columns == {"question": "q", "answers": ["a", "b"]}
+    assert (p.judged, p.out) == (str(Path.home() / "mine.jsonl"), str(Path.home() / "runs"))
+
+
+def test_neighbours_and_folds_are_compared_with_the_training_questions_before_a_model_is_loaded(tmp_path):
+    sizes = dict(n_train=12, n_calibration=4, n_test=4)
+    for method, message in (("performance_sft", "k = 20 neighbours; n_train is 12"), ("self_distill", "40 folds of")):
+        options = {"folds": 40} if method == "self_distill" else {}
+        with pytest.raises(ValueError, match=message):
+            planned_splits(Parameters(method=method, options=options, **sizes), tmp_path)
+
+
+def test_twins_of_a_judged_file_are_in_one_split(tmp_path):
+    texts = [text for i in range(6) for text in (f"Capital of land {i}?", f"CAPITAL OF LAND {i} ?")]
+    rows = [{"question": text, "model_answer": "A", "is_correct": i % 2 == 0} for i, text in enumerate(texts)]
+    path = write_jsonl(tmp_path / "j.jsonl", rows)
+    splits, source = planned_splits(Parameters(judged=str(path), n_train=4, n_calibration=2, n_test=4), tmp_path)
+    words = {name: {j.question.casefold().replace(" ?", "?") for j in part} for name, part in splits.items()}
+    assert not words["train"] & words["test"] and source["grouping"]["joined_by_wording"] == 6
 
 
 @pytest.mark.slow

@@ -1,0 +1,276 @@
+"""Files of other programs: every kind is the same rows, and what is wrong is said with file, line and remedy."""
+import bz2
+import gzip
+import io
+import json
+import lzma
+import re
+import subprocess
+import sys
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from calib_nb.core import RecordError
+from calib_nb.files import cell_confidence, cell_text, cell_truth, read_predictions, read_rows
+from calib_nb.metrics import auroc, expected_calibration_error
+from calib_nb.posthoc import CALIBRATORS
+from calib_nb.questions import answer_list, load_questions, read_judged
+
+ROWS = [
+    {"id": "001", "question": "Symbol of sodium?", "answers": "NA"},
+    {"id": "1", "question": "Which word is empty?", "answers": "null"},
+    {"id": "1.0", "question": "Who wrote \"Ulysses\",\nand when?", "answers": "Joyce, 1922; ü"},
+]
+
+
+def as_bytes(kind):
+    "The rows as a file of this kind."
+    pa, frame = pytest.importorskip("pyarrow"), pd.DataFrame(ROWS)
+    table, out = pa.Table.from_pylist(ROWS), io.BytesIO()
+    if kind == "parquet":
+        frame.to_parquet(out)
+    elif kind in ("arrow", "arrows"):
+        new = pa.ipc.new_file if kind == "arrow" else pa.ipc.new_stream
+        with new(out, table.schema) as writer:
+            writer.write_table(table)
+    elif kind in ("csv", "tsv"):
+        out.write(frame.to_csv(index=False, sep={"csv": ",", "tsv": "\t"}[kind]).encode())
+    elif kind == "json":
+        out.write(json.dumps(ROWS, indent=2).encode())
+    else:
+        out.write("".join(json.dumps(row) + "\n" for row in ROWS).encode())
+    return out.getvalue()
+
+
+def zst(data):
+    return pytest.importorskip("zstandard").compress(data)
+
+
+PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zst}
+
+
+@pytest.mark.parametrize("packed", PACK)
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet", "arrow", "arrows"])
+def test_each_kind_of_file_and_of_compression_gives_the_same_rows(tmp_path, kind, packed):
+    path = tmp_path / f"rows.{kind}{packed}"
+    path.write_bytes(PACK[packed](as_bytes(kind)))
+    assert [row for _, row in read_rows(path)] == ROWS
+    assert [q.id for q in load_questions(path)] == ["001", "1", "1.0"]
+
+
+def test_a_file_behind_an_address_is_read_and_its_secrets_are_not_shown(tmp_path):
+    pytest.importorskip("fsspec")
+    (tmp_path / "rows.csv").write_bytes(as_bytes("csv"))
+    assert [row for _, row in read_rows(f"file://{tmp_path}/rows.csv")] == ROWS
+    with pytest.raises(RecordError) as error:
+        read_rows("http://me:secret@127.0.0.1:9/rows.csv?token=hidden")
+    assert "http://127.0.0.1:9/rows.csv: cannot be read" in str(error.value)
+    assert "secret" not in str(error.value) and "hidden" not in str(error.value)
+
+
+def test_rows_come_from_the_standard_input_too(monkeypatch):
+    for kind in ("csv", "json", "jsonl", "parquet"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(as_bytes(kind))))
+        assert [row for _, row in read_rows("-")] == ROWS
+
+
+@pytest.mark.parametrize("package, name", [("pyarrow", "a.parquet"), ("zstandard", "a.csv.zst"), ("fsspec", "")])
+def test_without_the_extra_one_line_says_what_to_install(tmp_path, monkeypatch, package, name):
+    monkeypatch.setitem(sys.modules, package, None)
+    path = tmp_path / name if name else "https://example.org/a.csv"
+    if name:
+        path.write_bytes({"a.parquet": b"PAR1", "a.csv.zst": b"\x28\xb5\x2f\xfd"}[name])
+    with pytest.raises(RecordError, match=rf"needs the package '{package}': pip install 'calib_nb\[files\]'$"):
+        read_rows(path)
+
+
+WRONG = {
+    "more cells": ("a.csv", b"q,a\nWho, then?,Ann\n", "a.csv:2: 3 cells under 2 headings"),
+    "fewer cells": ("a.csv", b"q,a\nx,y\nWho?\n", "a.csv:3: 1 cells under 2 headings"),
+    "open quotes": ("a.csv", b'q,a\n"Who?,Ann\n', "a.csv:2: not CSV"),
+    "one heading twice": ("a.csv", b"q,q\n1,2\n", "a.csv:1: the heading has 'q' twice"),
+    "not UTF-8": ("a.csv", b"q,a\nO\xf9?,b\n", "a.csv:2: not UTF-8"),
+    "a torn array": ("a.json", b'[{"q": 1},\n{"q": ', "a.json:2: not JSON"),
+    "a number in an array": ("a.json", b'[{"q": 1},\n7]', "a.json:2: expected a JSON object, found int"),
+    "columns, not rows": ("a.json", b'{"q": {"0": 1}, "a": {"0": 2}}', "an object of columns, not of rows"),
+    "a line that is none": ("a.jsonl", b'{"q": 1}\nno\n', "a.jsonl:2: not JSON"),
+    "half a character": ("a.jsonl", b'{"q": 1}\n{"q": ["x \\ud83d"]}\n', "a.jsonl:2: field 'q' holds half a character"),
+    "a cut archive": ("a.csv.gz", gzip.compress(b"q,a\n" * 99)[:-9], "damaged or cut short"),
+    "no Parquet": ("a.parquet", b"PAR1 and more", "not Parquet or Arrow"),
+    "a workbook": ("a.xlsx", b"PK\x03\x04", "save the sheet as CSV"),
+    "a web page": ("a.csv", b"<!DOCTYPE html>", "a web page"),
+    "of no kind": ("a.docx", b"", "unknown kind of file '.docx'"),
+}
+
+
+@pytest.mark.parametrize("name, data, message", WRONG.values(), ids=WRONG)
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(RecordError, match=re.escape(message)) as error:
+        read_rows(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_and_a_misspelt_name_are_told_from_a_file(tmp_path):
+    (tmp_path / "questions.csv").write_text("q,a\n")
+    with pytest.raises(RecordError, match="Did you mean 'questions.csv'?"):
+        read_rows(tmp_path / "question.csv")
+    with pytest.raises(RecordError, match="a folder. Give a file in it"):
+        read_rows(tmp_path)
+
+
+def test_spreadsheets_of_other_countries(tmp_path):
+    spellings = [("q;a\nWho?;A, B\n", "utf-16"), ("\ufeffq;a\r\nWho?;A, B\r\n", "utf-8")]
+    spellings.append(("q\ta\nWho?\tA, B\n", "utf-8"))
+    for text, encoding in spellings:
+        (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+        assert [row for _, row in read_rows(tmp_path / "a.csv")] == [{"q": "Who?", "a": "A, B"}]
+
+
+def test_parquet_keeps_an_index_whole_numbers_and_dates(tmp_path):
+    asked = ["When A?", "When B?", "When C?"]
+    frame = pd.DataFrame({"id": [1, 2, None], "question": asked, "answers": [1969, 1970, 7]})
+    frame.to_parquet(tmp_path / "floats.parquet")
+    named = frame.assign(id=["x", "y", "z"], answers=pd.to_datetime(["1969-07-20", "1970-01-01", "1971-01-01"]))
+    named.set_index("id").to_parquet(tmp_path / "dates.parquet")
+    floats, dates = load_questions(tmp_path / "floats.parquet"), load_questions(tmp_path / "dates.parquet")
+    assert [q.id for q in floats][:2] == ["1", "2"] and floats[0].answers == ["1969"]
+    assert [(q.id, q.answers[0]) for q in dates][0] == ("x", "1969-07-20")
+
+
+# ---- lists in print
+
+
+PRINTED = {
+    "Python": "['River One', 'The One']",
+    "JSON": '["River One", "The One"]',
+    "NumPy": "['River One' 'The One']",
+    "NumPy over lines": "['River One'\n 'The One']",
+    "NumPy's other quotes": "['River One' \"The One\"]",
+    "a NumPy array": "array(['River One', 'The One'], dtype=object)",
+    "NumPy scalars": "[np.str_('River One'), np.str_('The One')]",
+    "SQuAD": "{'text': array(['River One', 'The One'], dtype=object), 'answer_start': array([1, 2])}",
+    "TriviaQA": '{"value": "River One", "aliases": ["The One"]}',
+    "a tuple": "('River One', 'The One')",
+}
+
+
+@pytest.mark.parametrize("text", PRINTED.values(), ids=PRINTED)
+def test_a_list_in_print_is_the_list(text):
+    assert answer_list(text) == ["River One", "The One"]
+
+
+def test_a_list_that_was_shortened_or_torn_is_refused_and_a_bracket_is_a_sign():
+    for broken in ("['a' 'b' ... 'z']", "['a', 'b", '["a", ', "{'text': ['a'"):
+        with pytest.raises(ValueError, match="broken or was shortened"):
+            answer_list(broken)
+    assert [answer_list(t) for t in ("[sic]", "(I Can't Get No)", "{x}")] == [["[sic]"], ["(I Can't Get No)"], ["{x}"]]
+    assert answer_list({"text": ["a", "b"], "answer_start": [1]}) == answer_list([["a"], ["b"]]) == ["a", "b"]
+    with pytest.raises(ValueError, match="a dict with span"):
+        answer_list({"span": [1, 2]})
+
+
+def test_a_bar_between_answers_must_be_explained():
+    with pytest.raises(ValueError, match="Say answers_separator='|'"):
+        answer_list("Paris|Lutetia")
+    assert answer_list("Paris | Lutetia", "|") == ["Paris", "Lutetia"] and answer_list("|x|", "none") == ["|x|"]
+
+
+# ---- questions and judged answers
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+BAD_QUESTIONS = {
+    "one id twice": ([{"id": 1, "answers": "a"}, {"id": "1", "answers": "b"}], ":2: id '1' stands already in line 1"),
+    "no question": ([{"question": None, "answers": "a"}], ":1: field 'question' is empty"),
+    "a NaN": ([{"question": float("nan"), "answers": "a"}], ":1: field 'question' is empty"),
+    "a list": ([{"question": ["Who?"], "answers": "a"}], ":1: must be text"),
+    "no group": ([{"group": "x", "answers": "a"}, {"group": "", "answers": "b"}], ":2: field 'group' is empty"),
+    "pages": ([{"urls": {"a": 1}, "answers": "a"}], ":1: field 'urls' must be a list"),
+}
+
+
+@pytest.mark.parametrize("rows, message", BAD_QUESTIONS.values(), ids=BAD_QUESTIONS)
+def test_a_bad_question_is_named_with_file_and_line(tmp_path, rows, message):
+    rows = [{"question": f"Who is number {i}?", **row} for i, row in enumerate(rows)]
+    with pytest.raises(RecordError, match=re.escape("q.jsonl" + message)):
+        load_questions(written(tmp_path / "q.jsonl", rows))
+
+
+@pytest.mark.parametrize("pages", ["https://a.x/1, https://b.x/2", "['https://a.x/1', 'https://b.x/2']"])
+def test_pages_in_a_text_are_a_list_and_null_is_none(tmp_path, pages):
+    rows = [{"question": "Who?", "answers": "a", "urls": pages}, {"question": "What?", "answers": "b", "urls": None}]
+    first, second = load_questions(written(tmp_path / "q.jsonl", rows))
+    assert first.extra["urls"] == ["https://a.x/1", "https://b.x/2"] and second.extra["urls"] == []
+
+
+def test_judged_answers_come_in_any_table_with_any_names(tmp_path):
+    (tmp_path / "j.csv").write_text("q,said,ok,sure\nCapital of Peru?,Lima,True,95\nCapital of Chile?,Lima,no,40%\n")
+    names = {"question": "q", "model_answer": "said", "is_correct": "ok", "confidence": "sure"}
+    judged = read_judged(tmp_path / "j.csv", names, confidence_scale="percent")
+    assert [(j.is_correct, j.extra["confidence"]) for j in judged] == [(True, 0.95), (False, 0.4)]
+    with pytest.raises(RecordError, match=r"j.csv:2: field 'confidence' is 95, outside \[0, 1\]"):
+        read_judged(tmp_path / "j.csv", names)
+    with pytest.raises(RecordError, match="unknown columns or fields: okay"):
+        read_judged(tmp_path / "j.csv", {**names, "is_correct": "okay"})
+
+
+def test_a_word_that_is_neither_true_nor_false_is_refused():
+    assert [cell_truth(v) for v in ("TRUE", "False", "yes", 0, [1])] == [True, False, True, False, True]
+    for word in ("maybe", "", None, 2, "0.5"):
+        with pytest.raises(ValueError, match="must be true or false"):
+            cell_truth(word)
+
+
+def test_the_scale_of_confidences_is_never_guessed(tmp_path):
+    rows = [{"id": i, "is_correct": True, "confidence": c} for i, c in enumerate([0.4, 1.0, 95])]
+    path = written(tmp_path / "p.jsonl", rows)
+    with pytest.raises(RecordError, match=r"p.jsonl:3: field 'confidence' is 95, .*confidence_scale='percent'"):
+        read_predictions(path)
+    assert [r.confidence for r in read_predictions(path, confidence_scale="percent")] == [0.004, 0.01, 0.95]
+    assert cell_confidence("nan") is None and cell_text(float("nan")) == ""
+
+
+# ---- numbers
+
+
+def test_confidences_that_print_the_same_fall_into_the_same_bin():
+    levels = np.arange(1, 100) / 100
+    right = np.arange(99) % 2
+    kinds = [levels, levels.tolist(), levels.astype(np.float32), [Decimal(str(p)) for p in levels]]
+    kinds += [np.nextafter(levels, 1), np.nextafter(levels, 0)]
+    for n_bins in (10, 15, 100):
+        for closed in ("left", "right"):
+            values = {expected_calibration_error(kind, right, n_bins, closed=closed) for kind in kinds}
+            assert len(values) == 1
+    assert auroc([0.6, 0.6000000000000001] * 9, [0, 1] * 9) == 0.5
+
+
+@pytest.mark.parametrize("name", ["platt", "temperature", "beta"])
+def test_calibrators_keep_the_order_of_confidences_however_near_to_1(name):
+    p = np.unique(1 - 10.0 ** -np.linspace(0.2, 15.5, 200))
+    y = (np.random.default_rng(0).random(len(p)) < np.linspace(0.3, 0.9, len(p))).astype(int)
+    mapped = CALIBRATORS[name](p, y)(p)
+    assert (np.diff(mapped) > 0).all() and auroc(mapped, y) == auroc(p, y)
+    apart = np.repeat([0.991, 0.9999], 20), np.repeat([0, 1], 20)
+    assert auroc(CALIBRATORS[name](*apart)(apart[0]), apart[1]) == 1
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_a_missing_confidence_stays_missing(name):
+    assert np.isnan(CALIBRATORS[name]([0.2, 0.4, 0.6, 0.8], [0, 1, 0, 1])([np.nan, 0.5])).tolist() == [True, False]
+
+
+@pytest.mark.slow
+def test_metrics_statistics_plots_and_rules_need_no_module_of_unix():
+    rooms = "metrics resampling label_noise inference interval_checks plots rules files".split()
+    code = "import sys; sys.modules['resource'] = None\n" + "".join(f"import calib_nb.{room}\n" for room in rooms)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
