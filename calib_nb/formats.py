@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['scored_rows']
 
-# %% ../nbs/17_formats.ipynb #d8dc9772
+# %% ../nbs/17_formats.ipynb #2d34239c
 import glob
 import json
 import re
@@ -18,7 +18,7 @@ from .core import RecordError, project_root
 from .files import _needed, _Rows, _shown, read_rows
 from .prompts import parse_response
 
-# %% ../nbs/17_formats.ipynb #95d111d1
+# %% ../nbs/17_formats.ipynb #47cee0f6
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -60,7 +60,7 @@ def _as_given(path, file):
         return path
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
-# %% ../nbs/17_formats.ipynb #4d744894
+# %% ../nbs/17_formats.ipynb #bf23df55
 _PICKLE = (
     "a pickle (lm-polygraph's manager file is one): to open it runs whatever code is in it, so it is not read. "
     "Where you made it yourself, write estimations and outcomes as CSV, a row for each question"
@@ -82,13 +82,13 @@ def _refuse_pickle(path):
     if begins or any(name.endswith(".pkl") for name in _members(path)):
         raise RecordError(f"{path}: {_PICKLE}")
 
-# %% ../nbs/17_formats.ipynb #46894314
+# %% ../nbs/17_formats.ipynb #6555190e
 def _answered(text):
     "The columns of a generated text: `answer`, and as `text` the confidence that it states, None without one."
     response = parse_response(text)
     return {"answer": text, "text": response.confidence}
 
-# %% ../nbs/17_formats.ipynb #de86a8d4
+# %% ../nbs/17_formats.ipynb #3ed8b807
 def _is_lm_eval(columns):
     return {"doc_id", "filtered_resps", "metrics"} <= set(columns)
 
@@ -125,7 +125,7 @@ def _lm_eval_row(row, where):
         made["is_correct"] = row.get(row["metrics"][0])
     return {**row, **made}
 
-# %% ../nbs/17_formats.ipynb #47ccdbea
+# %% ../nbs/17_formats.ipynb #a91a77fd
 _ZSTD = 93  # the number of zstd in zip archives
 
 
@@ -155,7 +155,7 @@ def _eval_samples(path):
         raise RecordError(f"{path}: the log has no samples. Evaluate again, without --no-log-samples")
     return samples
 
-# %% ../nbs/17_formats.ipynb #bdc97c45
+# %% ../nbs/17_formats.ipynb #041936f9
 def _is_inspect(columns):
     return {"epoch", "input", "scores", "output"} <= set(columns)
 
@@ -196,10 +196,19 @@ def _inspect_row(sample, where=""):
         row["confidence"] = scores[stated[0]]
     return row
 
-# %% ../nbs/17_formats.ipynb #74933ea4
+# %% ../nbs/17_formats.ipynb #76644af8
+def _is_uqlm(columns):
+    return {"prompt", "response"} <= set(columns)
+
+
+def _as_it_is(row, where):
+    return row
+
+
 _TOOLS = {  # tool -> (whether the columns are its own, its row as ours)
     "lm-evaluation-harness": (_is_lm_eval, _lm_eval_row),
     "inspect_ai": (_is_inspect, _inspect_row),
+    "uqlm": (_is_uqlm, _as_it_is),
 }
 
 
@@ -230,7 +239,7 @@ def scored_rows(
         if is_its(first):
             rows.tool = tool
             rows[:] = [(number, as_ours(row, f"{rows.where}:{number}")) for number, row in rows]
-            rows.columns = []
+            rows.columns = list(dict.fromkeys(name for _, row in rows for name in row))
     if not rows.columns:
         rows.columns = list(dict.fromkeys(name for _, row in rows for name in row))
     return rows

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Readings', 'readings_from']
 
-# %% ../nbs/17a_readings.ipynb #cf537e7b
+# %% ../nbs/17a_readings.ipynb #d36c5df3
 import json
 import re
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ import pandas as pd
 from .core import PROVENANCES, Reading, RecordError
 from .formats import _files_of, scored_rows
 
-# %% ../nbs/17a_readings.ipynb #487841c0
+# %% ../nbs/17a_readings.ipynb #a8d6c579
 class _Table:
     "Rows, and where each is from."
 
@@ -62,7 +62,7 @@ def _inside(row, name):
         value = value[part]
     return value
 
-# %% ../nbs/17a_readings.ipynb #efa06d58
+# %% ../nbs/17a_readings.ipynb #4f9ad07c
 def _table_of_files(path):
     "The rows of a file, an address, a pattern, or a list of these. Raises `RecordError`."
     paths = [path] if isinstance(path, str | Path) else list(path)
@@ -87,14 +87,14 @@ def _table_of_frame(frame, name):
         raise RecordError(f"{name}: no rows")
     return table
 
-# %% ../nbs/17a_readings.ipynb #79030de9
-_UQLM = (
-    "exact_match noncontradiction entailment semantic_negentropy semantic_sets_confidence cosine_sim bert_score bleurt "
+# %% ../nbs/17a_readings.ipynb #57d5cd9e
+_UQLM = (  # uqlm's scorers; its `exact_match` is an outcome elsewhere, so it is never taken unnamed
+    "noncontradiction entailment semantic_negentropy semantic_sets_confidence cosine_sim bert_score bleurt "
     "sequence_probability normalized_probability min_probability mean_token_negentropy min_token_negentropy "
-    "probability_margin monte_carlo_probability p_true ensemble_score avg"
+    "probability_margin monte_carlo_probability p_true ensemble_score"
 )
 _USUAL = {  # what is needed -> usual names of its column
-    "confidence": f"confidence probability prob score conf certainty p {_UQLM}".split(),
+    "confidence": f"confidence probability prob conf certainty p {_UQLM}".split(),
     "correct": "is_correct correct correctness outcome is_right right".split(),
     "id": "id question_id qid example_id sample_id uid".split(),
     "question": "question prompt query input".split(),
@@ -118,7 +118,7 @@ def _usual_columns(table, need):
 def _where_of(table):
     return ", ".join(table.files)
 
-# %% ../nbs/17a_readings.ipynb #6999716a
+# %% ../nbs/17a_readings.ipynb #21d0827c
 def _given_column(table, need, name):
     "The column that the user named. Raises `RecordError` with the columns there are."
     if name in table.columns or any(value is not None for value in table.values(name)):
@@ -139,7 +139,8 @@ def _found_column(table, need):
         return found[0]
     if need in _NEEDED:
         known = ", ".join(table.columns) or "none"
-        raise RecordError(f"{_where_of(table)}: no column for {need}. Name one: --{need} NAME. Columns: {known}")
+        judge = ". Where answers are not judged yet: calib_nb judge FILE" if need == "correct" else ""
+        raise RecordError(f"{_where_of(table)}: no column for {need}. Name one: --{need} NAME. Columns: {known}{judge}")
     return ""
 
 
@@ -151,7 +152,7 @@ def _taken_columns(table, given):
         taken[need] = _given_column(table, need, name) if name else _found_column(table, need)
     return taken
 
-# %% ../nbs/17a_readings.ipynb #cbf45fe2
+# %% ../nbs/17a_readings.ipynb #581566a7
 _SCALES = {"": 1, "fraction": 1, "percent": 100}
 _MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>"}
 _DECIMAL_COMMA = re.compile(r"-?\d{1,3},\d+|-?\d{1,3},")
@@ -175,7 +176,7 @@ def _number(value):
     except (TypeError, ValueError):
         return None
 
-# %% ../nbs/17a_readings.ipynb #c892b56b
+# %% ../nbs/17a_readings.ipynb #7b1f9ce5
 def _confidence(value, scale):
     "A confidence in [0, 1], or None where it is missing. Raises ValueError that says what is wrong."
     if type(value) is not float and isinstance(value, str) and scale == 100:
@@ -204,7 +205,7 @@ def _confidences(table, name, scale):
             raise RecordError(f"{table.place(i)}: field '{name}': {e}") from None
     return found
 
-# %% ../nbs/17a_readings.ipynb #7bc60aa8
+# %% ../nbs/17a_readings.ipynb #129cd87d
 _PAIRS = ("true false", "1 0", "yes no", "correct incorrect", "right wrong", "y n", "t f", "c i")
 _OUTCOMES = {}  # word -> (whether it is right, the pair that it is of)
 for _pair in _PAIRS:
@@ -242,7 +243,7 @@ def _check_mixture(table, name, words):  # words: pair -> (row, value) where it 
         said = " and ".join(f"{value!r} ({table.place(i)})" for i, value in words.values())
         raise RecordError(f"{_where_of(table)}: field '{name}' mixes {said}. Write all outcomes in one way")
 
-# %% ../nbs/17a_readings.ipynb #7bcf82cc
+# %% ../nbs/17a_readings.ipynb #a0124c06
 _WHOLE = re.compile(r"-?\d+\.0+")
 
 
@@ -281,7 +282,7 @@ def _said_twice(table, name, id, there, here):
         remedy += ", or name a column that tells them apart: --id NAME"
     return f"{table.place(here)}: {name} '{id[:80]}' stands already in {table.place(there)}. {remedy}"
 
-# %% ../nbs/17a_readings.ipynb #d946d14b
+# %% ../nbs/17a_readings.ipynb #b1d65702
 def _keep_where(table, where):
     "Keep the rows with these values, as text. Raises `RecordError` for an unknown column, or where no row is left."
     for name, wanted in where.items():
@@ -303,7 +304,7 @@ def _refuse_weights(table, ignored):
             remedy = f"Take the column out, or say that all rows count the same: --ignore {name}"
             raise RecordError(f"{_where_of(table)}: column '{name}': weights are not used by any metric. {remedy}")
 
-# %% ../nbs/17a_readings.ipynb #f1cc25fc
+# %% ../nbs/17a_readings.ipynb #22a2c867
 @dataclass
 class _Taken:
     "What readings were made of."
@@ -329,7 +330,7 @@ class _Taken:
         more += [f"{self.unjudged} without an outcome, left out"] if self.unjudged else []
         return "; ".join([said, *more])
 
-# %% ../nbs/17a_readings.ipynb #cc8e3fd7
+# %% ../nbs/17a_readings.ipynb #98c01d73
 def _records(table, taken, name, scale):
     "The `Reading`s of a table, and how many rows have no outcome."
     confidence = _confidences(table, taken["confidence"], scale)
@@ -372,7 +373,7 @@ def _reading(own, confidence, is_correct, source, name):
         split="test",
     )
 
-# %% ../nbs/17a_readings.ipynb #0fd2b6cc
+# %% ../nbs/17a_readings.ipynb #6e094ab6
 class Readings(list):
     "Readings of one file or frame: a list, which every metric takes, with `taken`, what it was made of."
 
@@ -411,10 +412,11 @@ class Readings(list):
         of = f" of {self[0].method}" if self else ""
         return f"{len(self)}{of}, {stated} with a confidence, {right} right"
 
-# %% ../nbs/17a_readings.ipynb #f65571db
+# %% ../nbs/17a_readings.ipynb #d77e83ff
 def _first_rows_html(readings, shown=5):
     "The face of `Readings`: a sentence, what was taken, and a few rows."
-    rows = [{name: getattr(r, name) for name in ("id", "question", "confidence", "is_correct")} for r in readings[:shown]]
+    names = ("id", "question", "confidence", "is_correct")
+    rows = [{name: getattr(r, name) for name in names} for r in readings[:shown]]
     taken = f"<br>{escape(str(readings.taken))}" if readings.taken else ""
     frame = pd.DataFrame(rows).to_html(index=False, na_rep="missing", border=0) if rows else ""
     return f"<p><b>Readings</b>: {escape(readings._summary())}{taken}</p>{frame}"
@@ -437,7 +439,7 @@ def _readings_of(table, given, name, scale, where, ignored):
         raise RecordError(f"{_where_of(table)}: none of {n} rows {what} ('{columns['confidence']}'): nothing to score")
     return Readings(found, taken)
 
-# %% ../nbs/17a_readings.ipynb #73da2b72
+# %% ../nbs/17a_readings.ipynb #1fb02d3d
 def readings_from(
     frame: pd.DataFrame,  # a row for each answer: question or id, confidence, is_correct, perhaps group and relation
     confidence: str = "",  # column of the confidence, in [0, 1]; default: the one with a usual name
