@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['scored_rows']
 
-# %% ../nbs/17_formats.ipynb #2d34239c
+# %% ../nbs/17_formats.ipynb #cc957e18
 import glob
 import json
 import re
@@ -18,7 +18,7 @@ from .core import RecordError, project_root
 from .files import _needed, _Rows, _shown, read_rows
 from .prompts import parse_response
 
-# %% ../nbs/17_formats.ipynb #47cee0f6
+# %% ../nbs/17_formats.ipynb #9f633c6f
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -60,7 +60,7 @@ def _as_given(path, file):
         return path
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
-# %% ../nbs/17_formats.ipynb #bf23df55
+# %% ../nbs/17_formats.ipynb #97650c9e
 _PICKLE = (
     "a pickle (lm-polygraph's manager file is one): to open it runs whatever code is in it, so it is not read. "
     "Where you made it yourself, write estimations and outcomes as CSV, a row for each question"
@@ -82,13 +82,13 @@ def _refuse_pickle(path):
     if begins or any(name.endswith(".pkl") for name in _members(path)):
         raise RecordError(f"{path}: {_PICKLE}")
 
-# %% ../nbs/17_formats.ipynb #6555190e
+# %% ../nbs/17_formats.ipynb #4970e311
 def _answered(text):
     "The columns of a generated text: `answer`, and as `text` the confidence that it states, None without one."
     response = parse_response(text)
     return {"answer": text, "text": response.confidence}
 
-# %% ../nbs/17_formats.ipynb #3ed8b807
+# %% ../nbs/17_formats.ipynb #d020c6ad
 def _is_lm_eval(columns):
     return {"doc_id", "filtered_resps", "metrics"} <= set(columns)
 
@@ -125,7 +125,7 @@ def _lm_eval_row(row, where):
         made["is_correct"] = row.get(row["metrics"][0])
     return {**row, **made}
 
-# %% ../nbs/17_formats.ipynb #a91a77fd
+# %% ../nbs/17_formats.ipynb #f6277a86
 _ZSTD = 93  # the number of zstd in zip archives
 
 
@@ -138,7 +138,18 @@ def _member(archive, info, data, where):
     begin = head + 30 + name + extra
     packed = data[begin : begin + info.compress_size]
     zstandard = _needed("zstandard", where, "an .eval file")
-    return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    except zstandard.ZstdError as e:
+        raise RecordError(f"{where}: '{info.filename}' is damaged ({e}). Get the file again") from e
+
+
+def _json_of(data, where):
+    "A JSON value from bytes."
+    try:
+        return json.loads(data)
+    except ValueError as e:
+        raise RecordError(f"{where}: not JSON ({e}). Get the file again") from e
 
 
 def _eval_samples(path):
@@ -150,12 +161,12 @@ def _eval_samples(path):
     with zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if re.match(r"samples/.*\.json$", info.filename)]
         for info in sorted(infos, key=lambda info: info.filename):
-            samples.append(json.loads(_member(archive, info, data, path)))
+            samples.append(_json_of(_member(archive, info, data, path), f"{path}: {info.filename}"))
     if not samples:
         raise RecordError(f"{path}: the log has no samples. Evaluate again, without --no-log-samples")
     return samples
 
-# %% ../nbs/17_formats.ipynb #041936f9
+# %% ../nbs/17_formats.ipynb #a1f12992
 def _is_inspect(columns):
     return {"epoch", "input", "scores", "output"} <= set(columns)
 
@@ -196,7 +207,7 @@ def _inspect_row(sample, where=""):
         row["confidence"] = scores[stated[0]]
     return row
 
-# %% ../nbs/17_formats.ipynb #76644af8
+# %% ../nbs/17_formats.ipynb #a9e79fb9
 def _is_uqlm(columns):
     return {"prompt", "response"} <= set(columns)
 
@@ -226,6 +237,15 @@ def _read_any(path):
     return rows
 
 
+def _as_ours(as_ours, tool, row, where):
+    "A tool's row as ours. Raises `RecordError` where it is not one."
+    try:
+        return as_ours(row, where)
+    except (KeyError, TypeError, AttributeError) as e:
+        remedy = "Take the row out, or write the file again"
+        raise RecordError(f"{where}: no row of {tool} ({type(e).__name__}: {e}). {remedy}") from e
+
+
 def scored_rows(
     path: str | Path,  # a file, an address, or '-' for the standard input
 ) -> list[tuple[int, dict]]:  # (line or number, row), with `where`, `columns`, and `tool`
@@ -238,7 +258,7 @@ def scored_rows(
     for tool, (is_its, as_ours) in _TOOLS.items():
         if is_its(first):
             rows.tool = tool
-            rows[:] = [(number, as_ours(row, f"{rows.where}:{number}")) for number, row in rows]
+            rows[:] = [(number, _as_ours(as_ours, tool, row, f"{rows.where}:{number}")) for number, row in rows]
             rows.columns = list(dict.fromkeys(name for _, row in rows for name in row))
     if not rows.columns:
         rows.columns = list(dict.fromkeys(name for _, row in rows for name in row))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Score', 'score', 'score_by', 'compare_scores', 'recalibrated_score', 'abstention_for', 'score_json']
 
-# %% ../nbs/17c_scoring.ipynb #661bf117
+# %% ../nbs/17c_scoring.ipynb #d8e16de1
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +28,7 @@ from .metrics import undefined_because
 from .posthoc import fit_abstention, recalibrate
 from .resampling import METRICS, Sample, bootstrap, noise_floor, p_at_least, reading_arrays
 
-# %% ../nbs/17c_scoring.ipynb #03848081
+# %% ../nbs/17c_scoring.ipynb #1ae3edce
 _SCORED = (*SHOWN, "debiased_calibration_error")
 
 
@@ -41,7 +41,7 @@ def _names_for(readings, reference):
         names.remove("stratified_auroc")
     return names
 
-# %% ../nbs/17c_scoring.ipynb #0ea02a3a
+# %% ../nbs/17c_scoring.ipynb #887cdeef
 _MANY = 100_000  # readings, above which resamples are drawn one by one
 _RESAMPLES, _FEWEST_RESAMPLES = 2000, 20
 
@@ -65,7 +65,7 @@ def _drawn_one_by_one(sample, reference, names, n_resamples, seed, progress):
             drawn[name].append(value[0])
     return {name: np.array(values) for name, values in drawn.items()}
 
-# %% ../nbs/17c_scoring.ipynb #df2b04c6
+# %% ../nbs/17c_scoring.ipynb #bfd34c82
 def _plain_estimate(arrays, name, value):
     "The value, and on how many readings it rests."
     rows = arrays if METRICS[name].rows == "all" else arrays[arrays.present]
@@ -106,7 +106,7 @@ def _card_of_many(readings, reference, names, n_resamples, seed, progress):
             card[name] = replace(card[name], reason=f"none above {_MANY:,} readings")
     return card
 
-# %% ../nbs/17c_scoring.ipynb #6273e347
+# %% ../nbs/17c_scoring.ipynb #92408d62
 def _finding_codes(findings):
     return ", ".join(finding.code for finding in findings)
 
@@ -126,7 +126,7 @@ class Score:
         "The metrics as text: value [95 % interval], or value (floor)."
         columns = {**self.beside, self.readings[0].calibrator or "value": self.card}
         labels = [METRICS[name].label for name in self.card]
-        texts = {caption: [_card_text(card[name]) for name in self.card] for caption, card in columns.items()}
+        texts = {caption: [_card_text(name, card[name]) for name in self.card] for caption, card in columns.items()}
         return pd.DataFrame(texts, index=pd.Index(labels, name="metric"))
 
     def __str__(self):
@@ -140,13 +140,24 @@ class Score:
         notes = "<br>".join([*_footnotes(self), *_findings_text(self.findings)])
         return f"{self.table().to_html(border=0)}<p>{notes}</p>"
 
-# %% ../nbs/17c_scoring.ipynb #7751318b
-def _card_text(e):
-    "An estimate as text; why there is no interval where one would be expected."
-    if np.isnan(e.value):
-        return as_text(e)
-    wanted = np.isnan(e.low) and e.floor_high is None and e.reason and "describes" not in e.reason
-    return as_text(e) + (f" (no interval: {e.reason})" if wanted else "")
+# %% ../nbs/17c_scoring.ipynb #70e1363b
+def _lacks_interval(name, e):
+    "Whether a metric that has intervals has none here."
+    return METRICS[name].kind in ("score", "debiased") and np.isfinite(e.value) and np.isnan(e.low)
+
+
+def _card_text(name, e):
+    "An estimate as text; a footnote says why an interval is not there."
+    return as_text(e) + (" (no interval)" if _lacks_interval(name, e) else "")
+
+
+def _without_interval(card):
+    "A footnote for each reason why metrics have no interval."
+    lacking = {}
+    for name, e in card.items():
+        if _lacks_interval(name, e):
+            lacking.setdefault(e.reason, []).append(METRICS[name].label)
+    return [f"no interval for {', '.join(labels)}: {reason}." for reason, labels in lacking.items()]
 
 
 def _aligned(frame):
@@ -167,13 +178,13 @@ def _footnotes(score):
         lines.append("No Brier skill: it compares with the accuracy on other questions (--reference, or --fit).")
     else:
         lines.append(f"Brier skill: against always saying {score.reference:.3f}.")
-    return lines
+    return lines + _without_interval(score.card)
 
 
 def _findings_text(findings):
     return [f"{finding.code}: {finding.sentence}" for finding in findings]
 
-# %% ../nbs/17c_scoring.ipynb #4ba66046
+# %% ../nbs/17c_scoring.ipynb #29a4c16e
 def _check_reference(reference):
     if reference is not None and not 0 <= reference <= 1:
         raise ValueError(f"reference must be an accuracy in [0, 1]; got {reference}")
@@ -197,7 +208,7 @@ def score(
     findings = diagnose(readings, reference, card)
     return Score(readings, card, findings, reference, n_resamples, seed)
 
-# %% ../nbs/17c_scoring.ipynb #177b12cd
+# %% ../nbs/17c_scoring.ipynb #f165de1c
 _BY = ("accuracy", "mean_confidence", "brier_score", "auroc", "expected_calibration_error")
 
 
@@ -232,7 +243,7 @@ def _by_table(scores):
         rows[name] = {"n": len(part.readings), "stated": stated, **texts, "diagnosis": _finding_codes(part.findings)}
     return pd.DataFrame(rows).T.rename_axis("part")
 
-# %% ../nbs/17c_scoring.ipynb #6adbb4fa
+# %% ../nbs/17c_scoring.ipynb #767de8f4
 def _common_counts(a, b):
     "How many questions both have, and each. Raises `RecordError` for none in common."
     ids = [{r.id for r in side} for side in (a, b)]
@@ -270,7 +281,7 @@ def _comparison_text(comparison, names):  # names of both files
         lines.append(f"{labels[name]:<{width}}  {difference_text(difference)}")
     return lines
 
-# %% ../nbs/17c_scoring.ipynb #0df1c4a0
+# %% ../nbs/17c_scoring.ipynb #33c7e09f
 def _fitting_rows(fit, scored):
     "The rows to fit on, as a calibration split. Raises `RecordError` where one of them is scored."
     known = {r.id for r in scored}
@@ -292,7 +303,7 @@ def recalibrated_score(
     after, before = score(changed, **options), score(readings, **options)
     return replace(after, beside={"as read": before.card})
 
-# %% ../nbs/17c_scoring.ipynb #02e8f655
+# %% ../nbs/17c_scoring.ipynb #c95aae0c
 def abstention_for(
     readings: list[Reading],  # to apply the threshold to
     fit: list[Reading],  # other readings, to fit on
@@ -324,7 +335,7 @@ def _abstention_text(found):
     rule = f"Answer from a confidence of {found['threshold']:g} on: {goal}."
     return [rule, f"On the rows to fit on it {kept}.", f"On the scored rows it {did}."]
 
-# %% ../nbs/17c_scoring.ipynb #a3eaae3b
+# %% ../nbs/17c_scoring.ipynb #abd195fb
 _IN_JSON = "value low high n parsed base_rate interval reason floor floor_high p_value bound_low bound_high".split()
 
 
