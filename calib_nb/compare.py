@@ -369,11 +369,16 @@ def _in_columns(d):  # a `Difference`
         "high": d.high,
         "p": d.p_value,
         "n": d.n,
+        "seeds": d.seeds,
+        "interval for": d.claim,
+        "resampled": f"{d.unit}s",
+        "cannot be seen below": d.detectable,
         "note": d.reason,
     }
 
 # %% ../nbs/16_compare.ipynb #42fd6cd2
-_DIFFERENCE_COLUMNS = ["readout", "metric", "method", "difference", "low", "high", "p", "p (Holm)", "n", "test", "note"]
+_DIFFERENCE_COLUMNS = ["readout", "metric", "method", "difference", "low", "high", "p", "p (Holm)", "n", "seeds"]
+_DIFFERENCE_COLUMNS += ["interval for", "resampled", "cannot be seen below", "test", "note"]
 
 
 def differences(
@@ -382,6 +387,7 @@ def differences(
     metric: str | None = None,  # a name in `METRICS`; default: those of `_COMPARED`
     n_resamples: int = 4000,  # or swaps: no p-value is below 2 / n_resamples, and Holm multiplies it by the rows
     seed: int = 0,  # of the resamples
+    **about,  # `estimand` and `resample` of `paired_difference`
 ) -> pd.DataFrame:  # a row for each readout, metric and method
     "Each method minus the untrained model, paired. Raises `UnknownName` for a wrong readout or metric."
     readouts = [readout] if readout else readouts_of(runs)
@@ -390,7 +396,8 @@ def differences(
     found = []
     for name, measure in product(readouts, metrics):
         for label, group in _trained(_that_read(runs, name)).items():
-            d = difference_or_reason(*_pair(group, name), measure, runs[0].training_accuracy, n_resamples, seed)
+            pair = _pair(group, name)
+            d = difference_or_reason(*pair, measure, runs[0].training_accuracy, n_resamples, seed, **about)
             which = {"readout": name, "metric": measure, "method": label}
             found.append({**which, **_in_columns(d), "test": d.test})
     frame = pd.DataFrame(found, columns=_DIFFERENCE_COLUMNS)
@@ -405,19 +412,32 @@ def _with_seeds_of(rival, readings):
     return [replace(r, seed=seed) for seed in sorted(seeds) for r in rival]
 
 
+def _estimand_against(rival, readings):
+    "None, so that the seeds decide; these adapters where a trained side has one seed only."
+    for side in (rival, readings):
+        trained = side and side[0].method != "baseline" and side[0].readout not in _ASK_NO_MODEL
+        if trained and len({r.seed for r in side}) == 1:
+            return "these adapters"
+    return None
+
+
 def differences_from(
     rival: list[Reading],  # of the same seeds, or of one
     sets: dict[Row, list[Reading]],  # of one or several seeds, on the same questions
     reference: float,  # the constant forecast of Brier skill
     metrics: Sequence[str] = _COMPARED,  # names in `METRICS`
     n_resamples: int = 4000,  # as in `differences`
+    resample: str = "group",  # as in `paired_difference`
 ) -> pd.DataFrame:  # a row for each of `sets` and metric
-    "Each minus the rival, with p-values adjusted over all rows (Holm 1979)."
+    """Each minus the rival, with p-values adjusted over all rows (Holm 1979).
+
+    About the method where both have several seeds, or where the rival has none, since nothing was trained."""
     found = []
     for row, readings in sets.items():
         same = _with_seeds_of(rival, readings)
+        about = {"estimand": _estimand_against(rival, readings), "resample": resample}
         for metric in metrics:
-            d = difference_or_reason(readings, same, metric, reference, n_resamples)
+            d = difference_or_reason(readings, same, metric, reference, n_resamples, **about)
             found.append({**row._asdict(), "metric": METRICS[metric].label, **_in_columns(d)})
     frame = pd.DataFrame(found)
     return frame.assign(**{"p (Holm)": holm(frame["p"].to_numpy(float))})
@@ -496,7 +516,7 @@ _NO_BREAK = "\u00a0"  # a space at which no line is broken
 
 def _unbroken(text):
     "A value with its interval, on one line wherever it stands; a reason in words may be broken."
-    return text if text.startswith("undefined") else text.replace(" ", _NO_BREAK)
+    return text if text.startswith(("undefined", "too few")) else text.replace(" ", _NO_BREAK)
 
 
 def _cell(card, name):
@@ -518,8 +538,9 @@ def _cards_and_diagnoses(sets, reference, names):
 def _as_cells(card, code, names):
     "Texts by column; what warns of the numbers stands before them."
     support = card["brier_score"]
+    about = {"intervals for": support.claim, "resampled": f"{support.unit}s" if support.unit else ""}
     texts = {METRICS[name].label: _cell(card, name) for name in names}
-    return {"n": f"{support.n}", "diagnosis": code, "parsed": f"{support.parsed:.1%}", **texts}
+    return {"n": f"{support.n}", "diagnosis": code, "parsed": f"{support.parsed:.1%}", **about, **texts}
 
 
 def _frame(cells):  # a dict row -> texts by column
@@ -623,6 +644,7 @@ _DIAGNOSES = {  # what a code means, for a row of a table
     "missing": "missing: too few confidences",
     "collapsed": "collapsed: nearly one value",
     "unpowered": "unpowered: too few answers",
+    "miscalibrated": "miscalibrated: no better than the constant",
     "uninformative": "uninformative: no order",
     "inverted": "inverted: wrong above right",
 }
@@ -907,7 +929,7 @@ def _skill_sentence(cards, readout):  # row -> card
 def _difference_text(r):  # of `differences`
     interval = "[{low:+.3f}, {high:+.3f}]".format(**r)
     value = "{method} {difference:+.3f}".format(**r)
-    support = "adjusted p = {p (Holm):.3f}, n = {n}".format(**r)
+    support = "adjusted p = {p (Holm):.3f}, n = {n}, for {interval for}".format(**r)
     return f"{value} {interval}, {support}"
 
 
@@ -934,8 +956,20 @@ def _difference_sentences(frame, level=0.05):  # from `differences`; of the fami
             "Not tested, too few confidences or answers": _names(rows[p.isna()]),
         }
         what = f"{readout}, {METRICS[metric].label}, difference to the baseline"
-        lines.append(f"{what}. {_sentence(parts)}")
+        lines.append(f"{what}. {_sentence(parts)}{_unseen(rows)}")
     return lines
+
+
+def _unseen(rows):  # of `differences`
+    "What experiments of this size cannot show, as a further sentence."
+    known = rows.dropna(subset="cannot be seen below")
+    said = []
+    for (seeds, n), part in known.groupby(["seeds", "n"]):
+        below = part["cannot be seen below"]
+        least = f"{below.min():.3f}" if len(part) == 1 else f"{below.min():.3f} to {below.max():.3f} (by method)"
+        times = "1 seed" if seeds == 1 else f"{seeds} seeds"
+        said.append(f"with {times} and n = {n} a difference below {least} cannot be seen")
+    return f" Power 80 %: {'; '.join(said)}." if said else ""
 
 # %% ../nbs/16_compare.ipynb #edb45bb6
 def _single_seeds(runs):
@@ -972,8 +1006,11 @@ def _opening(runs):
     sets = test_readings(runs, readouts_of(runs)[0])
     lines = [_overview(runs, sets)]
     if single := _single_seeds(runs):
-        said = "The intervals cover the choice of questions, not the randomness of training."
+        said = "Their intervals are about these adapters (questions drawn, training fixed), not about the method."
         lines.append(f"Trained with one seed only: {', '.join(single)}. {said}")
+    if several := [label for label, group in _trained(runs).items() if len(group) > 1]:
+        said = "Their intervals are about the method (questions and seeds drawn)."
+        lines.append(f"Trained with several seeds: {', '.join(several)}. {said}")
     subjects = len({r.group or r.question for r in next(iter(sets.values()))})
     if subjects < 30:
         said = "a bootstrap over so few gives intervals that tend to be too narrow."

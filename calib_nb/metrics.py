@@ -7,9 +7,11 @@ __all__ = ['Tally', 'check_arrays', 'tally', 'accuracy', 'mean_confidence', 'dis
            'log_score', 'bin_index', 'bin_sums', 'expected_calibration_error', 'rms_calibration_error', 'auroc',
            'stratified_auroc', 'hle_calibration_error', 'equal_mass_calibration_error', 'kumar_bins',
            'debiased_calibration_error', 'smooth_calibration_error', 'Corp', 'isotonic_fit', 'corp_decomposition',
-           'risk_coverage_curve', 'aurc', 'e_aurc', 'prr', 'augrc', 'accuracy_at_coverage', 'undefined_because']
+           'risk_coverage_curve', 'aurc', 'e_aurc', 'prr', 'augrc', 'accuracy_at_coverage', 'penalised_score',
+           'cross_validated_refinement', 'undefined_because']
 
 # %% ../nbs/01_metrics.ipynb #98cbe057
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -601,6 +603,54 @@ def accuracy_at_coverage(
     taken = np.clip((k[..., None] - t.n_above) / np.maximum(t.n, 1), 0, 1)
     return 1 - _ratio(_dot(t.wrong, taken), k)
 
+# %% ../nbs/01_metrics.ipynb #b87a5a0c
+def penalised_score(
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    correct: np.ndarray | None = None,  # (n,) of 0/1
+    threshold: float = 0.5,  # rows above it are answered, the others abstain; in [0, 1)
+) -> float | np.ndarray:  # NaN for n = 0; never above the accuracy
+    """Mean of 1 for a right answer, -t / (1 - t) for a wrong one, 0 for none; higher is better (Kalai et al. 2025).
+
+    At t = 0.5 it is right minus wrong. Raises ValueError for a threshold outside [0, 1)."""
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold must lie in [0, 1); got {threshold}")
+    t = tally(confidence, correct)
+    answered = (t.value > threshold).astype(float)
+    price = threshold / (1 - threshold)
+    return _ratio(t.hits @ answered - price * (t.wrong @ answered), t.total)
+
+# %% ../nbs/01_metrics.ipynb #242ad400
+def _by_isotonic_regression(confidence, correct, new):
+    "What an isotonic fit says of new confidences, linear between those that it has seen."
+    t = tally(confidence, correct)
+    return np.interp(new, t.value, isotonic_fit(t))
+
+
+def cross_validated_refinement(
+    confidence: np.ndarray,  # (n,) in [0, 1]
+    correct: np.ndarray,  # (n,) of 0/1
+    fold: np.ndarray | None = None,  # (n,) numbers; a subject's rows should share one. Default: five, alike in outcomes
+    recalibrate: Callable = _by_isotonic_regression,  # `(confidence, correct, new) -> recalibrated new`
+) -> tuple[float, float]:  # refinement error and calibration gain, which add up to the Brier score; NaN below 10 rows
+    "The Brier score after cross-validated recalibration, and what that removed (Berta et al. 2025)."
+    p, y = check_arrays(confidence, correct)
+    if len(p) < 10:
+        return np.nan, np.nan
+    number = _alike_folds(p, y) if fold is None else np.asarray(fold)
+    after = np.empty(len(p))
+    for k in np.unique(number):
+        held_out = number == k
+        after[held_out] = recalibrate(p[~held_out], y[~held_out], p[held_out])
+    refinement = float(np.mean((after - y) ** 2))
+    return refinement, brier_score(p, y) - refinement
+
+
+def _alike_folds(p, y, n_folds=5):
+    "(n,) folds with as many right rows and the like confidences; they do not depend on the order of the rows."
+    fold = np.empty(len(p), int)
+    fold[np.lexsort((p, y))] = np.arange(len(p)) % n_folds
+    return fold
+
 # %% ../nbs/01_metrics.ipynb #0552fdc4
 def undefined_because(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without leading axes
@@ -611,9 +661,8 @@ def undefined_because(
     hits = t.hits.sum()
     if not t.total:
         return "no reading has a confidence"
-    if hits == 0:
-        return f"all {int(t.total)} answers are wrong"
-    if hits == t.total:
-        return f"all {int(t.total)} answers are correct"
+    if hits in (0, t.total):
+        all_of_them = "the only answer is" if t.total == 1 else f"all {int(t.total)} answers are"
+        return f"{all_of_them} {'correct' if hits else 'wrong'}"
     _, pairs = _concordant_pairs(t)
     return "" if pairs else "no correct and wrong answer to compare"

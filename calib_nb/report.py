@@ -91,7 +91,7 @@ def _original_wording(run, readout):
 def _unbroken(estimate):
     "The text of a metric, which no line breaks; of one that is undefined the reason, which may be long."
     text = as_text(estimate)
-    return text if text.startswith("undefined") else text.replace(" ", "\N{NO-BREAK SPACE}")
+    return text if text.startswith(("undefined", "too few")) else text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _texts(card, names):
@@ -110,6 +110,8 @@ def _shown(card, code):  # code: of the diagnosis
         "n": str(support.n),
         "parsed": f"{support.parsed:.1%}",
         "diagnosis": code,
+        "intervals for": support.claim,
+        "resampled": f"{support.unit}s" if support.unit else "",
         **_texts(card, SHOWN),
     }
 

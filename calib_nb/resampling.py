@@ -10,6 +10,7 @@ __all__ = ['METRICS', 'ReadingArrays', 'reading_arrays', 'made_up_readings', 'ma
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -341,6 +342,17 @@ METRICS |= {
     "unc": Metric(_corp_uncertainty, "CORP uncertainty", "count", better=""),
 }
 
+# %% ../nbs/02_resampling.ipynb #dd86717b
+def _penalised_metric(threshold):
+    return Metric(
+        partial(M.penalised_score, threshold=threshold),
+        f"right - {threshold / (1 - threshold):g} x wrong above {threshold:g}",
+        estimand=f"mean score of new questions, answered above {threshold:g}, where a wrong answer has this price",
+    )
+
+
+METRICS |= {f"penalised_{round(100 * t)}": _penalised_metric(t) for t in (0.5, 0.75, 0.9)}
+
 # %% ../nbs/02_resampling.ipynb #357d0ce6
 def _tallies(rows, groups):
     "The grouped tallies of one seed, by the rows that a `Metric` may be computed on."
@@ -355,10 +367,9 @@ def _tallies(rows, groups):
     }
 
 # %% ../nbs/02_resampling.ipynb #f0d56ce8
-def _mean_over_seeds(metric, tallies, reference):
-    "(b,) the metric of each resample; one tally a seed."
-    values = [np.asarray(metric.of(tally, reference), float) for tally in tallies]
-    return np.mean(values, axis=0)
+def _of_each_seed(metric, tallies, reference):
+    "(S, b) the metric of each resample; one tally a seed."
+    return np.array([metric.of(tally, reference) for tally in tallies], float)
 
 
 def drawn_metrics(
@@ -366,15 +377,17 @@ def drawn_metrics(
     names: Sequence[str],  # in `METRICS`
     draw: Callable,  # `GroupedTally` -> `Tally` with a leading axis of b resamples
     reference: float | None,  # the constant forecast
-) -> dict[str, np.ndarray]:  # name -> (b,)
-    "The metrics of what is drawn from grouped tallies, mean over seeds."
+    by_seed: bool = False,  # whether each seed keeps its values, or their mean is taken
+) -> dict[str, np.ndarray]:  # name -> (b,), or (S, b) by seed
+    "The metrics of what is drawn from grouped tallies."
     drawn = {}
     for rows in {METRICS[name].rows for name in names}:
         drawn[rows] = [draw(seed[rows]) for seed in tallies]
     values = {}
     for name in names:
         metric = METRICS[name]
-        values[name] = _mean_over_seeds(metric, drawn[metric.rows], reference)
+        of_seeds = _of_each_seed(metric, drawn[metric.rows], reference)
+        values[name] = of_seeds if by_seed else of_seeds.mean(0)
     return values
 
 # %% ../nbs/02_resampling.ipynb #7b393f93
@@ -396,9 +409,10 @@ class Sample:
         names: Sequence[str],  # in `METRICS`
         counts: np.ndarray,  # (b, G) how often each group was drawn
         reference: float | None,  # the constant forecast
-    ) -> dict[str, np.ndarray]:  # name -> (b,)
-        "The metrics of each resample, mean over seeds."
-        return drawn_metrics(self.tallies, names, lambda tally: tally.times(counts), reference)
+        by_seed: bool = False,  # as in `drawn_metrics`
+    ) -> dict[str, np.ndarray]:  # name -> (b,), or (S, b) by seed
+        "The metrics of each resample."
+        return drawn_metrics(self.tallies, names, lambda tally: tally.times(counts), reference, by_seed)
 
     def values(
         self,
@@ -417,11 +431,12 @@ def bootstrap(
     reference: float | None,  # the constant forecast
     n_resamples: int,  # draws of as many groups as there are
     seed: int,  # the same seed gives the same resamples
-) -> dict[str, np.ndarray]:  # name -> (n_resamples,)
-    "The metrics of each resample of groups, mean over seeds."
+    by_seed: bool = False,  # whether each training seed keeps its values, or their mean is taken
+) -> dict[str, np.ndarray]:  # name -> (n_resamples,), or (S, n_resamples) by seed
+    "The metrics of each resample of groups."
     blocks = []
     for counts in _resample_counts(len(sample.groups), n_resamples, seed):
-        blocks.append(sample.times(names, counts, reference))
+        blocks.append(sample.times(names, counts, reference, by_seed))
     return _one_after_another(blocks, names)
 
 
@@ -429,7 +444,7 @@ def _one_after_another(blocks, names):
     joined = {}
     for name in names:
         parts = [block[name] for block in blocks]
-        joined[name] = np.concatenate(parts)
+        joined[name] = np.concatenate(parts, axis=-1)
     return joined
 
 # %% ../nbs/02_resampling.ipynb #10ecb5cb
@@ -469,7 +484,7 @@ def noise_floor(
     for start in range(0, n_resamples, block):
         u = rng.random((min(block, n_resamples - start), len(ids)))
         tallies = [forecaster.draw(u) for forecaster in seeds]
-        blocks.append({name: _mean_over_seeds(METRICS[name], tallies, None) for name in names})
+        blocks.append({name: _of_each_seed(METRICS[name], tallies, None).mean(0) for name in names})
     return _one_after_another(blocks, names)
 
 
