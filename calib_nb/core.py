@@ -343,10 +343,14 @@ def _check_unique(record, number, path, seen):  # seen: identity -> line where i
             raise RecordError(f"{path}:{number}: {said}; keep one of the two")
 
 
-def read_records(path: str | Path, cls: type) -> list:
+def read_records(
+    path: str | Path,  # the file; where its rows are given, what messages call it
+    cls: type,  # `Question`, `Judged` or `Reading`
+    rows: Iterable | None = None,  # `(line number, row)`, where another kind of file has been read
+) -> list:
     "All records of a file. Raises `RecordError` with file, line and field; also where a question or an id repeats."
     records, seen = [], {}
-    for number, row in read_jsonl(path):
+    for number, row in read_jsonl(path) if rows is None else rows:
         record = make_record(cls, row, f"{path}:{number}")
         _check_unique(record, number, path, seen)
         records.append(record)

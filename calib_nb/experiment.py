@@ -7,6 +7,8 @@ __all__ = ['PROTOCOLS', 'Parameters', 'run_readouts', 'notebook_parameters', 'pl
            'Run', 'run_method', 'read_more', 'words_of', 'comparison_plan']
 
 # %% ../nbs/15_experiment.ipynb #eb512a6d
+import json
+import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +40,7 @@ from calib_nb.core import (
     write_json,
     write_jsonl,
 )
+from .files import CONFIDENCE_SCALES
 from .inference import metric_card
 from .judge import JUDGES, Grader, endpoint_grader, judge_answers, local_grader
 from .methods import METHODS, Workbench, check_options, executed_code, follow_recipe
@@ -46,7 +49,7 @@ from .models import LanguageModel, TextFormat, folder_key, load_model, sample_re
 from .original import ORIGINALS
 from .outlook import first_line
 from .prompts import PROMPTS, Prompt, parse_response, prompt_for, with_examples
-from .questions import SPLITS, group_alike, load_questions, split_questions
+from .questions import QUESTION_SETS, SPLITS, group_alike, load_questions, read_judged, split_questions
 from .readout import DEFAULT_READOUTS, READOUTS, asked_by, read_confidences
 from .resampling import METRICS
 from .training import PRESETS, Preset, load_adapter, weight_shift
@@ -76,6 +79,9 @@ class Parameters:
     out: str = "runs"  # where run folders and caches lie; relative to the project's root
     publish: str = ""  # a name under which figure and readings go to `figures/` as well
     judged: str = ""  # a file of judged answers that replaces answering and judging
+    columns: dict = field(default_factory=dict)  # what the columns of that file, or of a file of questions, mean
+    answers_separator: str = ""  # what stands between accepted answers in one cell of it, such as |
+    confidence_scale: str = ""  # of a column `confidence` in that file: 'fraction' or 'percent'
     judge: str = "rules"  # a name in `JUDGES`
     grader: str = ""  # for judges that ask a model: a model as in `model`, or 'endpoint:NAME' (OpenAI-compatible)
     revision: str = ""  # hub branch, tag or commit of the model
@@ -84,25 +90,83 @@ class Parameters:
     options: dict = field(default_factory=dict)  # options of the method
 
     def __post_init__(self):
+        for f in fields(self):
+            object.__setattr__(self, f.name, _as_meant(f, getattr(self, f.name)))
         _check_original(self.original)
         for f in fields(self):
             _check_value(f, getattr(self, f.name))
         _check_names(self)
+        _check_file_words(self)
+
+# %% ../nbs/15_experiment.ipynb #c1975eec
+_PATHS = ("model", "dataset", "test_dataset", "judged", "out", "grader")  # parameters that may name a file or folder
+
+
+def _dict_of(text):
+    "What a text says: JSON, or `field=column, field=column`, a repeated field a list; the text if it is neither."
+    try:
+        return json.loads(text or "{}")
+    except ValueError:
+        pairs = [part.split("=", 1) for part in text.split(",")]
+    if any(len(pair) < 2 for pair in pairs):
+        return text
+    named = {}
+    for name, value in pairs:
+        named.setdefault(name.strip(), []).append(value.strip())
+    return {name: values[0] if len(values) == 1 else values for name, values in named.items()}
+
+
+def _as_meant(parameter, value):  # a field of `Parameters`
+    "A value as the parameter's type, where it can mean nothing else."
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if parameter.type is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if parameter.type is dict and isinstance(value, str):
+        return _dict_of(value.strip())
+    if parameter.type is not str or not isinstance(value, str):
+        return value
+    value = value.strip()
+    return os.path.expanduser(value) if parameter.name in _PATHS else value
 
 # %% ../nbs/15_experiment.ipynb #eb071e5e
+_REMEDIES = {  # type -> how to write a value of it
+    str: "Write text: in a notebook in quotation marks, for papermill `-r {name} VALUE`; leave it out for {default!r}",
+    int: "Write a whole number, for papermill `-p {name} 300`",
+    dict: "Write a dict, for papermill `-y '{name}: {{a: b}}'`",
+}
+
+
 def _check_value(parameter, value):  # a field of `Parameters`
-    "Raises for a value of another type, or for fewer than one question."
-    boolean = parameter.type is bool
-    if not isinstance(value, parameter.type) or isinstance(value, bool) != boolean:
-        raise TypeError(f"parameter '{parameter.name}' must be {parameter.type.__name__}, found {value!r}")
-    if parameter.name.startswith("n_") and value < 1:
-        raise ValueError(f"parameter '{parameter.name}' must be at least 1, found {value}")
+    "Raises for a value of another type, an empty text where none can be, or for fewer than one question."
+    name, kind, default = parameter.name, parameter.type, parameter.default
+    if not isinstance(value, kind) or isinstance(value, bool):
+        remedy = _REMEDIES[kind].format(name=name, default=default)
+        raise TypeError(f"parameter '{name}' must be {kind.__name__}, found {value!r}. {remedy}")
+    if value == "" and default:
+        raise ValueError(f"parameter '{name}' is empty. Leave it out for {default!r}")
+    if name.startswith("n_") and value < 1:
+        raise ValueError(f"parameter '{name}' must be at least 1, found {value}")
+
+
+def _check_file_words(p):  # `Parameters`
+    "Raises ValueError where something is said of a file and there is none."
+    lookup(CONFIDENCE_SCALES, p.confidence_scale or "fraction", "confidence scale")
+    names = filter(None, (p.dataset, p.test_dataset))
+    some_file = p.judged or any(name.split(":")[0] not in QUESTION_SETS for name in names)
+    needs = {"columns": some_file, "answers_separator": some_file, "confidence_scale": p.judged}
+    for name, there in needs.items():
+        if getattr(p, name) and not there:
+            what = "a file of judged answers ('judged')" if name == "confidence_scale" else "a file"
+            raise ValueError(f"parameter '{name}' is about {what}, and there is none. Leave it out, or name the file")
 
 
 def _check_original(value):
     "Raises for a word that is none, and for True and False, of which True meant 'document' once."
     words = "'document' (what True meant), 'repository', or '' for neither"
-    if isinstance(value, bool):
+    if isinstance(value, bool) or str(value).casefold() in ("true", "false"):
         raise TypeError(f"parameter 'original' is one of {words}; found {value}")
     if value and isinstance(value, str):
         lookup(ORIGINALS, value, "evaluation of the original")
@@ -156,7 +220,7 @@ def _is_parameter(name, value):
     "Whether a notebook's variable may be a parameter: a plain value, and nothing of the notebook's own."
     if name.startswith("_") or name in ("In", "Out"):
         return False
-    plain = str, int, float, bool, dict, type(None)
+    plain = str, int, float, bool, dict, type(None), np.generic, os.PathLike
     values = value if isinstance(value, list) else [value]
     return all(isinstance(v, plain) for v in values)
 
@@ -175,16 +239,43 @@ def planned_splits(
 ) -> tuple[dict, dict]:  # ({split: questions}, what is known of their source)
     "The questions of each split; `Judged` answers where a file of them is given. Raises ValueError for a bad file."
     if p.judged:
-        return _split(p, read_records(p.judged, Judged)), {"judged": file_sha256(p.judged)}
-    home = load_questions(p.dataset, p.dataset_revision or None)
-    away = load_questions(p.test_dataset) if p.test_dataset else []
+        return _planned_judged(p, folder)
+    home = _questions_of(p, p.dataset, p.dataset_revision)
+    away = _questions_of(p, p.test_dataset) if p.test_dataset else []
     renamed = [replace(q, id=f"{p.test_dataset}:{q.id}") for q in away]
     templates = p.dataset.split(":")[0] == "facts" and not away
     grouped, counts = group_alike([*home, *renamed], None if templates else 0.9, folder)
     source = {"dataset": home.source, "grouping": counts}
     if not away:
-        return _split(p, grouped), source
+        return _sized(p, _split(p, grouped)), source
     return _across(p, grouped[: len(home)], grouped[len(home) :]), {**source, "test_dataset": away.source}
+
+
+def _planned_judged(p, folder):
+    "The same of a file of judged answers, which are joined as questions are, but not by meaning."
+    judged = read_judged(p.judged, p.columns, p.answers_separator, p.confidence_scale)
+    grouped, counts = group_alike(judged, None, folder)
+    return _sized(p, _split(p, grouped)), {"judged": judged.sha256, "grouping": counts}
+
+
+def _questions_of(p, name, revision=""):
+    "A set of questions; what the parameters say of a file is said of a file alone."
+    if name.split(":")[0] in QUESTION_SETS:
+        return load_questions(name, revision or None)
+    return load_questions(name, None, p.columns or None, p.answers_separator)
+
+
+def _sized(p, splits):
+    "The splits, where they are large enough for the options of the method. Raises ValueError."
+    options, train = check_options(p.method, p.options), splits["train"]
+    groups = len({q.group for q in train})
+    if options.get("centre", "knn") == "knn" and options.get("k", 0) >= len(train):
+        remedy = "Raise n_train, or lower the option 'k'"
+        raise ValueError(f"method '{p.method}' takes k = {options['k']} neighbours; n_train is {len(train)}. {remedy}")
+    if options.get("folds", 0) > groups:
+        remedy = "Raise n_train, or lower the option 'folds'"
+        raise ValueError(f"method '{p.method}' makes {options['folds']} folds of {groups} training groups. {remedy}")
+    return splits
 
 
 def _split(p, questions):
@@ -197,7 +288,7 @@ def _across(p, home, away):
     test = split_questions(away, 0, 0, p.n_test, p.split_seed)["test"]
     taken = {q.group for q in test}
     others = [q for q in home if q.group not in taken]
-    return {**split_questions(others, p.n_train, p.n_calibration, 0, p.split_seed), "test": test}
+    return _sized(p, {**split_questions(others, p.n_train, p.n_calibration, 0, p.split_seed), "test": test})
 
 # %% ../nbs/15_experiment.ipynb #467e7ae0
 @dataclass(frozen=True)
@@ -415,7 +506,8 @@ def run_name(
     model = folder_key(p.model) if Path(p.model).is_dir() else ""
     code = code_hash(*_code_of(p))
     key = content_key(what, source, model, code, length=8)
-    dataset = p.dataset.split(":")[0]
+    known = p.dataset.split(":")[0]
+    dataset = known if known in QUESTION_SETS else p.dataset.split("?")[0]
     names = Path(dataset).stem, p.model.rstrip("/").split("/")[-1]
     return f"{'-'.join(names)}-{p.method}-{p.preset}-seed{p.seed}-{key}"
 

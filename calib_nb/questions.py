@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['QUESTION_SETS', 'SPLITS', 'answer_list', 'QuestionSet', 'questions_from_rows', 'read_hub', 'load_questions',
-           'question_card', 'group_alike', 'split_questions', 'split_overlap']
+           'read_judged', 'question_card', 'group_alike', 'split_questions', 'split_overlap']
 
 # %% ../nbs/05_questions.ipynb #05769d62
 import ast
-import csv
 import fnmatch
 import hashlib
+import io
 import json
 import re
+import tokenize
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -23,43 +24,107 @@ from pathlib import Path
 
 import pandas as pd
 
-from calib_nb.core import (
-    Question,
-    RecordError,
-    content_key,
-    file_sha256,
-    make_record,
-    read_jsonl,
-    unknown_name,
-)
+from .core import Judged, Question, RecordError, content_key, make_record, read_records, unknown_name
 from .embeddings import embed as embed_texts
 from .embeddings import nearest_neighbours, similar_pairs
+from .files import cell_confidence, cell_text, cell_truth, read_rows
 
-# %% ../nbs/05_questions.ipynb #81ebae9f
+# %% ../nbs/05_questions.ipynb #6d5eb62a
+_PRINTED = re.compile(r"""\s*([\[{]\s*(['"\]}]|\w+\()|\w+\(\[)""")  # how a list or dict of texts begins in print
+
+
+def _called(node):
+    "A printed value: a constant, a list, a dict, or what stands in a call such as `array([...])` or `str_('a')`."
+    if isinstance(node, ast.Call) and node.args:
+        return _called(node.args[0])
+    if isinstance(node, ast.List | ast.Tuple | ast.Set):
+        return [_called(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        return {_called(k): _called(v) for k, v in zip(node.keys, node.values)}
+    if isinstance(node, ast.Name) and node.id == "nan":
+        return None
+    return ast.literal_eval(node)
+
+
+def _with_commas(text):
+    "A list as NumPy prints it with commas between its texts, as Python does."
+    parts, before = [], None
+    for token in tokenize.generate_tokens(io.StringIO(" ".join(text.split("\n"))).readline):
+        if before == token.type == tokenize.STRING:
+            parts.append(",")
+        parts.append(token.string)
+        before = token.type
+    return " ".join(parts)
+
+# %% ../nbs/05_questions.ipynb #3e32a19b
 def _literal(text):
-    "A list or dict written as JSON or as a Python literal; the text itself where it is neither."
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError):
-            pass
+    "A list or dict written as JSON or as Python and NumPy print it; the text itself where it is neither."
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        tree = ast.parse(_with_commas(text).strip(), mode="eval")
+        return _called(tree.body)
+    except (ValueError, SyntaxError, TypeError, tokenize.TokenError):
+        return text
+
+
+def _of_text(text):
+    "What a text stands for: a list or dict in print, else itself. Raises ValueError for a broken or shortened one."
+    text = text.strip()
+    if text[:1] not in ("[", "{", "(") and not _PRINTED.match(text):
+        return text
+    value = _literal(text)
+    if isinstance(value, list | dict) and "..." not in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):
+        return value
+    if _PRINTED.match(text):
+        raise ValueError(f"a list that is broken or was shortened when it was printed: {text[:60]!r}. Write it as JSON")
     return text
 
-
+# %% ../nbs/05_questions.ipynb #81ebae9f
 def _as_list(value):
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def answer_list(value):  # as a set writes its answers: a list, a text, a number, a dict
-    "Accepted answers as a list of distinct stripped texts. Raises ValueError where there is none."
-    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
-        value = _literal(value)
-    if isinstance(value, dict):
-        value = [value.get("value"), *value.get("aliases", [])]
-    if hasattr(value, "tolist"):  # an array, from Parquet
+_ANSWER_FIELDS = ("value", "aliases", "text")  # of a dict, whatever their capitals
+
+
+def _texts(value):
+    "All texts in a value, in order. Raises ValueError for a dict of another shape."
+    if hasattr(value, "tolist"):  # an array
         value = value.tolist()
-    given = [v for v in _as_list(value) if v is not None and v == v]  # NaN is no answer
-    texts = [str(v).strip() for v in given]
+    if isinstance(value, list | tuple | set):
+        return [text for part in value for text in _texts(part)]
+    if isinstance(value, dict):
+        known = {str(name).casefold(): part for name, part in value.items()}
+        parts = [known[name] for name in _ANSWER_FIELDS if name in known]
+        if not parts:
+            raise ValueError(f"a dict with {', '.join(map(str, value))}; read are 'value' and 'aliases', or 'text'")
+        return _texts(parts)
+    return [cell_text(value)]
+
+
+def _divided(text, separator):  # separator: '' where none was named
+    "A text at its separators. Raises ValueError for one with `|` of which nobody said what it means."
+    if separator and separator != "none":
+        return text.split(separator)
+    if "|" in text and not separator:
+        remedy = "Say answers_separator='|' where it stands between answers, 'none' where it belongs to one"
+        raise ValueError(f"there is '|' in {text[:60]!r}. {remedy}")
+    return [text]
+
+
+def answer_list(
+    value: object,  # as a set writes its answers: a list, a text, a number, a dict
+    separator: str = "",  # what stands between answers in a text; 'none': nothing, '|' is a sign as others are
+) -> list[str]:
+    "Accepted answers as a list of distinct stripped texts. Raises ValueError where there is none, or no list."
+    if isinstance(value, str):
+        value = _of_text(value)
+    if isinstance(value, str):
+        value = _divided(value, separator)
+    texts = [t.strip() for t in _texts(value)]
     answers = list(dict.fromkeys(t for t in texts if t))
     if not answers:
         raise ValueError("there is no answer")
@@ -68,7 +133,7 @@ def answer_list(value):  # as a set writes its answers: a list, a text, a number
 # %% ../nbs/05_questions.ipynb #6be380ad
 def _plain_text(text):
     "A question without the quotation marks that some files wrap around it, white space in one form."
-    text = " ".join(str(text).split())
+    text = " ".join(cell_text(text).split())
     if text[:1] == text[-1:] == '"' and len(text) > 1:
         text = text[1:-1].replace('""', '"')
     return text.strip()
@@ -95,7 +160,7 @@ class QuestionSet:
 def _own_row(row):
     "A `Question` record as this library writes it."
     question = _plain_text(row["question"])
-    return {**row, "question": question, "answers": answer_list(row["answers"])}
+    return {**row, "question": question, "answers": row["answers"]}
 
 
 QUESTION_SETS = {
@@ -115,10 +180,12 @@ def _simpleqa_row(row):
     "`metadata` is a Python literal."
     meta = row["metadata"]
     if isinstance(meta, str):
-        meta = ast.literal_eval(meta)
+        meta = _literal(meta)
+    if not isinstance(meta, dict):
+        raise ValueError(f"column 'metadata' must be a dict, found {str(meta)[:40]!r}")
     return {
         "question": row["problem"],
-        "answers": answer_list(row["answer"]),
+        "answers": row["answer"],
         "relation": meta["topic"],
         "answer_type": meta["answer_type"],
         "urls": meta["urls"],
@@ -137,16 +204,13 @@ QUESTION_SETS["simpleqa"] = QuestionSet(
 
 # %% ../nbs/05_questions.ipynb #a8673e12
 def _simpleqa_verified_row(row):
-    "`urls` are one text, separated by commas."
-    urls = row["urls"]
-    if not isinstance(urls, list):
-        urls = re.split(r",\s*(?=https?:)", str(urls))
+    "Its answers are one text each, whatever stands in it."
     kept = ("original_index", "answer_type", "multi_step", "requires_reasoning")
     return {
         "question": row["problem"],
-        "answers": answer_list([row["answer"]]),
+        "answers": [row["answer"]],
         "relation": row["topic"],
-        "urls": urls,
+        "urls": row["urls"],
         **{k: row[k] for k in kept if k in row},
     }
 
@@ -170,7 +234,7 @@ def _popqa_row(row):
     answers = row.get("possible_answers", row.get("answers"))
     return {
         "question": row["question"],
-        "answers": answer_list(answers),
+        "answers": answers,
         "group": row.get("subj", row.get("subject", "")),
         "relation": row["prop"],
         "grade": f"1e{magnitude}",
@@ -193,7 +257,7 @@ def _triviaqa_row(row):
     "The hub's form, or that of a file with `golden_answers`."
     number = row.get("question_id", row.get("id", ""))
     answers = row.get("golden_answers", row.get("answer"))
-    return {"id": str(number), "question": row["question"], "answers": answer_list(answers)}
+    return {"id": str(number), "question": row["question"], "answers": answers}
 
 
 QUESTION_SETS["triviaqa"] = QuestionSet(
@@ -210,7 +274,7 @@ QUESTION_SETS["triviaqa"] = QuestionSet(
 
 # %% ../nbs/05_questions.ipynb #4a95697b
 def _nq_open_row(row):
-    return {"question": row["question"], "answers": answer_list(row["answer"])}
+    return {"question": row["question"], "answers": row["answer"]}
 
 
 QUESTION_SETS["nq_open"] = QuestionSet(
@@ -224,52 +288,27 @@ QUESTION_SETS["nq_open"] = QuestionSet(
     split="validation",
 )
 
-# %% ../nbs/05_questions.ipynb #15a457a1
-def _read_csv(path, delimiter=","):
-    "Numbered rows; a row that spans lines has the number of its first."
-    rows, line = [], 1
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            reader = csv.DictReader(f, delimiter=delimiter)
-            for row in reader:
-                rows.append((line + 1, row))
-                line = reader.line_num
-    except UnicodeDecodeError as e:
-        raise RecordError(f"{path}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
-    return rows
-
-
-def _read_parquet(path):
-    return list(enumerate(pd.read_parquet(path).to_dict("records"), 1))
-
-# %% ../nbs/05_questions.ipynb #804a478e
-_FILE_KINDS = {
-    ".jsonl": read_jsonl,
-    ".json": read_jsonl,
-    ".ndjson": read_jsonl,
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-    ".tsv": partial(_read_csv, delimiter="\t"),
-}
-
-
-def _read_rows(path):  # a .csv, .tsv, .jsonl or .parquet file
-    "A list of `(line number, dict)`. Raises `RecordError` for a missing file, an unknown kind, or text not in UTF-8."
-    path = Path(path)
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file")
-    kind = path.suffix.lower()
-    if kind not in _FILE_KINDS:
-        raise RecordError(f"{path}: unknown kind of file '{kind}'. Use .csv, .tsv, .jsonl or .parquet")
-    return _FILE_KINDS[kind](path)
-
 # %% ../nbs/05_questions.ipynb #3591cff4
-def _with_id(fields):
+def _page_list(value):
+    "Addresses of pages: a list, or a text with commas between them; none where there is nothing."
+    if isinstance(value, str):
+        value = _of_text(value)
+    if isinstance(value, str):
+        value = re.split(r",\s*(?=\w+:)|\s+", value.strip())
+    if not isinstance(value, list | tuple | type(None)):
+        raise ValueError(f"field 'urls' must be a list or a text with commas, found {str(value)[:40]!r}")
+    return list(filter(None, map(cell_text, value or ())))
+
+
+def _with_id(fields, separator=""):
     "Cleaned texts; an id made from the question where the set gives none."
     fields["question"] = _plain_text(fields["question"])
-    fields["id"] = str(fields.get("id") or content_key(fields["question"], length=12))
+    fields["answers"] = answer_list(fields["answers"], separator)
+    fields["id"] = cell_text(fields.get("id")) or content_key(fields["question"], length=12)
     for name in ("relation", "group", "grade"):
-        fields[name] = str(fields.get(name) or "")
+        fields[name] = cell_text(fields.get(name))
+    if "urls" in fields:
+        fields["urls"] = _page_list(fields["urls"])
     return fields
 
 
@@ -277,15 +316,16 @@ def _reason(error):
     "Why a row is no question, in words that name the column or field."
     if isinstance(error, KeyError):
         return f"column {error} is missing"
-    if "no answer" in str(error):
+    if any(word in str(error) for word in ("no answer", "answers_separator", "a list that", "a dict with")):
         return f"field 'answers': {error}"
     return str(error)
 
 
-def _question_of(row, spec, where):  # a dict, a `QuestionSet`, and where the row stands
-    "A row's question. Raises `RecordError` that says where the row stands and what is wrong with it."
+def _question_of(row, spec, where, separator):  # a dict, its `QuestionSet`, where it stands; as in `answer_list`
+    "`(question, whether its group is said)`. Raises `RecordError` that says where the row stands, and what is wrong."
     try:
-        return make_record(Question, _with_id(spec.row(row)), where)
+        fields = _with_id(spec.row(row), separator)
+        return make_record(Question, fields, where), bool(fields["group"])
     except RecordError:
         raise
     except (ValueError, TypeError, KeyError, SyntaxError, AttributeError) as e:
@@ -315,27 +355,59 @@ def _refusal(bad, n_rows, max_bad_share, where):  # bad: what is wrong with each
     return RecordError("\n".join([head, *shown]))
 
 
+class _Stood:
+    "What stood in earlier rows."
+
+    def __init__(self, where):
+        self.where, self.questions, self.ids = where, {}, {}
+
+    def before(self, question, number):
+        "The line in which the question stood first; None for a new one. Raises `RecordError` for another's id."
+        first = self.questions.setdefault(question.question.casefold(), number)
+        if first != number:
+            return first
+        other = self.ids.setdefault(question.id, number)
+        if other != number:
+            said = f"id '{question.id}' stands already in line {other}, for another question"
+            raise RecordError(f"{self.where}:{number}: {said}. Give each its own, or leave the column out")
+        return None
+
+
+def _divided_by_group(found, where):  # `(line, question, whether its row says the group)`
+    "The questions that can be kept, and what is wrong with those that say no group where others do."
+    needed = any(said for _, _, said in found)
+    kept = [question for _, question, said in found if said or not needed]
+    remedy = "Say what the question is about, or leave the column out"
+    missing = [number for number, _, said in found if needed and not said]
+    return kept, [f"{where}:{number}: field 'group' is empty, others have one. {remedy}" for number in missing]
+
+# %% ../nbs/05_questions.ipynb #83a47463
 def questions_from_rows(
     rows: list[tuple],  # `(line number, dict)`
     spec: QuestionSet,  # whose rows they are
     where: str,  # file or data set, for messages
     max_bad_share: float = 0.01,  # share of malformed rows above which all is refused
+    answers_separator: str = "",  # as in `answer_list`
 ) -> _QuestionList:  # without a source
-    "Raises `RecordError` where more than `max_bad_share` of the rows are malformed, or where no row is good."
-    good, bad, repeated, first_line = [], [], [], {}
+    "Raises `RecordError` where more than `max_bad_share` of the rows are malformed, an id repeats, or no row is good."
+    found, repeated, stood = [], [], _Stood(where)
+    bad = list(getattr(rows, "bad", ()))  # rows that were none
+    n_rows = len(rows) + len(bad)
     for number, row in rows:
         try:
-            question = _question_of(row, spec, f"{where}:{number}")
+            question, said = _question_of(row, spec, f"{where}:{number}", answers_separator)
         except RecordError as e:
             bad.append(str(e))
             continue
-        first = first_line.setdefault(question.question.casefold(), number)
-        if first == number:
-            good.append(question)
+        first = stood.before(question, number)
+        if first is None:
+            found.append((number, question, said))
         else:
             repeated.append(f"{where}:{number}: the question stands already in line {first}")
-    if not good or len(bad) > max_bad_share * len(rows):
-        raise _refusal(bad, len(rows), max_bad_share, where)
+    good, ungrouped = _divided_by_group(found, where)
+    bad += ungrouped
+    if not good or len(bad) > max_bad_share * n_rows:
+        raise _refusal(bad, n_rows, max_bad_share, where)
     return _QuestionList(good, skipped=bad + repeated)
 
 # %% ../nbs/05_questions.ipynb #d42c0ace
@@ -344,40 +416,44 @@ def _mapped_columns(mapping):
     return [c for columns in mapping.values() for c in _as_list(columns)]
 
 
-def _mapped_row(mapping, row):
+def _mapped_row(mapping, separator, row):
     "A row's fields by a mapping; the answers can be spread over several columns, of which some are empty."
     answers = []
     for column in _as_list(mapping["answers"]):
         value = row.get(column)
         if value is not None and str(value).strip():
-            answers += answer_list(value)
+            answers += answer_list(value, separator)
     named = {field: row[column] for field, column in mapping.items() if field != "answers"}
     used = _mapped_columns(mapping)
     rest = {k: v for k, v in row.items() if k not in used}
-    return {**rest, **named, "answers": answer_list(answers)}
+    return {**rest, **named, "answers": answers}
+
+
+_MAPPED = ("id", "question", "answers", "group", "relation", "grade", "urls")  # fields that a mapping may name
 
 
 def _listed(names):
     return ", ".join(map(str, sorted(names, key=str)))
 
 
-def _mapped_set(mapping, found, where):
+def _mapped_set(mapping, found, where, separator):
     "The `QuestionSet` of a mapping. Raises `RecordError` for a column that the file does not have."
     missing = [c for c in _mapped_columns(mapping) if c not in found]
     missing += [f for f in ("question", "answers") if f not in mapping]
+    missing += [f for f in mapping if f not in _MAPPED]
     if missing:
         raise RecordError(
             f"{where}: the column mapping lacks or names unknown columns: {', '.join(missing)}. "
             f"The file has {_listed(found)}"
         )
-    return replace(_OWN, name=Path(where).stem, row=partial(_mapped_row, mapping))
+    return replace(_OWN, name=Path(where).stem, row=partial(_mapped_row, mapping, separator))
 
 # %% ../nbs/05_questions.ipynb #2bb85509
-def _set_of_file(rows, where, mapping):
+def _set_of_file(rows, where, mapping, separator):
     "The `QuestionSet` that a file is of: by its columns, or by a mapping. Raises `RecordError` where no set fits."
     found = set().union(*(row for _, row in rows[:20]))
     if mapping:
-        return _mapped_set(mapping, found, where)
+        return _mapped_set(mapping, found, where, separator)
     for spec in (*QUESTION_SETS.values(), _OWN):
         if spec.fits(found):
             return spec
@@ -387,6 +463,13 @@ def _set_of_file(rows, where, mapping):
     )
 
 # %% ../nbs/05_questions.ipynb #0df78406
+def _cached_commit(data):  # a data set from the cache
+    "The commit that it was loaded from, where its files' addresses say one."
+    known = getattr(getattr(data, "info", None), "download_checksums", None) or {}
+    found = re.search(r"@([0-9a-f]{40})/", " ".join(map(str, known)))
+    return found[1] if found else None
+
+
 def read_hub(
     spec: QuestionSet,  # whose `hub`, `config` and `split` say what to read
     revision: str | None = None,  # branch, tag or commit
@@ -395,10 +478,13 @@ def read_hub(
     import datasets
     from huggingface_hub import HfApi
 
-    commit = None  # a local folder has none
-    try:
-        if not Path(spec.hub).is_dir():
+    commit, cached = None, False  # a local folder has no commit
+    if not Path(spec.hub).is_dir():
+        try:
             commit = HfApi().dataset_info(spec.hub, revision=revision).sha
+        except Exception:  # the hub's errors have no common class
+            commit, cached = revision, True  # what the cache holds, if it does
+    try:
         data = datasets.load_dataset(spec.hub, spec.config, split=spec.split, revision=commit)
     except Exception as e:  # the hub's errors have no common class
         raise OSError(
@@ -406,6 +492,7 @@ def read_hub(
             "Download the file once and give its path instead"
         ) from e
     rows = [(number, dict(row)) for number, row in enumerate(data, 1)]
+    commit = _cached_commit(data) or commit if cached else commit
     return rows, {"hub": spec.hub, "config": spec.config, "split": spec.split, "revision": commit}
 
 # %% ../nbs/05_questions.ipynb #f294f42b
@@ -427,23 +514,25 @@ def _read_known(spec, revision):
         rows, source = read_hub(spec, revision)
         return spec, rows, spec.hub, source
     path = files("calib_nb") / "data" / "facts.jsonl"
-    return spec, _read_rows(path), path.name, {"sha256": file_sha256(path)}
+    rows = read_rows(path)
+    return spec, rows, path.name, {"sha256": rows.sha256}
 
 
-def _read_file(path, mapping):
+def _read_file(path, mapping, separator):
     "`(set, rows, where, source)` of a file."
-    where = str(path)
-    rows = _read_rows(path)
-    spec = _set_of_file(rows, where, mapping)
-    return spec, rows, where, {"path": where, "sha256": file_sha256(path)}
+    rows = read_rows(path, strict=False)
+    spec = _set_of_file(rows, rows.where, mapping, separator)
+    return spec, rows, rows.where, {"path": rows.where, "sha256": rows.sha256}
 
 
-def _find(name, path, revision, mapping):  # name: `path` without its relations
+def _find(name, path, revision, mapping, separator):  # name: `path` without its relations
     "`(set, rows, where, source)` of a known set or of a file."
-    if name in QUESTION_SETS:
+    if name in QUESTION_SETS and not mapping:
         return _read_known(QUESTION_SETS[name], revision)
-    if Path(path).suffix or Path(path).exists():
-        return _read_file(path, mapping)
+    if name in QUESTION_SETS:
+        raise ValueError(f"columns are named for a file; '{name}' is a known set. Leave `columns` empty")
+    if Path(path).suffix or Path(path).expanduser().exists():
+        return _read_file(path, mapping, separator)
     raise unknown_name("question set (no known name, no file)", path, QUESTION_SETS)
 
 # %% ../nbs/05_questions.ipynb #e1245b30
@@ -451,15 +540,16 @@ def load_questions(
     name_or_path: str | Path = "facts",  # a name in `QUESTION_SETS`, also with `:relation,relation`; or a file
     revision: str | None = None,  # hub branch, tag or commit, for sets from the hub
     columns: dict | None = None,  # for a file: field of `Question` -> column (for 'answers' also a list of columns)
+    answers_separator: str = "",  # as in `answer_list`
     max_bad_share: float = 0.01,  # share of malformed rows above which the set is refused
 ) -> _QuestionList:  # with `source` for the manifest, and `skipped` rows
-    """A set of questions by name, or from a .csv, .tsv, .jsonl or .parquet file.
+    """A set of questions by name, or from a file or address of any kind that `read_rows` reads.
 
     Raises `UnknownName` for an unknown name or relation, `RecordError` for a bad file,
     OSError where the hub cannot be reached."""
     name, _, relations = str(name_or_path).partition(":")
-    spec, rows, where, source = _find(name, name_or_path, revision, columns)
-    questions = questions_from_rows(rows, spec, where, max_bad_share)
+    spec, rows, where, source = _find(name, name_or_path, revision, columns, answers_separator)
+    questions = questions_from_rows(rows, spec, where, max_bad_share, answers_separator)
     if name in QUESTION_SETS and relations:
         questions = _of_relations(questions, relations)
         source = {**source, "relations": relations}
@@ -467,6 +557,79 @@ def load_questions(
     counts = {"n": len(questions), "skipped": len(questions.skipped)}
     questions.source = {**known, **source, **counts}
     return questions
+
+# %% ../nbs/05_questions.ipynb #48bb8f54
+_JUDGED = (*_MAPPED, "model_answer", "is_correct", "verdict", "reason", "confidence")  # fields that a mapping may name
+
+
+def _named_fields(row, columns, where):
+    "A row with its columns called as the fields. Raises `RecordError` for a column that is not there."
+    missing = [c for c in _mapped_columns(columns) if c not in row]
+    missing += [f for f in columns if f not in _JUDGED]
+    if missing:
+        said = f"the column mapping names unknown columns or fields: {', '.join(missing)}"
+        raise RecordError(f"{where}: {said}. The row has {_listed(row)}")
+    named = {field: row[column] for field, column in columns.items() if not isinstance(column, list)}
+    spread = {field: [row[c] for c in column] for field, column in columns.items() if isinstance(column, list)}
+    used = _mapped_columns(columns)
+    return {**{name: value for name, value in row.items() if name not in used}, **named, **spread}
+
+
+def _judged_fields(row, separator, scale):  # a row with the names of `Judged`
+    "Its values as a `Judged` has them. Raises ValueError."
+    plain = dict.fromkeys(("id", "group", "relation", "grade", "verdict", "reason"), cell_text)
+    plain |= {"urls": _page_list, "is_correct": cell_truth}
+    if scale is not None:
+        plain["confidence"] = partial(cell_confidence, scale=scale)
+    fields = dict(row)
+    for name in plain.keys() & row.keys():
+        try:
+            fields[name] = plain[name](row[name])
+        except ValueError as e:
+            raise ValueError(f"field '{name}' {e}".replace(f"field '{name}' field", "field")) from e
+    if "answers" in row:
+        fields["answers"] = answer_list(row["answers"], separator) if cell_text(row["answers"] or "") else []
+    if not isinstance(row.get("extra", {}), dict):
+        raise ValueError("field 'extra' must be an object")
+    return fields
+
+# %% ../nbs/05_questions.ipynb #d1efa5c9
+def _check_groups(records, numbers, where):
+    "Raises `RecordError` where some rows say a group and others do not."
+    missing = [number for number, row in zip(numbers, records) if not row.get("group")]
+    if missing and len(missing) < len(records):
+        remedy = "Say what the question is about, or leave the column out"
+        raise RecordError(f"{where}:{missing[0]}: field 'group' is empty in {len(missing)} rows. {remedy}")
+
+
+class _JudgedList(list):
+    "Judged answers that know the hash of their file."
+
+    sha256 = ""  # of the file
+
+
+def read_judged(
+    path: str | Path,  # as in `read_rows`
+    columns: dict | None = None,  # field of `Judged` -> column (for 'answers' also a list of columns)
+    answers_separator: str = "",  # as in `answer_list`
+    confidence_scale: str = "",  # of the column 'confidence', as in `cell_confidence`; empty: [0, 1]
+) -> list[Judged]:  # with `confidence` in `extra`, where it is named or has a scale
+    "The judged answers of a file. Raises `RecordError` with file, line, field and remedy."
+    rows, columns = read_rows(path), columns or {}
+    scale = confidence_scale if confidence_scale or "confidence" in columns else None
+    found = []
+    for number, row in rows:
+        try:
+            named = _named_fields(row, columns, f"{rows.where}:{number}")
+            found.append((number, _judged_fields(named, answers_separator, scale)))
+        except RecordError:
+            raise
+        except ValueError as e:
+            raise RecordError(f"{rows.where}:{number}: {e}") from e
+    _check_groups([row for _, row in found], [number for number, _ in found], rows.where)
+    judged = _JudgedList(read_records(rows.where, Judged, found))
+    judged.sha256 = rows.sha256
+    return judged
 
 # %% ../nbs/05_questions.ipynb #e0d0623d
 def _answer_type(answer):
@@ -548,7 +711,7 @@ def _page_of(url):
 
 
 def _pages_of(question):
-    return [_page_of(url) for url in question.extra.get("urls", [])]
+    return [_page_of(url) for url in _page_list(question.extra.get("urls"))]
 
 
 def _marks(question, pages):  # pages: whether source pages count
