@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Score', 'score', 'score_by', 'compare_scores', 'recalibrated_score', 'abstention_for', 'score_json']
 
-# %% ../nbs/17c_scoring.ipynb #d8e16de1
+# %% ../nbs/17c_scoring.ipynb #4824ae8e
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +28,7 @@ from .metrics import undefined_because
 from .posthoc import fit_abstention, recalibrate
 from .resampling import METRICS, Sample, bootstrap, noise_floor, p_at_least, reading_arrays
 
-# %% ../nbs/17c_scoring.ipynb #1ae3edce
+# %% ../nbs/17c_scoring.ipynb #4175d451
 _SCORED = (*SHOWN, "debiased_calibration_error")
 
 
@@ -41,7 +41,7 @@ def _names_for(readings, reference):
         names.remove("stratified_auroc")
     return names
 
-# %% ../nbs/17c_scoring.ipynb #887cdeef
+# %% ../nbs/17c_scoring.ipynb #33ddce37
 _MANY = 100_000  # readings, above which resamples are drawn one by one
 _RESAMPLES, _FEWEST_RESAMPLES = 2000, 20
 
@@ -65,7 +65,7 @@ def _drawn_one_by_one(sample, reference, names, n_resamples, seed, progress):
             drawn[name].append(value[0])
     return {name: np.array(values) for name, values in drawn.items()}
 
-# %% ../nbs/17c_scoring.ipynb #bfd34c82
+# %% ../nbs/17c_scoring.ipynb #96421dba
 def _plain_estimate(arrays, name, value):
     "The value, and on how many readings it rests."
     rows = arrays if METRICS[name].rows == "all" else arrays[arrays.present]
@@ -106,7 +106,7 @@ def _card_of_many(readings, reference, names, n_resamples, seed, progress):
             card[name] = replace(card[name], reason=f"none above {_MANY:,} readings")
     return card
 
-# %% ../nbs/17c_scoring.ipynb #92408d62
+# %% ../nbs/17c_scoring.ipynb #af6f11c1
 def _finding_codes(findings):
     return ", ".join(finding.code for finding in findings)
 
@@ -140,7 +140,7 @@ class Score:
         notes = "<br>".join([*_footnotes(self), *_findings_text(self.findings)])
         return f"{self.table().to_html(border=0)}<p>{notes}</p>"
 
-# %% ../nbs/17c_scoring.ipynb #70e1363b
+# %% ../nbs/17c_scoring.ipynb #fd6d5242
 def _lacks_interval(name, e):
     "Whether a metric that has intervals has none here."
     return METRICS[name].kind in ("score", "debiased") and np.isfinite(e.value) and np.isnan(e.low)
@@ -184,7 +184,7 @@ def _footnotes(score):
 def _findings_text(findings):
     return [f"{finding.code}: {finding.sentence}" for finding in findings]
 
-# %% ../nbs/17c_scoring.ipynb #29a4c16e
+# %% ../nbs/17c_scoring.ipynb #5d5990a6
 def _check_reference(reference):
     if reference is not None and not 0 <= reference <= 1:
         raise ValueError(f"reference must be an accuracy in [0, 1]; got {reference}")
@@ -208,7 +208,7 @@ def score(
     findings = diagnose(readings, reference, card)
     return Score(readings, card, findings, reference, n_resamples, seed)
 
-# %% ../nbs/17c_scoring.ipynb #f165de1c
+# %% ../nbs/17c_scoring.ipynb #b0b02173
 _BY = ("accuracy", "mean_confidence", "brier_score", "auroc", "expected_calibration_error")
 
 
@@ -243,7 +243,7 @@ def _by_table(scores):
         rows[name] = {"n": len(part.readings), "stated": stated, **texts, "diagnosis": _finding_codes(part.findings)}
     return pd.DataFrame(rows).T.rename_axis("part")
 
-# %% ../nbs/17c_scoring.ipynb #767de8f4
+# %% ../nbs/17c_scoring.ipynb #7152591d
 def _common_counts(a, b):
     "How many questions both have, and each. Raises `RecordError` for none in common."
     ids = [{r.id for r in side} for side in (a, b)]
@@ -281,7 +281,7 @@ def _comparison_text(comparison, names):  # names of both files
         lines.append(f"{labels[name]:<{width}}  {difference_text(difference)}")
     return lines
 
-# %% ../nbs/17c_scoring.ipynb #33c7e09f
+# %% ../nbs/17c_scoring.ipynb #800f7751
 def _fitting_rows(fit, scored):
     "The rows to fit on, as a calibration split. Raises `RecordError` where one of them is scored."
     known = {r.id for r in scored}
@@ -303,7 +303,7 @@ def recalibrated_score(
     after, before = score(changed, **options), score(readings, **options)
     return replace(after, beside={"as read": before.card})
 
-# %% ../nbs/17c_scoring.ipynb #c95aae0c
+# %% ../nbs/17c_scoring.ipynb #38e8ef40
 def abstention_for(
     readings: list[Reading],  # to apply the threshold to
     fit: list[Reading],  # other readings, to fit on
@@ -335,7 +335,7 @@ def _abstention_text(found):
     rule = f"Answer from a confidence of {found['threshold']:g} on: {goal}."
     return [rule, f"On the rows to fit on it {kept}.", f"On the scored rows it {did}."]
 
-# %% ../nbs/17c_scoring.ipynb #abd195fb
+# %% ../nbs/17c_scoring.ipynb #85957632
 _IN_JSON = "value low high n parsed base_rate interval reason floor floor_high p_value bound_low bound_high".split()
 
 
