@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/17d_command_line.ipynb #fc618670
+# %% ../nbs/17d_command_line.ipynb #bce03a07
 import ast
 import io
 import json
@@ -19,7 +19,7 @@ import click
 import calib_nb
 from .core import RecordError, jsonable, project_root, read_json, write_text
 
-# %% ../nbs/17d_command_line.ipynb #736774b0
+# %% ../nbs/17d_command_line.ipynb #88e96495
 class _Commands(click.Group):
     "A group of commands whose errors are one line."
 
@@ -44,7 +44,7 @@ def main():
     Score predictions that you have, judge answers, show a finished run, or run one.
     """
 
-# %% ../nbs/17d_command_line.ipynb #1a4ca852
+# %% ../nbs/17d_command_line.ipynb #b39f58bd
 def _named(name, of, *more):
     "An option that names a column."
     return click.option(f"--{name}", *more, metavar="NAME", default="", help=f"Column {of}.")
@@ -72,7 +72,7 @@ _COLUMN_OPTIONS = [
     click.option("--ignore", metavar="NAME", multiple=True, help="A column of weights that may be disregarded."),
 ]
 
-# %% ../nbs/17d_command_line.ipynb #ae940f9b
+# %% ../nbs/17d_command_line.ipynb #739f2963
 _CALIBRATOR_NAMES = ("platt", "temperature", "beta", "isotonic", "histogram")  # of `CALIBRATORS`, without importing it
 _PICTURES = (".svg", ".png", ".pdf")
 
@@ -105,7 +105,7 @@ def _with(options, command):
         command = option(command)
     return command
 
-# %% ../nbs/17d_command_line.ipynb #008bf88a
+# %% ../nbs/17d_command_line.ipynb #e83b3fb8
 _COLUMNS = ("confidence", "correct", "question", "id", "group", "relation", "scale", "where", "ignore")
 
 
@@ -142,35 +142,35 @@ def _bar(steps):
     with click.progressbar(steps, label="resampling", file=click.get_text_stream("stderr"), show_eta=True) as bar:
         yield from bar
 
-# %% ../nbs/17d_command_line.ipynb #4544230a
+# %% ../nbs/17d_command_line.ipynb #28281528
 def _scored_parts(files, o):
     "What `score` finds, by name: 'readings', 'fit', 'score', and what else was asked for."
-    from calib_nb.scoring import abstention_for, recalibrated_score, score, score_by
+    from calib_nb.scoring import _abstention_for, _recalibrated_score, score, _score_by
 
     readings = _read(files, o, relation=o["by"] or o["relation"])
     fit = _read(o["fit"], o, where={}) if o["fit"] else None
     how = {"reference": _reference(o, fit), "n_resamples": o["resamples"], "seed": o["seed"], "progress": _bar}
-    scored = recalibrated_score(readings, fit, o["calibrate"], **how) if o["calibrate"] else score(readings, **how)
+    scored = _recalibrated_score(readings, fit, o["calibrate"], **how) if o["calibrate"] else score(readings, **how)
     found = {"readings": readings, "fit": fit, "score": scored}
     if o["by"]:
-        found["by"] = score_by(scored.readings, o["resamples"] or 2000, o["seed"])
+        found["by"] = _score_by(scored.readings, o["resamples"] or 2000, o["seed"])
     if o["abstain"]:
-        found["abstention"] = abstention_for(readings, fit, o["abstain"])
+        found["abstention"] = _abstention_for(readings, fit, o["abstain"])
     return found
 
 
 def _compared(files, o):
     "The same of two files, and their comparison."
-    from calib_nb.scoring import compare_scores, score
+    from calib_nb.scoring import _compare_scores, score
 
     sides = [_read([file], o) for file in files]
     fit = _read(o["fit"], o, where={}) if o["fit"] else None
     reference = _reference(o, fit)
-    comparison = compare_scores(*sides, reference, o["resamples"] or 2000, o["seed"])
+    comparison = _compare_scores(*sides, reference, o["resamples"] or 2000, o["seed"])
     scores = [score(side, reference, o["resamples"], o["seed"], _bar) for side in sides]
     return {"sides": sides, "scores": scores, "comparison": comparison}
 
-# %% ../nbs/17d_command_line.ipynb #559720ea
+# %% ../nbs/17d_command_line.ipynb #62b2b252
 def _text(found):
     "What `score` prints."
     from calib_nb.scoring import _abstention_text, _aligned, _by_table
@@ -205,7 +205,7 @@ def _frame_of(columns):
 
     return pd.DataFrame(columns).fillna("").rename_axis("metric")
 
-# %% ../nbs/17d_command_line.ipynb #acb10238
+# %% ../nbs/17d_command_line.ipynb #8ecc2a94
 _HEAD = {"calib_nb": calib_nb.__version__, "format": 1}
 
 
@@ -215,13 +215,13 @@ def _taken_json(readings):
 
 def _score_as_json(found):
     "What `score --json` prints."
-    from calib_nb.scoring import score_json
+    from calib_nb.scoring import _score_json
 
-    made = {**_HEAD, "taken": _taken_json(found["readings"]), **score_json(found["score"])}
+    made = {**_HEAD, "taken": _taken_json(found["readings"]), **_score_json(found["score"])}
     if found["fit"]:
         made["fit"] = _taken_json(found["fit"])
     if "by" in found:
-        made["by"] = {name: score_json(part) for name, part in found["by"].items()}
+        made["by"] = {name: _score_json(part) for name, part in found["by"].items()}
     if "abstention" in found:
         made["abstention"] = found["abstention"]
     return made
@@ -229,10 +229,10 @@ def _score_as_json(found):
 
 def _comparison_as_json(found):
     "What `score --compare --json` prints."
-    from calib_nb.scoring import score_json
+    from calib_nb.scoring import _score_json
 
     sides = zip(found["sides"], found["scores"])
-    a, b = ({"taken": _taken_json(side), **score_json(scored)} for side, scored in sides)
+    a, b = ({"taken": _taken_json(side), **_score_json(scored)} for side, scored in sides)
     return {**_HEAD, "a": a, "b": b, "comparison": jsonable(found["comparison"])}
 
 
@@ -246,7 +246,7 @@ def _draw(panels, path):
     with theme():
         figure.savefig(path, metadata=metadata)
 
-# %% ../nbs/17d_command_line.ipynb #b4de854f
+# %% ../nbs/17d_command_line.ipynb #5db7dbe5
 _SCORE_EXAMPLES = """
 Examples:
 
@@ -263,7 +263,7 @@ Examples:
 Exit codes: 0 all well; 1 data that cannot be used; 2 options that cannot.
 """
 
-
+# %% ../nbs/17d_command_line.ipynb #07a53419
 def _score(files, **o):
     """Score predictions: a confidence and an outcome for each question.
 
@@ -288,7 +288,7 @@ def _score(files, **o):
 _score = _with([click.argument("files", nargs=-1, required=True), *_COLUMN_OPTIONS, *_TASK_OPTIONS], _score)
 main.command("score", epilog=_SCORE_EXAMPLES)(_score)
 
-# %% ../nbs/17d_command_line.ipynb #6b5c0410
+# %% ../nbs/17d_command_line.ipynb #77e50955
 _ANSWERED = {  # what is needed -> usual names of its column
     "question": ("question", "prompt", "query", "input"),
     "answer": ("model_answer", "response", "prediction", "answer", "output"),
@@ -321,7 +321,7 @@ def _accepted(value, where):
         raise RecordError(f"{where}: no accepted answer. Give each question at least one")
     return texts
 
-# %% ../nbs/17d_command_line.ipynb #45f01034
+# %% ../nbs/17d_command_line.ipynb #6b73779c
 def _judged_rows(rows, o):
     "The rows with `is_correct`, `verdict` and `reason`, by rules."
     from calib_nb.rules import judge_by_rules
@@ -359,7 +359,7 @@ def _judge(file, out, **o):
     right = sum(row["is_correct"] for row in judged)
     click.echo(f"{len(judged)} answers, {right} right ({right / max(len(judged), 1):.1%})", err=True)
 
-# %% ../nbs/17d_command_line.ipynb #bfae1d8e
+# %% ../nbs/17d_command_line.ipynb #c8dc6011
 def _run_folder(name):
     "The folder of a run, as given, or below `runs/`. Raises `RecordError` that says where it looked."
     looked = [folder / sub / name for folder in (Path.cwd(), project_root()) for sub in ("", "runs")]
@@ -393,7 +393,7 @@ def _estimate_text(fields):
     back = {name: float("nan") if name in numbers and value is None else value for name, value in fields.items()}
     return as_text(Estimate(**back))
 
-# %% ../nbs/17d_command_line.ipynb #b949ca06
+# %% ../nbs/17d_command_line.ipynb #fb0a3939
 def _stage_lines(manifest):
     "A line for each stage that is done."
     lines = []
@@ -421,7 +421,7 @@ def _show(run, as_json):
     lines += ["", "stages done:", *_stage_lines(manifest), *_metric_lines(metrics)]
     click.echo("\n".join(lines))
 
-# %% ../nbs/17d_command_line.ipynb #9860fb73
+# %% ../nbs/17d_command_line.ipynb #5984bd06
 def _main_notebook():
     "The notebook of the main job. Raises `RecordError` outside of the repository."
     path = project_root() / "nbs/run_method.ipynb"
@@ -460,7 +460,7 @@ class _NotebookCommand(click.Command):
             options.append(click.Option([f"--{name}"], type=kind, help=about))
         return [*options, *super().get_params(ctx)]
 
-# %% ../nbs/17d_command_line.ipynb #8681b7f4
+# %% ../nbs/17d_command_line.ipynb #5970750f
 def _execute(notebook, made, parameters):
     "Execute a notebook with parameters, from the repository's root."
     import papermill

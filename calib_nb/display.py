@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CalibrationDisplay']
 
-# %% ../nbs/17b_display.ipynb #024d4f8b
+# %% ../nbs/17b_display.ipynb #56ed6a99
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -22,7 +22,7 @@ from calib_nb.plots import (
 )
 from .resampling import reading_arrays
 
-# %% ../nbs/17b_display.ipynb #ed4da9ad
+# %% ../nbs/17b_display.ipynb #cd0a1784
 class CalibrationDisplay:
     "A binned reliability diagram, computed; `plot` draws it."
 
@@ -48,8 +48,7 @@ class CalibrationDisplay:
         "Computed and drawn. Raises ValueError for an outcome that is not 0 or 1, or a confidence outside [0, 1]."
         p, y = np.asarray(y_prob, float), np.asarray(y_true, float)
         kept = ~np.isnan(p)
-        parsed = float(kept.mean()) if len(p) else 0.0
-        record = reliability(p[kept], y[kept], n_bins, parsed)
+        record = reliability(p[kept], y[kept], n_bins, float(kept.mean()) if len(p) else 0.0)
         return cls(record, binned_band(p[kept], y[kept], n_bins), name).plot(ax)
 
     @classmethod
@@ -64,7 +63,7 @@ class CalibrationDisplay:
         a = reading_arrays(readings)
         return cls.from_predictions(a.correct, a.confidence, n_bins, name or readings[0].method, ax)
 
-# %% ../nbs/17b_display.ipynb #694e5707
+# %% ../nbs/17b_display.ipynb #d2e157d8
 def _plot_display(
     self: CalibrationDisplay,
     ax: plt.Axes | None = None,  # where to draw; default: axes of its own

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['scored_rows']
 
-# %% ../nbs/17_formats.ipynb #cc957e18
+# %% ../nbs/17_formats.ipynb #13689011
 import glob
 import json
 import re
@@ -18,7 +18,7 @@ from .core import RecordError, project_root
 from .files import _needed, _Rows, _shown, read_rows
 from .prompts import parse_response
 
-# %% ../nbs/17_formats.ipynb #9f633c6f
+# %% ../nbs/17_formats.ipynb #64e3e25b
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -53,14 +53,14 @@ def _files_of(path):
     except RecordError as e:
         raise RecordError(f"{e}. Looked in {looked}") from None
 
-
+# %% ../nbs/17_formats.ipynb #05aefa2a
 def _as_given(path, file):
     "A file as messages name it: as the user did where that leads to it, else relative to where the user stands."
     if file == Path.cwd() / Path(path):
         return path
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
-# %% ../nbs/17_formats.ipynb #97650c9e
+# %% ../nbs/17_formats.ipynb #27c83c70
 _PICKLE = (
     "a pickle (lm-polygraph's manager file is one): to open it runs whatever code is in it, so it is not read. "
     "Where you made it yourself, write estimations and outcomes as CSV, a row for each question"
@@ -82,13 +82,13 @@ def _refuse_pickle(path):
     if begins or any(name.endswith(".pkl") for name in _members(path)):
         raise RecordError(f"{path}: {_PICKLE}")
 
-# %% ../nbs/17_formats.ipynb #4970e311
+# %% ../nbs/17_formats.ipynb #0b1807f2
 def _answered(text):
     "The columns of a generated text: `answer`, and as `text` the confidence that it states, None without one."
     response = parse_response(text)
     return {"answer": text, "text": response.confidence}
 
-# %% ../nbs/17_formats.ipynb #d020c6ad
+# %% ../nbs/17_formats.ipynb #6a9a148a
 def _is_lm_eval(columns):
     return {"doc_id", "filtered_resps", "metrics"} <= set(columns)
 
@@ -125,7 +125,7 @@ def _lm_eval_row(row, where):
         made["is_correct"] = row.get(row["metrics"][0])
     return {**row, **made}
 
-# %% ../nbs/17_formats.ipynb #f6277a86
+# %% ../nbs/17_formats.ipynb #b7bd4fc5
 _ZSTD = 93  # the number of zstd in zip archives
 
 
@@ -166,7 +166,7 @@ def _eval_samples(path):
         raise RecordError(f"{path}: the log has no samples. Evaluate again, without --no-log-samples")
     return samples
 
-# %% ../nbs/17_formats.ipynb #a1f12992
+# %% ../nbs/17_formats.ipynb #9a4dd7e2
 def _is_inspect(columns):
     return {"epoch", "input", "scores", "output"} <= set(columns)
 
@@ -207,7 +207,7 @@ def _inspect_row(sample, where=""):
         row["confidence"] = scores[stated[0]]
     return row
 
-# %% ../nbs/17_formats.ipynb #a9e79fb9
+# %% ../nbs/17_formats.ipynb #80b79b9f
 def _is_uqlm(columns):
     return {"prompt", "response"} <= set(columns)
 
@@ -236,7 +236,7 @@ def _read_any(path):
         rows[:] = list(enumerate(rows[0][1]["samples"] or [], 1))
     return rows
 
-
+# %% ../nbs/17_formats.ipynb #584d770e
 def _as_ours(as_ours, tool, row, where):
     "A tool's row as ours. Raises `RecordError` where it is not one."
     try:

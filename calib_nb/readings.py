@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Readings', 'readings_from']
 
-# %% ../nbs/17a_readings.ipynb #d36c5df3
+# %% ../nbs/17a_readings.ipynb #43968038
 import json
 import re
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ import pandas as pd
 from .core import PROVENANCES, Reading, RecordError
 from .formats import _files_of, scored_rows
 
-# %% ../nbs/17a_readings.ipynb #a8d6c579
+# %% ../nbs/17a_readings.ipynb #7308c429
 class _Table:
     "Rows, and where each is from."
 
@@ -52,7 +52,7 @@ class _Table:
         for name in ("rows", "numbers", "sources"):
             setattr(self, name, [x for x, kept in zip(getattr(self, name), wanted) if kept])
 
-
+# %% ../nbs/17a_readings.ipynb #ed64b092
 def _inside(row, name):
     "What a name with dots leads to; None where it leads nowhere."
     value = row
@@ -62,7 +62,7 @@ def _inside(row, name):
         value = value[part]
     return value
 
-# %% ../nbs/17a_readings.ipynb #4f9ad07c
+# %% ../nbs/17a_readings.ipynb #cdfb190f
 def _table_of_files(path):
     "The rows of a file, an address, a pattern, or a list of these. Raises `RecordError`."
     paths = [path] if isinstance(path, str | Path) else list(path)
@@ -87,7 +87,7 @@ def _table_of_frame(frame, name):
         raise RecordError(f"{name}: no rows")
     return table
 
-# %% ../nbs/17a_readings.ipynb #57d5cd9e
+# %% ../nbs/17a_readings.ipynb #0497163c
 _UQLM = (  # uqlm's scorers; its `exact_match` is an outcome elsewhere, so it is never taken unnamed
     "noncontradiction entailment semantic_negentropy semantic_sets_confidence cosine_sim bert_score bleurt "
     "sequence_probability normalized_probability min_probability mean_token_negentropy min_token_negentropy "
@@ -118,7 +118,7 @@ def _usual_columns(table, need):
 def _where_of(table):
     return ", ".join(table.files)
 
-# %% ../nbs/17a_readings.ipynb #21d0827c
+# %% ../nbs/17a_readings.ipynb #810e14c4
 def _given_column(table, need, name):
     "The column that the user named. Raises `RecordError` with the columns there are."
     if name in table.columns or any(value is not None for value in table.values(name)):
@@ -152,7 +152,7 @@ def _taken_columns(table, given):
         taken[need] = _given_column(table, need, name) if name else _found_column(table, need)
     return taken
 
-# %% ../nbs/17a_readings.ipynb #581566a7
+# %% ../nbs/17a_readings.ipynb #ce154355
 _SCALES = {"": 1, "fraction": 1, "percent": 100}
 _MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>"}
 _DECIMAL_COMMA = re.compile(r"-?\d{1,3},\d+|-?\d{1,3},")
@@ -176,7 +176,7 @@ def _number(value):
     except (TypeError, ValueError):
         return None
 
-# %% ../nbs/17a_readings.ipynb #7b1f9ce5
+# %% ../nbs/17a_readings.ipynb #38f73962
 def _confidence(value, scale):
     "A confidence in [0, 1], or None where it is missing. Raises ValueError that says what is wrong."
     if type(value) is not float and isinstance(value, str) and scale == 100:
@@ -205,7 +205,7 @@ def _confidences(table, name, scale):
             raise RecordError(f"{table.place(i)}: field '{name}': {e}") from None
     return found
 
-# %% ../nbs/17a_readings.ipynb #129cd87d
+# %% ../nbs/17a_readings.ipynb #535789a0
 _PAIRS = ("true false", "1 0", "yes no", "correct incorrect", "right wrong", "y n", "t f", "c i")
 _OUTCOMES = {}  # word -> (whether it is right, the pair that it is of)
 for _pair in _PAIRS:
@@ -243,7 +243,7 @@ def _check_mixture(table, name, words):  # words: pair -> (row, value) where it 
         said = " and ".join(f"{value!r} ({table.place(i)})" for i, value in words.values())
         raise RecordError(f"{_where_of(table)}: field '{name}' mixes {said}. Write all outcomes in one way")
 
-# %% ../nbs/17a_readings.ipynb #a0124c06
+# %% ../nbs/17a_readings.ipynb #04fa3287
 _WHOLE = re.compile(r"-?\d+\.0+")
 
 
@@ -282,7 +282,7 @@ def _said_twice(table, name, id, there, here):
         remedy += ", or name a column that tells them apart: --id NAME"
     return f"{table.place(here)}: {name} '{id[:80]}' stands already in {table.place(there)}. {remedy}"
 
-# %% ../nbs/17a_readings.ipynb #b1d65702
+# %% ../nbs/17a_readings.ipynb #fa963e15
 def _keep_where(table, where):
     "Keep the rows with these values, as text. Raises `RecordError` for an unknown column, or where no row is left."
     for name, wanted in where.items():
@@ -304,7 +304,7 @@ def _refuse_weights(table, ignored):
             remedy = f"Take the column out, or say that all rows count the same: --ignore {name}"
             raise RecordError(f"{_where_of(table)}: column '{name}': weights are not used by any metric. {remedy}")
 
-# %% ../nbs/17a_readings.ipynb #22a2c867
+# %% ../nbs/17a_readings.ipynb #c12b6bbb
 @dataclass
 class _Taken:
     "What readings were made of."
@@ -330,7 +330,7 @@ class _Taken:
         more += [f"{self.unjudged} without an outcome, left out"] if self.unjudged else []
         return "; ".join([said, *more])
 
-# %% ../nbs/17a_readings.ipynb #98c01d73
+# %% ../nbs/17a_readings.ipynb #67bdfda5
 def _records(table, taken, name, scale):
     "The `Reading`s of a table, and how many rows have no outcome."
     confidence = _confidences(table, taken["confidence"], scale)
@@ -348,7 +348,7 @@ def _records(table, taken, name, scale):
             found.append(_reading(own, p, is_correct, sources[i], name))
     return found
 
-
+# %% ../nbs/17a_readings.ipynb #4698505b
 def _is_empty(value):
     return not isinstance(value, list | dict) and _is_missing(value)
 
@@ -373,7 +373,7 @@ def _reading(own, confidence, is_correct, source, name):
         split="test",
     )
 
-# %% ../nbs/17a_readings.ipynb #6e094ab6
+# %% ../nbs/17a_readings.ipynb #ee4f70b2
 class Readings(list):
     "Readings of one file or frame: a list, which every metric takes, with `taken`, what it was made of."
 
@@ -412,7 +412,7 @@ class Readings(list):
         of = f" of {self[0].method}" if self else ""
         return f"{len(self)}{of}, {stated} with a confidence, {right} right"
 
-# %% ../nbs/17a_readings.ipynb #d77e83ff
+# %% ../nbs/17a_readings.ipynb #c35ca555
 def _first_rows_html(readings, shown=5):
     "The face of `Readings`: a sentence, what was taken, and a few rows."
     names = ("id", "question", "confidence", "is_correct")
@@ -439,7 +439,7 @@ def _readings_of(table, given, name, scale, where, ignored):
         raise RecordError(f"{_where_of(table)}: none of {n} rows {what} ('{columns['confidence']}'): nothing to score")
     return Readings(found, taken)
 
-# %% ../nbs/17a_readings.ipynb #1fb02d3d
+# %% ../nbs/17a_readings.ipynb #f1a42d77
 def readings_from(
     frame: pd.DataFrame,  # a row for each answer: question or id, confidence, is_correct, perhaps group and relation
     confidence: str = "",  # column of the confidence, in [0, 1]; default: the one with a usual name

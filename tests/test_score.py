@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 
 from calib_nb.command_line import main
-from calib_nb.core import RecordError
+from calib_nb.core import RecordError, write_json
 from calib_nb.display import CalibrationDisplay
 from calib_nb.inference import diagnose, metric_card, paired_difference
 from calib_nb.plots import reliability_figure
@@ -293,6 +294,7 @@ def test_the_display_has_the_dots_of_scikit_learn():
     from sklearn.calibration import calibration_curve
 
     frame = frame_of(300)
+    frame.confidence = 0.003 + 0.99 * frame.confidence  # none on an edge: theirs are (a, b], ours [a, b)
     display = CalibrationDisplay.from_predictions(frame.is_correct, frame.confidence, n_bins=5)
     true, said = calibration_curve(frame.is_correct, frame.confidence, n_bins=5)
     assert np.allclose(display.prob_true, true) and np.allclose(display.prob_pred, said)
@@ -375,8 +377,10 @@ def test_show_says_what_a_run_is(here):
     from calib_nb.compare import made_up_run
 
     folder = made_up_run(here, "sft")
+    card = metric_card(readings_from(frame_of()), 0.5, 20)
+    write_json(folder / "metrics.json", {"schema": 1, "expected": {name: asdict(e) for name, e in card.items()}})
     said = run("show", folder).stdout
-    assert "complete" in said and "method = 'sft'" in said and "stages done:" in said and "AUROC" in said
+    assert "complete" in said and "seed = 0" in said and "stages done:" in said and "AUROC" in said
     assert "no run's folder" in refused("show", "nothing")
 
 
@@ -393,8 +397,13 @@ def test_run_executes_the_notebook_with_its_parameters(monkeypatch):
 
 WITHOUT_TORCH = """
 import sys
-for name in ("torch", "transformers", "trl", "peft", "datasets", "sentence_transformers"):
-    sys.modules[name] = None
+
+class Absent:
+    def find_spec(self, name, *more):
+        if name.partition(".")[0] in ("torch", "transformers", "trl", "peft", "datasets", "sentence_transformers"):
+            raise ModuleNotFoundError(f"{name} is absent", name=name)
+
+sys.meta_path.insert(0, Absent())
 from calib_nb.command_line import main
 main(["score", sys.argv[1], "--resamples", "20"])
 """
