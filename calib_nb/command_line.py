@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/17d_command_line.ipynb #bce03a07
+# %% ../nbs/17d_command_line.ipynb #fc8595fd
 import ast
 import io
 import json
@@ -19,7 +19,7 @@ import click
 import calib_nb
 from .core import RecordError, jsonable, project_root, read_json, write_text
 
-# %% ../nbs/17d_command_line.ipynb #88e96495
+# %% ../nbs/17d_command_line.ipynb #7204e148
 class _Commands(click.Group):
     "A group of commands whose errors are one line."
 
@@ -44,7 +44,7 @@ def main():
     Score predictions that you have, judge answers, show a finished run, or run one.
     """
 
-# %% ../nbs/17d_command_line.ipynb #b39f58bd
+# %% ../nbs/17d_command_line.ipynb #1ddde825
 def _named(name, of, *more):
     "An option that names a column."
     return click.option(f"--{name}", *more, metavar="NAME", default="", help=f"Column {of}.")
@@ -72,7 +72,7 @@ _COLUMN_OPTIONS = [
     click.option("--ignore", metavar="NAME", multiple=True, help="A column of weights that may be disregarded."),
 ]
 
-# %% ../nbs/17d_command_line.ipynb #739f2963
+# %% ../nbs/17d_command_line.ipynb #8fcc072c
 _CALIBRATOR_NAMES = ("platt", "temperature", "beta", "isotonic", "histogram")  # of `CALIBRATORS`, without importing it
 _PICTURES = (".svg", ".png", ".pdf")
 
@@ -105,7 +105,7 @@ def _with(options, command):
         command = option(command)
     return command
 
-# %% ../nbs/17d_command_line.ipynb #e83b3fb8
+# %% ../nbs/17d_command_line.ipynb #0b0db496
 _COLUMNS = ("confidence", "correct", "question", "id", "group", "relation", "scale", "where", "ignore")
 
 
@@ -142,10 +142,10 @@ def _bar(steps):
     with click.progressbar(steps, label="resampling", file=click.get_text_stream("stderr"), show_eta=True) as bar:
         yield from bar
 
-# %% ../nbs/17d_command_line.ipynb #28281528
+# %% ../nbs/17d_command_line.ipynb #5546473e
 def _scored_parts(files, o):
     "What `score` finds, by name: 'readings', 'fit', 'score', and what else was asked for."
-    from calib_nb.scoring import _abstention_for, _recalibrated_score, score, _score_by
+    from calib_nb.scoring import _abstention_for, _recalibrated_score, _score_by, score
 
     readings = _read(files, o, relation=o["by"] or o["relation"])
     fit = _read(o["fit"], o, where={}) if o["fit"] else None
@@ -170,7 +170,7 @@ def _compared(files, o):
     scores = [score(side, reference, o["resamples"], o["seed"], _bar) for side in sides]
     return {"sides": sides, "scores": scores, "comparison": comparison}
 
-# %% ../nbs/17d_command_line.ipynb #62b2b252
+# %% ../nbs/17d_command_line.ipynb #e6fa1f59
 def _text(found):
     "What `score` prints."
     from calib_nb.scoring import _abstention_text, _aligned, _by_table
@@ -205,7 +205,7 @@ def _frame_of(columns):
 
     return pd.DataFrame(columns).fillna("").rename_axis("metric")
 
-# %% ../nbs/17d_command_line.ipynb #8ecc2a94
+# %% ../nbs/17d_command_line.ipynb #20345658
 _HEAD = {"calib_nb": calib_nb.__version__, "format": 1}
 
 
@@ -246,7 +246,7 @@ def _draw(panels, path):
     with theme():
         figure.savefig(path, metadata=metadata)
 
-# %% ../nbs/17d_command_line.ipynb #5db7dbe5
+# %% ../nbs/17d_command_line.ipynb #710ea362
 _SCORE_EXAMPLES = """
 Examples:
 
@@ -263,7 +263,7 @@ Examples:
 Exit codes: 0 all well; 1 data that cannot be used; 2 options that cannot.
 """
 
-# %% ../nbs/17d_command_line.ipynb #07a53419
+# %% ../nbs/17d_command_line.ipynb #e2984f5d
 def _score(files, **o):
     """Score predictions: a confidence and an outcome for each question.
 
@@ -288,7 +288,7 @@ def _score(files, **o):
 _score = _with([click.argument("files", nargs=-1, required=True), *_COLUMN_OPTIONS, *_TASK_OPTIONS], _score)
 main.command("score", epilog=_SCORE_EXAMPLES)(_score)
 
-# %% ../nbs/17d_command_line.ipynb #77e50955
+# %% ../nbs/17d_command_line.ipynb #0ff467c3
 _ANSWERED = {  # what is needed -> usual names of its column
     "question": ("question", "prompt", "query", "input"),
     "answer": ("model_answer", "response", "prediction", "answer", "output"),
@@ -321,7 +321,7 @@ def _accepted(value, where):
         raise RecordError(f"{where}: no accepted answer. Give each question at least one")
     return texts
 
-# %% ../nbs/17d_command_line.ipynb #6b73779c
+# %% ../nbs/17d_command_line.ipynb #1847df81
 def _judged_rows(rows, o):
     "The rows with `is_correct`, `verdict` and `reason`, by rules."
     from calib_nb.rules import judge_by_rules
@@ -359,7 +359,7 @@ def _judge(file, out, **o):
     right = sum(row["is_correct"] for row in judged)
     click.echo(f"{len(judged)} answers, {right} right ({right / max(len(judged), 1):.1%})", err=True)
 
-# %% ../nbs/17d_command_line.ipynb #c8dc6011
+# %% ../nbs/17d_command_line.ipynb #35f3c78e
 def _run_folder(name):
     "The folder of a run, as given, or below `runs/`. Raises `RecordError` that says where it looked."
     looked = [folder / sub / name for folder in (Path.cwd(), project_root()) for sub in ("", "runs")]
@@ -393,7 +393,7 @@ def _estimate_text(fields):
     back = {name: float("nan") if name in numbers and value is None else value for name, value in fields.items()}
     return as_text(Estimate(**back))
 
-# %% ../nbs/17d_command_line.ipynb #fb0a3939
+# %% ../nbs/17d_command_line.ipynb #43591901
 def _stage_lines(manifest):
     "A line for each stage that is done."
     lines = []
@@ -421,7 +421,7 @@ def _show(run, as_json):
     lines += ["", "stages done:", *_stage_lines(manifest), *_metric_lines(metrics)]
     click.echo("\n".join(lines))
 
-# %% ../nbs/17d_command_line.ipynb #5984bd06
+# %% ../nbs/17d_command_line.ipynb #f2e978c5
 def _main_notebook():
     "The notebook of the main job. Raises `RecordError` outside of the repository."
     path = project_root() / "nbs/run_method.ipynb"
@@ -460,7 +460,7 @@ class _NotebookCommand(click.Command):
             options.append(click.Option([f"--{name}"], type=kind, help=about))
         return [*options, *super().get_params(ctx)]
 
-# %% ../nbs/17d_command_line.ipynb #5970750f
+# %% ../nbs/17d_command_line.ipynb #bf03cd30
 def _execute(notebook, made, parameters):
     "Execute a notebook with parameters, from the repository's root."
     import papermill
