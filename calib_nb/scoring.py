@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Score', 'score']
 
-# %% ../nbs/17c_scoring.ipynb #2a1d964a
+# %% ../nbs/17c_scoring.ipynb #51d0d4c1
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +28,7 @@ from .metrics import undefined_because
 from .posthoc import fit_abstention, recalibrate
 from .resampling import METRICS, Sample, bootstrap, noise_floor, p_at_least, reading_arrays
 
-# %% ../nbs/17c_scoring.ipynb #f29dff05
+# %% ../nbs/17c_scoring.ipynb #33de780f
 _SCORED = (*SHOWN, "debiased_calibration_error")
 
 
@@ -41,9 +41,10 @@ def _names_for(readings, reference):
         names.remove("stratified_auroc")
     return names
 
-# %% ../nbs/17c_scoring.ipynb #b78f78e9
+# %% ../nbs/17c_scoring.ipynb #9f14a58d
 _MANY = 100_000  # readings, above which resamples are drawn one by one
 _RESAMPLES, _FEWEST_RESAMPLES = 2000, 20
+_SLOW = "smooth_calibration_error"  # whose floor would take as long as all else together
 
 
 def _resamples_for(n):
@@ -56,16 +57,16 @@ def _resamples_for(n):
 def _drawn_one_by_one(sample, reference, names, n_resamples, seed, progress):
     "name -> (n_resamples,) bootstrap values of scores, and draws of the noise floors of calibration errors."
     scores = [name for name in names if METRICS[name].kind == "score"]
-    floors = [name for name in names if METRICS[name].kind == "calibration"]
-    drawn = {name: [] for name in scores + floors}
+    floors = [name for name in names if METRICS[name].kind == "calibration" and name != _SLOW]
+    drawn = {name: [] for name in scores}
     for step in progress(range(n_resamples)):
-        own = derived_seed(seed, "resample", step)
-        once = bootstrap(sample, scores, reference, 1, own) | noise_floor(sample, floors, 1, own)
+        once = bootstrap(sample, scores, reference, 1, derived_seed(seed, "resample", step))
         for name, value in once.items():
             drawn[name].append(value[0])
-    return {name: np.array(values) for name, values in drawn.items()}
+    drawn = {name: np.array(values) for name, values in drawn.items()}
+    return drawn | noise_floor(sample, floors, n_resamples, seed, block=1)
 
-# %% ../nbs/17c_scoring.ipynb #36fbc2cc
+# %% ../nbs/17c_scoring.ipynb #6c91a6ee
 def _plain_estimate(arrays, name, value):
     "The value, and on how many readings it rests."
     rows = arrays if METRICS[name].rows == "all" else arrays[arrays.present]
@@ -102,11 +103,11 @@ def _card_of_many(readings, reference, names, n_resamples, seed, progress):
         card[name] = _plain_estimate(arrays, name, values[name])
         if name in draws and support_of(sample, name) > 1:
             card[name] = _with_draws(card[name], draws[name], METRICS[name])
-        elif METRICS[name].kind == "debiased":
+        elif METRICS[name].kind == "debiased" or name == _SLOW:
             card[name] = replace(card[name], reason=f"none above {_MANY:,} readings")
     return card
 
-# %% ../nbs/17c_scoring.ipynb #11ae2e88
+# %% ../nbs/17c_scoring.ipynb #1b83b544
 def _finding_codes(findings):
     return ", ".join(finding.code for finding in findings)
 
@@ -140,7 +141,7 @@ class Score:
         notes = "<br>".join([*_footnotes(self), *_findings_text(self.findings)])
         return f"{self.table().to_html(border=0)}<p>{notes}</p>"
 
-# %% ../nbs/17c_scoring.ipynb #17f4c1c1
+# %% ../nbs/17c_scoring.ipynb #bbba3537
 def _lacks_interval(name, e):
     "Whether a metric that has intervals has none here."
     return METRICS[name].kind in ("score", "debiased") and np.isfinite(e.value) and np.isnan(e.low)
@@ -159,7 +160,7 @@ def _without_interval(card):
             lacking.setdefault(e.reason, []).append(METRICS[name].label)
     return [f"no interval for {', '.join(labels)}: {reason}." for reason, labels in lacking.items()]
 
-# %% ../nbs/17c_scoring.ipynb #120cc263
+# %% ../nbs/17c_scoring.ipynb #fab4e8e6
 def _aligned(frame):
     "A frame of texts as lines, columns two spaces apart, each left-aligned."
     rows = [[frame.index.name or "", *frame.columns]]
@@ -184,7 +185,7 @@ def _footnotes(score):
 def _findings_text(findings):
     return [f"{finding.code}: {finding.sentence}" for finding in findings]
 
-# %% ../nbs/17c_scoring.ipynb #cc6f8b9d
+# %% ../nbs/17c_scoring.ipynb #9b6ddeaf
 def _check_reference(reference):
     if reference is not None and not 0 <= reference <= 1:
         raise ValueError(f"reference must be an accuracy in [0, 1]; got {reference}")
@@ -208,7 +209,7 @@ def score(
     findings = diagnose(readings, reference, card)
     return Score(readings, card, findings, reference, n_resamples, seed)
 
-# %% ../nbs/17c_scoring.ipynb #4f06f370
+# %% ../nbs/17c_scoring.ipynb #3a18c064
 _BY = ("accuracy", "mean_confidence", "brier_score", "auroc", "expected_calibration_error")
 
 
@@ -243,7 +244,7 @@ def _by_table(scores):
         rows[name] = {"n": len(part.readings), "stated": stated, **texts, "diagnosis": _finding_codes(part.findings)}
     return pd.DataFrame(rows).T.rename_axis("part")
 
-# %% ../nbs/17c_scoring.ipynb #640c073f
+# %% ../nbs/17c_scoring.ipynb #8dfe8a00
 def _common_counts(a, b):
     "How many questions both have, and each. Raises `RecordError` for none in common."
     ids = [{r.id for r in side} for side in (a, b)]
@@ -281,7 +282,7 @@ def _comparison_text(comparison, names):  # names of both files
         lines.append(f"{labels[name]:<{width}}  {difference_text(difference)}")
     return lines
 
-# %% ../nbs/17c_scoring.ipynb #1c17aa40
+# %% ../nbs/17c_scoring.ipynb #f0c77245
 def _fitting_rows(fit, scored):
     "The rows to fit on, as a calibration split. Raises `RecordError` where one of them is scored."
     known = {r.id for r in scored}
@@ -303,7 +304,7 @@ def _recalibrated_score(
     after, before = score(changed, **options), score(readings, **options)
     return replace(after, beside={"as read": before.card})
 
-# %% ../nbs/17c_scoring.ipynb #d06e8a56
+# %% ../nbs/17c_scoring.ipynb #ed0e03a8
 def _abstention_for(
     readings: list[Reading],  # to apply the threshold to
     fit: list[Reading],  # other readings, to fit on
@@ -335,7 +336,7 @@ def _abstention_text(found):
     rule = f"Answer from a confidence of {found['threshold']:g} on: {goal}."
     return [rule, f"On the rows to fit on it {kept}.", f"On the scored rows it {did}."]
 
-# %% ../nbs/17c_scoring.ipynb #6550b380
+# %% ../nbs/17c_scoring.ipynb #8facdae3
 _IN_JSON = "value low high n parsed base_rate interval reason floor floor_high p_value bound_low bound_high".split()
 
 
