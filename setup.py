@@ -27,7 +27,7 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
-    entry_points={"nbdev": ["calib_nb=calib_nb._modidx:d"]},
+    entry_points={"nbdev": ["calib_nb=calib_nb._modidx:d"], "console_scripts": cfg["console_scripts"].split()},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
