@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIMPLE_JUDGES', 'accuracy_by', 'accuracy_by_set', 'plot_accuracy_by_set', 'judged_sets', 'judge_quality',
-           'quality_table', 'corrected_accuracy', 'human_judged', 'judge_simply', 'audit', 'plot_audit',
-           'disagreements']
+           'quality_table', 'corrected_accuracy', 'human_judged', 'evouna_judged', 'judge_simply', 'audit',
+           'plot_audit', 'disagreements']
 
 # %% ../nbs/09b_judge_quality.ipynb #1fe82454
 import hashlib
@@ -207,6 +207,20 @@ def _is_kept_back(question: str) -> bool:
     digest = hashlib.sha256(question.encode()).hexdigest()
     return int(digest, 16) % 4 == 3
 
+# %% ../nbs/09b_judge_quality.ipynb #a8b2fea0
+def evouna_judged(
+    path: str | Path,  # JSONL with `question`, `references` and `judged`: system -> its answer and whether it is right
+) -> pd.DataFrame:  # `system, question, references, answer, human, unread`, a row an answer
+    "Answers with people's verdicts, and whether the question was set aside unread."
+    rows = []
+    for _, row in read_jsonl(path):
+        digest = hashlib.sha256(f"unread {row['question']}".encode()).hexdigest()
+        common = {"question": row["question"], "references": row["references"], "unread": int(digest, 16) % 4 == 0}
+        for system, said in row["judged"].items():
+            human = "definitely correct" if said["correct"] else "definitely incorrect"
+            rows.append({"system": system, **common, "answer": said["answer"], "human": human})
+    return pd.DataFrame(rows)
+
 # %% ../nbs/09b_judge_quality.ipynb #27a9cfa3
 _ARTICLES = {"a", "an", "the"}
 
@@ -238,9 +252,15 @@ def _shares_most_words(answer: list, reference: list) -> bool:
     return shared > 0 and 2 * shared / n > 0.6
 
 # %% ../nbs/09b_judge_quality.ipynb #d6c5e27d
+def _includes(answer: list, reference: list) -> bool:
+    "Whether the reference's text stands in the answer's, within words too: inspect_ai's `includes`, without its signs."
+    return " ".join(reference) in " ".join(answer)
+
+
 SIMPLE_JUDGES = {
     "exact match": _equals,
     "contains": _contains,
+    "includes": _includes,
     "contained either way": _contained_either_way,
     "token F1 > 0.6": _shares_most_words,
 }
