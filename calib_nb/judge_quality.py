@@ -207,7 +207,7 @@ def _is_kept_back(question: str) -> bool:
     digest = hashlib.sha256(question.encode()).hexdigest()
     return int(digest, 16) % 4 == 3
 
-# %% ../nbs/09b_judge_quality.ipynb #a8b2fea0
+# %% ../nbs/09b_judge_quality.ipynb #a25bf5ca
 def evouna_judged(
     path: str | Path,  # JSONL with `question`, `references` and `judged`: system -> its answer and whether it is right
 ) -> pd.DataFrame:  # `system, question, references, answer, human, unread`, a row an answer
@@ -303,7 +303,7 @@ def _audit_row(
         "agreement": (yes == right)[definite].mean(),
         **_span("sensitivity", quality.accepted_right, quality.right),
         **_span("specificity", quality.rejected_wrong, quality.wrong),
-        "accepts of possibly correct": yes[~definite].mean(),
+        "accepts of possibly correct": np.nan if definite.all() else yes[~definite].mean(),
     }
 
 
