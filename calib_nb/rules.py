@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['normalise', 'parse_date', 'content_words', 'Verdict', 'judge_by_rules']
 
-# %% ../nbs/09_rules.ipynb #0e6f4bee
+# %% ../nbs/09_rules.ipynb #abc80581
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
-# %% ../nbs/09_rules.ipynb #a9f0a800
+# %% ../nbs/09_rules.ipynb #f79af137
 _LETTERS = {  # what Unicode does not take apart, or takes apart in another way than readers do
     **dict(zip("øØłŁđĐıŒœ", ("o", "O", "l", "L", "d", "D", "i", "Oe", "oe"))),
     **{"ß": "ss", "æ": "ae", "Æ": "Ae", "½": ".5", "¼": ".25", "¾": ".75", "—": " - "},
@@ -47,7 +47,7 @@ def _plain_character(c: str) -> str:
 
 _PLAIN = _PlainCharacters()
 
-# %% ../nbs/09_rules.ipynb #1c7a13e2
+# %% ../nbs/09_rules.ipynb #4b89f588
 def _unpointed(abbreviation: re.Match) -> str:
     return re.sub(r"[. ]", "", abbreviation[0]) + " "
 
@@ -87,7 +87,7 @@ def _plain(text: str) -> str:
         text = pattern.sub(replacement, text)
     return text
 
-# %% ../nbs/09_rules.ipynb #20c85177
+# %% ../nbs/09_rules.ipynb #2dda8e02
 _UNITS = {
     "kilometer": "km kms kilometre", "meter": "m metre", "centimeter": "cm centimetre", "millimeter": "mm millimetre",
     "mile": "mi", "foot": "ft feet", "inch": "inches", "yard": "yd yds", "acre": "", "hectare": "ha",
@@ -103,7 +103,7 @@ _UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in (unit, *nam
 _UNIT_OF |= {f"{name}s": unit for name, unit in _UNIT_OF.items() if len(name) > 3}
 _SHORT_UNITS = {name for name in _UNIT_OF if len(name) < 4 and name.isalpha()} | {"second"}  # only behind a number
 
-# %% ../nbs/09_rules.ipynb #95e435c6
+# %% ../nbs/09_rules.ipynb #6b3ac9be
 _UP_TO_NINETEEN = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
     sixteen seventeen eighteen nineteen"""
 _ONES = dict(zip(_UP_TO_NINETEEN.split(), range(20)))
@@ -128,7 +128,7 @@ def _decimal(value: Decimal | int | str) -> str:
     sign, whole, rest = "-" * whole.startswith("-"), whole.lstrip("-0") or "0", rest.rstrip("0")
     return sign + whole + (f".{rest}" if rest else "")
 
-# %% ../nbs/09_rules.ipynb #04944acb
+# %% ../nbs/09_rules.ipynb #540c3dab
 def _spelt(words: Sequence[str], start: int) -> tuple[int, Decimal]:
     "How many words from `start` on spell one number, and the number: two hundred and five, 3.5 million."
     total, below, scale, used = Decimal(0), None, 10**15, 0
@@ -165,7 +165,7 @@ def _goes_on(around: Sequence[str]) -> bool:
     "Whether an *and* stands inside a number: two hundred and five."
     return around[0] in ("hundred", *_SCALES) and around[-1] in _SMALL
 
-# %% ../nbs/09_rules.ipynb #7e27e7ce
+# %% ../nbs/09_rules.ipynb #598b520b
 _TOKEN = re.compile(
     r"\d{1,3}0s\b|\d+(?:\.\d+)?(?:e-?\d+)?|(?<!\w)\.\d+"  # 1990s, numbers
     r"|[^\W_]+(?:\+\+?|\#)(?!\w)|(?<!\w)(?:[ABO]|AB|[abo])-(?![\w-])"  # C++, O-
@@ -193,7 +193,7 @@ def _tokens(text: str) -> list[_Token]:
         end = match.end()
     return _joined([_one_form(found, place) for place in range(len(found))])
 
-# %% ../nbs/09_rules.ipynb #74cf9654
+# %% ../nbs/09_rules.ipynb #ce033ea0
 def _one_form(tokens: list[_Token], place: int) -> _Token:
     "A token in the form that all its spellings share."
     token = tokens[place]
@@ -224,7 +224,7 @@ def _is_negative(tokens: list[_Token], place: int) -> bool:
         return gap.strip() == "-" and (gap == "-" or len(tokens) < 4)
     return gap.endswith("-") and gap[0] != "-" and not _is_number(tokens[place - 1].word)
 
-# %% ../nbs/09_rules.ipynb #f7007456
+# %% ../nbs/09_rules.ipynb #f8642e76
 def _joined(tokens: list[_Token]) -> list[_Token]:
     "`tokens` with each run of number words as one number, and *minus* as its sign."
     words, joined, at = [token.word for token in tokens], [], 0
@@ -245,7 +245,7 @@ def _joined(tokens: list[_Token]) -> list[_Token]:
             at += 1
     return joined
 
-# %% ../nbs/09_rules.ipynb #e6e9e812
+# %% ../nbs/09_rules.ipynb #5e881612
 _LATIN = re.compile(r"(?<=[rdi]i)(?:on|um)$")
 _ISE = re.compile(r"is(e|es|ed|ing|ation)$")
 _ENDING = re.compile(r"(?<=[^su])s$|(?<=e)d$")
@@ -264,7 +264,7 @@ def _stem(word: str) -> str:
         word = _LATIN.sub("a", _ISE.sub(r"iz\1", word))
     return _ENDING.sub("", word) if len(word) > 3 else word
 
-# %% ../nbs/09_rules.ipynb #73504bbf
+# %% ../nbs/09_rules.ipynb #62487c8d
 class _Text:
     "The words of a text, without articles where they say nothing, and what stands between them."
 
@@ -297,7 +297,7 @@ class _Text:
 
 _MOST = 8
 
-# %% ../nbs/09_rules.ipynb #8210687f
+# %% ../nbs/09_rules.ipynb #ccb3ef81
 def _without_articles(tokens: list[_Token]) -> list[_Token]:
     "`tokens` without *the*, and without *a* in front; all where there is nothing else."
     kept = [token for token in tokens if token.word != "the"]
@@ -318,7 +318,7 @@ def normalise(
     "`text` as plain words: no case, accents, punctuation or articles; numbers as digits; units in one form."
     return list(_Text(text).words)
 
-# %% ../nbs/09_rules.ipynb #47e21bea
+# %% ../nbs/09_rules.ipynb #ccd89c67
 _MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), range(1, 13)))
 _MONTH = (
     r"(?P<m{0}>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
@@ -359,7 +359,7 @@ def _read_date(match: re.Match) -> _Date:
     year, day = (int(parts[name]) if name in parts else None for name in "yd")
     return _Date(year, month and (_MONTHS.get(month[:3]) or int(month)), day)
 
-# %% ../nbs/09_rules.ipynb #0d3a0e18
+# %% ../nbs/09_rules.ipynb #5fe19446
 def _dates_in(text: _Text) -> Iterator[tuple[_Date, int, int]]:
     "Each date with its first place and the place behind it."
     for match in _DATE.finditer(text.line):
@@ -378,7 +378,7 @@ def parse_date(
     patterns = (re.fullmatch(order.format(0), " ".join(words)) for order in (*_ORDERS, _MONTH))
     return tuple(dict.fromkeys(_read_date(match) for match in patterns if match))
 
-# %% ../nbs/09_rules.ipynb #a65a2699
+# %% ../nbs/09_rules.ipynb #b325db0e
 _HEAD_END = re.compile(r", | \(| (?:who|which|that|whose) ")
 _NAME_BEHIND = re.compile(r"(?:^| )(?!(?:of|and|in|on|at|for|to|by|from|with|the) )[a-z]+ ([A-Z][\w.' -]*)$")
 _ASIDES = re.compile(r" ?(?:\([^()]*\)|\[[^\[\]]*\])")
@@ -386,9 +386,9 @@ _LEADING = {*"about approximately around roughly nearly almost circa c in on at 
 _SMALL_IN_NAMES = {*"of and in on at for to by from with de la le du da von van der den y e el al bin ibn".split()}
 _NAME_ENDS = {"junior", "senior"}
 
-# %% ../nbs/09_rules.ipynb #eeb8d529
-class _Reference:
-    "What a reference may be called."
+
+class _Called:
+    "The words by which a reference may be called."
 
     def __init__(self, text: str):
         head, _, span = text.partition("acceptable range")
@@ -403,10 +403,6 @@ class _Reference:
         return shared or self.range is not None or len(response.words) == 1 or set(self.words) <= _ARTICLES
 
     @cached_property
-    def dates(self) -> tuple[_Date, ...]:
-        return parse_date(self.head)
-
-    @cached_property
     def proper(self) -> bool:
         return _is_proper(self.whole.tokens)
 
@@ -417,6 +413,14 @@ class _Reference:
     @cached_property
     def parts(self) -> list[tuple[str, ...]]:
         return list(filter(None, map(_trimmed, self.head.split(" and "))))
+
+# %% ../nbs/09_rules.ipynb #f6884c6e
+class _Reference(_Called):
+    "A reference as words, as a name, as a date, as a number."
+
+    @cached_property
+    def dates(self) -> tuple[_Date, ...]:
+        return parse_date(self.head)
 
     @cached_property
     def inverted(self) -> bool:
@@ -435,7 +439,7 @@ class _Reference:
     def units(self) -> set[str]:
         return {word for word in self.words if word in _UNITS}
 
-# %% ../nbs/09_rules.ipynb #bd453d4c
+
 def _bounds(span: str) -> tuple[float, float] | None:
     "The ends of an acceptable range, dates as days; None where there is none."
     found = _text(span)
@@ -448,7 +452,7 @@ def _is_proper(tokens: Sequence[_Token]) -> bool:
     words = [token for token in tokens if token.word not in _SMALL_IN_NAMES and not token.word[0].isdigit()]
     return bool(words) and all(token.capital for token in words)
 
-
+# %% ../nbs/09_rules.ipynb #2c91be9d
 def _forms(text: str) -> list[str]:
     "A reference, without what stands in parentheses or behind a comma, and its alternatives."
     bare = _ASIDES.sub("", text)
@@ -472,7 +476,7 @@ def _trimmed(text: str) -> tuple[str, ...]:
 
 _reference = lru_cache(maxsize=100_000)(_Reference)
 
-# %% ../nbs/09_rules.ipynb #70704d8f
+# %% ../nbs/09_rules.ipynb #2c7cc981
 _FUNCTION_WORDS = {
     *"""is are was were be been being it its this that these those which who whom whose where when what how there here
     of in on by for to as at from with into and has have had do does did i think believe would will can may so also
@@ -513,7 +517,7 @@ def content_words(
     "What `text` is about: the stems of its words without function words."
     return _text(text).known - _FUNCTION_WORDS
 
-# %% ../nbs/09_rules.ipynb #4ad4fa61
+# %% ../nbs/09_rules.ipynb #f9600f42
 _SHORT_NAMES = {
     "albert": "al bert", "andrew": "andy", "anthony": "tony", "benjamin": "ben", "charles": "charlie chuck",
     "christopher": "chris", "daniel": "dan", "david": "dave", "donald": "don", "edward": "ed ted eddie ned",
@@ -547,7 +551,7 @@ def _close(a: str, b: str) -> bool:
     a, b = a[start:], b[start:]
     return a[1:] == b[1:] or a == b[1:] or a[1:] == b or a == b[1::-1] + b[2:]
 
-# %% ../nbs/09_rules.ipynb #468e7244
+# %% ../nbs/09_rules.ipynb #7234c291
 def _same_given(a: str, b: str) -> bool:
     "Whether two given names can be the same: equal, initials, a short form, a beginning, or misspelt."
     short, long = sorted((a, b), key=len)
@@ -575,7 +579,7 @@ def _same_person(given: Sequence[str], wanted: Sequence[str]) -> bool:
         return False
     return a.startswith(b) or b.startswith(a)
 
-# %% ../nbs/09_rules.ipynb #50791ca7
+# %% ../nbs/09_rules.ipynb #6c171fa0
 class _Hit(NamedTuple):
     start: int  # the place of the first word
     end: int  # the place behind the last
@@ -610,7 +614,7 @@ def _hits(
         yield from _peoples(response, reference, question)
         yield from _parts_of(response, reference, question)
 
-# %% ../nbs/09_rules.ipynb #3d5e04ed
+# %% ../nbs/09_rules.ipynb #50ae8f53
 def _peoples(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
     "The people of a country, or the country of a people, where the question asks for an origin or a winner."
     if len(reference.words) == len(response.words) == 1 and _ORIGIN.search(question.found.text):
@@ -646,7 +650,7 @@ def _same_dates(response: _Text, reference: _Reference, question: _Question) -> 
             if date.agrees(wanted) and not (question.day and wanted.day and not date.day):
                 yield _Hit(start, end, "the same date")
 
-# %% ../nbs/09_rules.ipynb #e379d1f0
+# %% ../nbs/09_rules.ipynb #6ff5dc28
 def _same_numbers(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
     "The reference's number, in a short answer without its unit."
     left_out = set(reference.whole.stems) - question.stems - set(_UNITS) - _LEADING
@@ -683,7 +687,7 @@ def _all_parts(response: _Text, parts: Sequence[tuple]) -> Iterator[_Hit]:
     if None not in places:
         yield _Hit(places[0], places[0] + len(parts[0]), "all parts of a reference")
 
-# %% ../nbs/09_rules.ipynb #40dc892f
+# %% ../nbs/09_rules.ipynb #1e6daf96
 def _is_bare(response: _Text) -> bool:
     "Whether a response is an answer without a sentence."
     return len(response.words) <= 8 and not response.known & _VERBS
@@ -706,7 +710,7 @@ def _parts_of(response: _Text, reference: _Reference, question: _Question) -> It
     if len(missing) <= len(wanted) / 2:
         yield _Hit(0, len(response.words), "a large part of a reference")
 
-# %% ../nbs/09_rules.ipynb #73e14769
+# %% ../nbs/09_rules.ipynb #2baa5a96
 _VERBS = {*"is are was were be been has had have do does did it can will would".split()}
 _NEGATIONS = {*"not no never neither nor except without unlike besides".split()}
 _NOT_NEGATED = {*"only doubt longer".split()}  # behind a negation
@@ -730,7 +734,7 @@ _ASIDE = {
 }
 _MANY_NAMES = 6
 
-# %% ../nbs/09_rules.ipynb #91903d33
+# %% ../nbs/09_rules.ipynb #52e2f9fe
 class _Case(NamedTuple):
     "What a doubt is decided by."
 
@@ -764,7 +768,7 @@ def _repeats(case: _Case) -> bool:
         return False
     return case.hit.how == "the same date" or case.response.line.count(line) <= asked.count(line)
 
-# %% ../nbs/09_rules.ipynb #31b3ea6f
+# %% ../nbs/09_rules.ipynb #1664d3ab
 def _ends(token: _Token, before: _Token, sign: re.Pattern) -> bool:
     "Whether a clause or sentence ends between two words; initials and abbreviations end none."
     if token.gap == " " or (token.gap.startswith(".") and (len(before.word) == 1 or before.word in _POINTED)):
@@ -798,7 +802,7 @@ def _is_asked(case: _Case) -> bool:
     end = next(filter(_SENTENCE_END.search, gaps), None)
     return "?" in end if end else case.response.text.rstrip().endswith("?")
 
-# %% ../nbs/09_rules.ipynb #c96d99e8
+# %% ../nbs/09_rules.ipynb #c4960579
 def _is_guess(case: _Case) -> bool:
     "Whether it is one of several that are offered: either Paris or Lyon, Paris/Lyon."
     words, (start, end, how), behind = case.response.words, case.hit, case.behind[0]
@@ -826,7 +830,7 @@ def _is_accepted(words: Sequence[str], references: Sequence[_Reference], front: 
     known = [reference.words for reference in references if reference.words]
     return any(words[: len(wanted)] == wanted if front else words[-len(wanted) :] == wanted for wanted in known)
 
-# %% ../nbs/09_rules.ipynb #d8e66fbd
+# %% ../nbs/09_rules.ipynb #aa01efcb
 def _is_list(case: _Case) -> bool:
     "Whether a short answer names others beside it."
     response, hit = case.response, case.hit
@@ -862,7 +866,7 @@ def _belongs(case: _Case, item: list[int]) -> bool:
     forms = [form for reference in case.references for form in reference.forms]
     return bool(surnames & set(stems)) or any(f" {' '.join(form)} " in line for form in forms)
 
-# %% ../nbs/09_rules.ipynb #d1f75582
+# %% ../nbs/09_rules.ipynb #3a241c31
 def _is_another(case: _Case) -> bool:
     "Whether a word beside it makes another thing of it: South Sudan, George Bush senior."
     before, first, behind = case.before, case.first, case.behind[0]
@@ -892,7 +896,7 @@ def _is_in_passing(case: _Case) -> bool:
     again = content & set(response.stems[start : case.hit.end + 20])
     return start >= 40 and 3 * len(again) < len(content)
 
-# %% ../nbs/09_rules.ipynb #0cbd3b42
+# %% ../nbs/09_rules.ipynb #40f29591
 def _other_unit(case: _Case) -> bool:
     "Whether a number has another unit than the reference, or than the question asks for."
     unit = case.behind[0].word
@@ -931,7 +935,7 @@ def _other_date(case: _Case) -> bool:
     fuller = [other for other in known if other.month and other.year == date.year]
     return bool(fuller) and None not in (date.year, date.month) and not any(map(date.agrees, fuller))
 
-# %% ../nbs/09_rules.ipynb #1d19853f
+# %% ../nbs/09_rules.ipynb #64db29f3
 _DOUBTS = {
     "only repeats the question": _repeats,
     "negated": _is_negated,
@@ -946,7 +950,7 @@ _DOUBTS = {
     "another date": _other_date,
 }
 
-# %% ../nbs/09_rules.ipynb #ad6ace47
+# %% ../nbs/09_rules.ipynb #d71b6b4a
 @dataclass(frozen=True)
 class Verdict:
     "What a judge says of an answer."
