@@ -252,6 +252,7 @@ class Reading:
     relation: str = ""  # as in `Question`
     extra: dict = field(default_factory=dict)  # what else the readout has to say
     calibrator: str = ""  # name of the calibrator that was applied; empty where none was
+    prompt: str = "original"  # how the confidence was asked for, a name in `PROMPTS`; earlier files do not say it
 
     def __post_init__(self):
         _check_confidence(self.confidence, self.provenance)
@@ -259,7 +260,7 @@ class Reading:
         if new:
             raise ValueError(f"readout '{self.readout}' is called '{new}' since version 0.2: rename it")
 
-
+# %% ../nbs/00_core.ipynb #693256f8
 def _check_confidence(confidence, provenance):
     "Raises ValueError for a confidence that cannot be, or one that was made up."
     if provenance not in PROVENANCES:
@@ -315,7 +316,8 @@ def make_record(
 def _identities(record):
     "What must be unique in a file, as `(field, value)`."
     if isinstance(record, Reading):
-        return [("id", (record.id, record.method, record.readout, record.calibrator, record.seed))]
+        read_as = record.method, record.readout, record.calibrator, record.seed, record.prompt
+        return [("id", (record.id, *read_as))]
     return [("question", " ".join(record.question.split())), ("id", record.id)]
 
 
@@ -731,12 +733,6 @@ class _RunFiles(_Manifested):
         return read_records(self.path / "readings.jsonl", Reading)
 
     @cached_property
-    def baseline_readings(self) -> list[Reading]:
-        "Of the untrained model, with the run's seed, so that a pair has the same seeds."
-        readings = read_records(self.path / "baseline_readings.jsonl", Reading)
-        return [replace(r, seed=self.parameters["seed"]) for r in readings]
-
-    @cached_property
     def labels(self) -> list[dict]:
         "What it was trained on; none for the untrained model."
         path = self.path / "labels.jsonl"
@@ -747,8 +743,32 @@ class _RunFiles(_Manifested):
         "The share of right training answers: the constant forecast of Brier skill."
         return self.manifest["data"]["accuracy"]["train"]
 
+# %% ../nbs/00_core.ipynb #53c44ae7
+class _UntrainedFiles(_RunFiles):
+    "What the untrained model said, with the run's seed, so that a pair has the same seeds."
+
+    @cached_property
+    def baseline_readings(self) -> list[Reading]:
+        "Asked by the run's prompt."
+        return self._untrained("baseline_readings.jsonl")
+
+    @cached_property
+    def original_wording(self) -> list[Reading]:
+        "Asked in the original's wording; empty where that is the run's prompt."
+        path = self.path / "original_wording.jsonl"
+        return self._untrained(path.name) if path.exists() else []
+
+    def _untrained(self, file):
+        readings = read_records(self.path / file, Reading)
+        return [replace(r, seed=self.parameters["seed"]) for r in readings]
+
+    @property
+    def prompt(self) -> str:
+        "The name of the prompt by which the untrained model was asked."
+        return self.manifest.get("prompt", "original")
+
 # %% ../nbs/00_core.ipynb #90c04c96
-class _StageFiles(_RunFiles):
+class _StageFiles(_UntrainedFiles):
     "How a stage gets into the folder."
 
     def has(

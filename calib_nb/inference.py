@@ -6,7 +6,7 @@
 __all__ = ['LEAST_SUPPORT', 'SHOWN', 'debiased_estimate', 'support_of', 'percentile_interval', 'Estimate', 'metric_card',
            'missing_bounds', 'with_missing_bounds', 'with_judge_error', 'as_text', 'Difference', 'paired_difference',
            'difference_or_reason', 'difference_text', 'holm', 'smallest_auroc', 'smallest_auroc_difference',
-           'smallest_mean_difference', 'Finding', 'diagnose']
+           'smallest_mean_difference', 'Finding', 'find_constant_labels', 'diagnose']
 
 # %% ../nbs/02b_inference.ipynb #37d8401a
 from collections.abc import Sequence
@@ -779,7 +779,7 @@ def smallest_mean_difference(
 @dataclass
 class Finding:
     "One thing to know about a set of readings."
-    code: str  # 'missing', 'collapsed', 'unpowered', 'uninformative', 'inverted' or 'ok'
+    code: str  # 'missing', 'constant_labels', 'collapsed', 'unpowered', 'uninformative', 'inverted' or 'ok'
     sentence: str  # plain, with the numbers in it
     numbers: dict = field(default_factory=dict)  # the same numbers, by name
 
@@ -880,6 +880,18 @@ def _auroc_text(auroc):
     interval = f"[{auroc.low:.2f}, {auroc.high:.2f}]"
     return f"AUROC is {auroc.value:.2f} {interval}"
 
+# %% ../nbs/02b_inference.ipynb #f6f50c0c
+def find_constant_labels(
+    rows: list[dict],  # of `labels.jsonl`: `label`, or where there is none `is_correct`
+) -> Finding | None:  # with the code 'constant_labels'
+    "The finding that all targets of a training are equal; None where they are not, or where there are none."
+    targets = {float(row.get("label", row["is_correct"])) for row in rows}
+    if len(targets) != 1:
+        return None
+    [target] = targets
+    text = f"All {len(rows)} training targets are {target:g}: nothing in them tells right answers from wrong ones."
+    return Finding("constant_labels", text, {"target": target, "n": len(rows)})
+
 # %% ../nbs/02b_inference.ipynb #28314aa7
 def _all_well(card):
     "The finding of a result that passes all checks."
@@ -907,8 +919,11 @@ def diagnose(
     max_auroc: float = 0.65,  # where even this AUROC would be missed with 80 % power: 'unpowered'
     n_resamples: int = 2000,  # for the card, where there is none
     seed: int = 0,  # for the card
+    training: Sequence[dict] = (),  # rows of `labels.jsonl`: what the method was trained on
 ) -> list[Finding]:  # in order of precedence; the first is the headline
-    "`missing`, `collapsed`, `unpowered`, `uninformative` or `inverted`; `ok` only where there is nothing else."
+    """`missing`, `constant_labels`, `collapsed`, `unpowered`, `uninformative` or `inverted`.
+
+    `ok` only where there is nothing else."""
     a = reading_arrays(readings)
     kept = a[a.present]
     if not len(kept.id):
@@ -917,6 +932,7 @@ def diagnose(
     card = card or metric_card(readings, reference, n_resamples, seed, names=needed)
     found = [
         _find_missing(a, min_parsed),
+        find_constant_labels(training),
         _find_collapsed(kept, max_modal_share),
         _find_unpowered(kept, max_auroc, card["auroc"]),
         _find_order(card["auroc"]),

@@ -34,18 +34,22 @@ from calib_nb.core import (
     unknown_name,
     write_json,
 )
+from .inference import find_constant_labels
 from calib_nb.labels import (
     binary_labels,
+    constant_labels,
     knn_labels,
     label_statistics,
     preference_pairs,
     rows_with,
+    shuffled_labels,
     unlabelled_rows,
+    with_references,
 )
 from .models import LanguageModel, TextFormat
 from .posthoc import CALIBRATORS
-from .prompts import parse_confidence
-from .readout import MAX_CONFIDENCE_TOKENS, READOUTS, read_confidences
+from .prompts import PROMPTS, parse_confidence
+from .readout import DEFAULT_READOUTS, MAX_CONFIDENCE_TOKENS, READOUTS, read_confidences
 from calib_nb.training import (
     OBJECTIVES,
     Preset,
@@ -53,6 +57,7 @@ from calib_nb.training import (
     add_adapter,
     load_adapter,
     no_future_warnings,
+    on_one_gpu,
     remove_adapter,
     save_adapter,
     train,
@@ -82,7 +87,7 @@ class Workbench:
     @property
     def fmt(self) -> TextFormat:
         "How the model is addressed."
-        return TextFormat(self.lm.tokenizer, self.preset.chat_template)
+        return TextFormat(self.lm.tokenizer, self.preset.chat_template, PROMPTS[self.preset.prompt])
 
 # %% ../nbs/14_methods.ipynb #14ea0002
 @dataclass(frozen=True)
@@ -96,14 +101,27 @@ class Step:
     makes: str = "rows"  # 'rows' to train on, or the trained 'model'
 
 # %% ../nbs/14_methods.ipynb #b3c6120e
+def _original_targets(judged, right, wrong):
+    "The reference answers in the place of wrong ones, and one label for all."
+    return with_references(judged), [right] * len(judged)
+
+
+def _binary_targets(judged, right, wrong):
+    return judged, binary_labels(judged, right, wrong)
+
+
+_TARGETS = {"binary": _binary_targets, "repository": _original_targets}  # `(answers, labels)`
+
+
 def binary_step(
     bench: Workbench,  # with the answers and the model
     right: float = 0.9,  # the label of a right answer
     wrong: float = 0.1,  # of a wrong one
+    targets: str = "binary",  # a name in `_TARGETS`
 ) -> Workbench:  # with rows
-    "Labels that know only whether the answer is right."
-    labels = binary_labels(bench.judged, right, wrong)
-    return replace(bench, rows=rows_with(bench.judged, labels, bench.decimals))
+    "Labels that know only whether the answer is right, or the original's targets, which do not know even that."
+    judged, labels = lookup(_TARGETS, targets, "targets")(bench.judged, right, wrong)
+    return replace(bench, rows=rows_with(judged, labels, bench.decimals))
 
 # %% ../nbs/14_methods.ipynb #a7b5eece
 def knn_step(
@@ -113,6 +131,18 @@ def knn_step(
 ) -> Workbench:  # with rows
     "Labels from the accuracy on neighbouring questions."
     labels = knn_labels(bench.judged, k=k, adjust=adjust, folder=bench.folder.cache)
+    return replace(bench, rows=rows_with(bench.judged, labels, bench.decimals))
+
+# %% ../nbs/14_methods.ipynb #ee2b7f8d
+def _shuffled_step(bench, right, wrong, within_relation):
+    "Binary labels of permuted outcomes."
+    labels = shuffled_labels(bench.judged, bench.seed, right, wrong, within_relation)
+    return replace(bench, rows=rows_with(bench.judged, labels, bench.decimals))
+
+
+def _constant_step(bench):
+    "The share of right answers for each of them."
+    labels = constant_labels(bench.judged, bench.decimals)
     return replace(bench, rows=rows_with(bench.judged, labels, bench.decimals))
 
 # %% ../nbs/14_methods.ipynb #f44a52bd
@@ -128,6 +158,12 @@ def pairs_step(
 def unlabelled_step(bench: Workbench) -> Workbench:  # with rows
     "Answers without a label, for an objective that uses correctness itself."
     return replace(bench, rows=unlabelled_rows(bench.judged))
+
+
+def _answered_step(bench):
+    "The same of the answers that have a text: an empty one has no probability."
+    answered = [j for j in bench.judged if j.model_answer]
+    return replace(bench, rows=unlabelled_rows(answered))
 
 # %% ../nbs/14_methods.ipynb #cc462cf5
 def self_consistency(bench: Workbench) -> tuple[list[Judged], np.ndarray]:  # answers; (n,) share of samples that agree
@@ -227,7 +263,8 @@ def train_step(
 ) -> Workbench:  # with the trained model
     "The bench with a LoRA adapter trained on its rows."
     preset = _with_epochs(bench.preset, epochs)
-    code = code_hash(train, lookup(OBJECTIVES, objective, "objective"), LanguageModel, TextFormat)
+    wording = PROMPTS[bench.preset.prompt]
+    code = code_hash(train, lookup(OBJECTIVES, objective, "objective"), LanguageModel, TextFormat, wording)
     what = bench.lm.key, bench.rows, objective, options, bench.decimals
     key = content_key(what, asdict(preset), bench.seed, patience, bench.watched, code)
 
@@ -406,13 +443,13 @@ def train_by_reward(
     **options: object,  # fields of `_Reward`
 ) -> tuple[LanguageModel, list[dict]]:
     "`(lm, history)` as from `train`, with `reward` beside `loss` in the log."
-    fmt, reward = TextFormat(lm.tokenizer, preset.chat_template), _Reward(**options)
+    fmt, reward = TextFormat(lm.tokenizer, preset.chat_template, PROMPTS[preset.prompt]), _Reward(**options)
     lm = add_adapter(lm, preset, seed, dropout=0.0)
     with no_future_warnings():
         trainer = RewardTrainer(
             model=lm.model,
             reward_funcs=_named_reward(reward.penalty),
-            args=_reward_arguments(lm, preset, seed, folder, len(rows), reward),
+            args=on_one_gpu(_reward_arguments(lm, preset, seed, folder, len(rows), reward)),
             train_dataset=_prompted_rows(fmt, rows),
             processing_class=lm.tokenizer,
             callbacks=[Progress(), _Watch(lambda: evaluate_model(lm), preset.evaluations)],
@@ -447,7 +484,8 @@ def reward_step(
     **options: object,  # fields of `_Reward`
 ) -> Workbench:  # with the trained model
     "The bench with a LoRA adapter trained by reward on its rows."
-    preset, code = _with_epochs(bench.preset, epochs), code_hash(train_by_reward, LanguageModel, TextFormat)
+    preset, wording = _with_epochs(bench.preset, epochs), PROMPTS[bench.preset.prompt]
+    code = code_hash(train_by_reward, LanguageModel, TextFormat, wording)
     what = "grpo", bench.lm.key, bench.rows, options, bench.decimals
     key = content_key(what, asdict(preset), bench.seed, bench.watched, code)
 
@@ -467,6 +505,8 @@ class Method:
     summary: str  # what it does, in one line
     steps: tuple = ()  # `Step`s; none for the untrained model
     decimals: int = 1  # digits in which it writes a confidence, and so the grid of the expected confidence
+    readouts: tuple = DEFAULT_READOUTS  # what a run of it reads, of the untrained model as well
+    prompt: str = "original"  # in which wording it is trained and read, a name in `PROMPTS`
 
     @property
     def options(self) -> dict:
@@ -484,7 +524,10 @@ def training_step(
     return Step(f"train: {objective}", partial(train_step, objective=objective), options, entries, "model")
 
 # %% ../nbs/14_methods.ipynb #c060f0f0
-_BINARY = Step("binary labels", binary_step, {"right": 0.9, "wrong": 0.1})
+_BINARY = Step("binary labels", binary_step, {"right": 0.9, "wrong": 0.1, "targets": "binary"})
+_SHUFFLED = Step("shuffled labels", _shuffled_step, {"right": 0.9, "wrong": 0.1, "within_relation": False})
+_CONSTANT = Step("constant label", _constant_step)
+_ANSWERED = Step("answers that have a text", _answered_step)
 _NEIGHBOURS = Step("k-NN labels", knn_step, {"k": 20, "adjust": True})
 _PAIRS = Step("preference pairs", pairs_step, {"high": 0.9, "low": 0.1})
 _UNLABELLED = Step("answers", unlabelled_step)
@@ -509,6 +552,11 @@ METHODS = {
     ),
     "dpo": Method("preference for the better confidence", (_PAIRS, training_step("dpo", beta=0.1))),
     "implicit": Method("auxiliary calibration loss, no label", (_UNLABELLED, training_step("implicit", weight=1.0))),
+    "sequence_likelihood": Method(
+        "auxiliary calibration loss on the answer's own probability",
+        (_ANSWERED, training_step("sequence_likelihood", weight=None, as_original=False)),
+        readouts=(*DEFAULT_READOUTS, "normalized_probability"),
+    ),
     "brier": Method(
         "expected Brier score of a sampled confidence", (_UNLABELLED, training_step("brier", format_weight=1.0))
     ),
@@ -529,6 +577,19 @@ METHODS = {
         "fine-tuning on the model's own recalibrated consistency",
         (_CONSISTENT, training_step("text", epochs=4)),
         decimals=2,
+    ),
+    "question_only": Method(
+        "control: as sft, with the answer hidden", (_BINARY, training_step("text")), prompt="hidden_answer"
+    ),
+}
+
+# %% ../nbs/14_methods.ipynb #c1ffc3cb
+METHODS |= {
+    "shuffled": Method(
+        "control: fine-tuning on binary labels of permuted outcomes", (_SHUFFLED, training_step("text"))
+    ),
+    "constant_target": Method(
+        "control: fine-tuning on the training accuracy", (_CONSTANT, training_step("text")), decimals=2
     ),
 }
 
@@ -607,6 +668,13 @@ def _keep_adapter(bench):
     bench.folder.note("training", note)
 
 
+def _say_constant_labels(rows):
+    "Before it trains: a sentence where all targets are equal."
+    found = find_constant_labels(rows)
+    if found:
+        print(found.sentence)
+
+
 def follow_recipe(
     method: str,  # a name in `METHODS`
     bench: Workbench,  # with the base model
@@ -614,8 +682,11 @@ def follow_recipe(
 ) -> Workbench:  # with the trained model
     "The bench after all steps."
     options = check_options(method, options)
-    bench = replace(bench, decimals=METHODS[method].decimals)
+    preset = replace(bench.preset, prompt=METHODS[method].prompt)
+    bench = replace(bench, decimals=METHODS[method].decimals, preset=preset)
     for step in METHODS[method].steps:
+        if step.makes == "model":
+            _say_constant_labels(bench.rows)
         chosen = {name: options[name] for name in step.options}
         take = _take_label_step if step.makes == "rows" else _take_training_step
         bench = take(bench, step, chosen)

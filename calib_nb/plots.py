@@ -41,6 +41,9 @@ METHOD_COLOURS = {
     "soft_labels": "#882255",
     "grpo": "#999933",
     "self_consistency_distill": "#661100",
+    "sequence_likelihood": "#004949",
+    "shuffled": "#A6A6A6",
+    "constant_target": "#C9B18F",
 }
 _OTHER_COLOURS = ["#117733", "#44AA99", "#AA4499", "#6699CC"]
 _NO_METHOD = "#34495E"

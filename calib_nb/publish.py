@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from calib_nb.compare import (
+    ORIGINAL_WORDING,
     Row,
     as_markdown,
     by_row,
@@ -44,7 +45,7 @@ from calib_nb.core import (
 from .plots import save_figure
 
 # %% ../nbs/16a_publish.ipynb #f39c2577
-_COLUMNS = ("seed", "split", "id", "group", "relation", "is_correct", "confidence", "provenance")
+_COLUMNS = ("seed", "split", "id", "group", "relation", "is_correct", "confidence", "provenance", "prompt")
 
 
 def readings_frame(
@@ -72,7 +73,7 @@ def published_readings(
 
 
 def _published_reading(line):
-    "A `Reading`; which protocol it was made by is not published, nor what was answered."
+    "A `Reading`; which protocol it was made by is not published, nor what was answered, nor the prompt in old files."
     said = line.pop("confidence")
     confidence = float(said) if said else None
     return Reading(**line, question=line["id"], answer="", confidence=confidence, protocol="two_step")
@@ -84,11 +85,15 @@ def _all_readings(runs: list[RunFolder]) -> dict[Row, list[Reading]]:
     for run in runs:
         for r in run.readings:
             rows.setdefault(Row(run.label, r.readout), []).append(r)
-    untrained = by_row(runs[0].baseline_readings)  # where no run of it is given
+    untrained = {}  # where no run of it is given, or it was read by fewer readouts
+    for run in runs:
+        untrained = {**by_row(run.baseline_readings), **untrained}
+    for r in runs[0].original_wording:
+        untrained.setdefault(Row(ORIGINAL_WORDING, r.readout), []).append(r)
     return {**table_rows(runs), **untrained, **rows}
 
 # %% ../nbs/16a_publish.ipynb #f39c257b
-_ABOUT_A_RUN = ("parameters", "preset", "versions", "device", "weight_shift", "stages")
+_ABOUT_A_RUN = ("parameters", "preset", "prompt", "versions", "device", "weight_shift", "stages")
 
 
 def made_with(runs: Iterable[RunFolder]) -> dict:

@@ -8,7 +8,7 @@ __all__ = ['CONFIDENCE_SAMPLING', 'MAX_CONFIDENCE_TOKENS', 'CORRECT_REQUEST', 'P
            'TreePass', 'tree_passes', 'read_expected', 'read_verbalized', 'sample_texts', 'read_verbalized_sampled',
            'request_prompt', 'read_p_true', 'read_normalized_probability', 'read_sequence_probability',
            'group_by_meaning', 'read_self_consistency', 'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers',
-           'fit_phrases', 'read_states', 'Probe', 'fit_probe', 'Readout', 'read_confidences']
+           'fit_phrases', 'read_states', 'Probe', 'fit_probe', 'Readout', 'asked_by', 'read_confidences']
 
 # %% ../nbs/12_readout.ipynb #28b26d5e
 import time
@@ -35,11 +35,12 @@ from calib_nb.models import (
     common_length,
     continue_greedily,
     left_padded,
+    spell_answer,
     spell_levels,
     token_tree,
     tree_batch,
 )
-from .prompts import Confidence, level_grid, parse_confidence, short_answer, training_input
+from .prompts import Confidence, parse_guesses, short_answer
 from .rules import judge_by_rules
 
 # %% ../nbs/12_readout.ipynb #cd7676d9
@@ -192,8 +193,10 @@ def question_end(
     question: str,  # as it is asked
 ) -> int:  # an index in the text's token ids
     "Where the question's last token stands."
-    prompt, asked = fmt.prompt(question), f"Question: {question}"
-    end = prompt.index(asked) + len(asked)
+    prompt = fmt.prompt(question)
+    before = fmt.wording.request.partition("{question}")[0]
+    asked = before + question
+    end = prompt.rindex(asked) + len(asked)
     return common_length(fmt.encode(prompt[:end]), fmt.encode(prompt)) - 1
 
 
@@ -302,7 +305,7 @@ def tree_passes(
     hidden: bool = False,  # whether hidden states are kept
 ) -> list[TreePass]:  # one for each answer, in order
     "Read each answer once, with all levels of confidence behind it."
-    levels = level_grid(decimals)
+    levels = fmt.wording.unit.texts(decimals)
     answers = [_level_tree(fmt, j, levels) for j in judged]
     sizes = [len(answer.tree) for answer in answers]
     passes = {}
@@ -318,20 +321,22 @@ def tree_passes(
 # %% ../nbs/12_readout.ipynb #462b7722
 def read_expected(
     lm: LanguageModel,  # not used
-    fmt: TextFormat,  # not used
+    fmt: TextFormat,  # what the levels are worth
     judged: list[Judged],  # not used
     passes: list[TreePass],  # one for each answer
     seed: int = 0,  # not used
 ) -> list[Confidence]:  # one for each answer
-    "The expected confidence of each answer; `extra` holds the mass on the grid and the likeliest level."
-    return [_expectation(p.levels) for p in passes]
+    "The expected confidence of each answer; `extra` holds the mass on the levels and the likeliest of them."
+    return [_expectation(p.levels, fmt.wording.unit.values(len(p.levels))) for p in passes]
 
 
-def _expectation(levels: np.ndarray) -> Confidence:  # log-probability of each level, (K,)
-    grid = np.linspace(0, 1, len(levels))
+def _expectation(
+    levels: np.ndarray,  # log-probability of each, (K,)
+    values: np.ndarray,  # what each is worth, (K,)
+) -> Confidence:
     weights = np.exp(levels - levels.max())
-    mean = weights @ grid / weights.sum()
-    likeliest = grid[levels.argmax()]
+    mean = weights @ values / weights.sum()
+    likeliest = values[levels.argmax()]
     extra = {"mass": float(np.exp(levels).sum()), "top": float(likeliest)}
     return Confidence(float(np.clip(mean, 0, 1)), "scored", extra)
 
@@ -349,11 +354,11 @@ def read_verbalized(
     written = continue_greedily(lm, prompts, MAX_CONFIDENCE_TOKENS, progress=_title("writing", left))
     texts = {i: p.text for i, p in enumerate(passes)}
     texts.update(zip(left, written))
-    return [_stated(text.strip()) for text in texts.values()]
+    return [_stated(fmt, text.strip()) for text in texts.values()]
 
 
-def _stated(text: str) -> Confidence:
-    return replace(parse_confidence(text), extra={"text": text})
+def _stated(fmt: TextFormat, text: str) -> Confidence:
+    return replace(fmt.wording.unit.parse(text), extra={"text": text})
 
 
 def _confidence_prompts(fmt: TextFormat, judged: list[Judged]) -> list[list[int]]:
@@ -461,7 +466,8 @@ def read_verbalized_sampled(
     numbers = [_of_the_left(confidence_uniforms(judged[i], seed, how), passes[i]) for i in left]
     written = sample_texts(lm, prompts, numbers, how.temperature, _title("sampling confidences", left))
     found = dict(zip(left, written))
-    return [_mean_confidence(_completed(p.drawn, found.get(i, []))) for i, p in enumerate(passes)]
+    texts = [_completed(p.drawn, found.get(i, [])) for i, p in enumerate(passes)]
+    return [_mean_confidence(fmt, drawn) for drawn in texts]
 
 
 def _of_the_left(uniforms: np.ndarray, passed: TreePass) -> np.ndarray:  # (samples, steps)
@@ -477,8 +483,8 @@ def _completed(drawn: tuple, written: list[str]) -> list[str]:
     return [text.strip() for text in texts]
 
 # %% ../nbs/12_readout.ipynb #d5319f91
-def _mean_confidence(texts: list[str]) -> Confidence:
-    found = [c for c in map(parse_confidence, texts) if c.value is not None]
+def _mean_confidence(fmt: TextFormat, texts: list[str]) -> Confidence:
+    found = [c for c in map(fmt.wording.unit.parse, texts) if c.value is not None]
     extra = {"texts": texts, "parsed": len(found) / len(texts)}
     if not found:
         return Confidence(None, "missing", extra)
@@ -492,7 +498,7 @@ def request_prompt(
     request: str,  # what is asked
 ) -> str:  # up to where the reply begins
     "The text of a request of one's own, in the form in which `fmt` makes requests."
-    return fmt.prompt("?").replace(training_input("?"), request)
+    return fmt.turns(request)
 
 
 def _reply_tree(
@@ -582,9 +588,8 @@ def _answer_scores(
 
 
 def _answer_tree(fmt: TextFormat, judged: Judged) -> TokenTree:
-    lead = "" if fmt.tokenizer.chat_template else " "  # the examples of `few_shot_request` have a blank there
-    head = fmt.answer_prompt(judged.question)
-    return _reply_tree(fmt, head, [lead + judged.model_answer])
+    prefix, answer = spell_answer(fmt, judged.question, judged.model_answer)
+    return token_tree(prefix, [answer])
 
 
 def read_normalized_probability(
@@ -898,6 +903,44 @@ READOUTS = {
     "probe": Readout(read_states, fit_probe, wants=("tree", "hidden")),
 }
 
+# %% ../nbs/12_readout.ipynb #69526bb6
+_MAX_GUESS_TOKENS = 160
+
+
+def _read_guesses(
+    lm: LanguageModel,  # writes the guesses
+    fmt: TextFormat,  # with the prompt that asks for guesses
+    judged: list[Judged],  # answers
+) -> list[Confidence]:  # one for each answer
+    "The probability of the first guess that means the answer, else missing; `extra` holds the text and all guesses."
+    prompts = _confidence_prompts(fmt, judged)
+    title = _title("guessing", judged, more_than=10)
+    texts = continue_greedily(lm, prompts, _MAX_GUESS_TOKENS, progress=title, lines=True)
+    return [_matched(j, fmt.wording.reply + text) for j, text in zip(judged, texts)]
+
+
+def _matched(judged: Judged, text: str) -> Confidence:
+    guesses = parse_guesses(text)
+    same = [said for guess, said in guesses if _means(guess, judged.model_answer, judged.question)]
+    found = same[0] if same and judged.model_answer else Confidence(None, "missing")
+    extra = {"text": text, "guesses": [guess for guess, _ in guesses], "matched": bool(same)}
+    return replace(found, extra=extra)
+
+# %% ../nbs/12_readout.ipynb #6cf7cadf
+def _read_without_levels(
+    name: str,  # of a readout of the shared pass
+    lm: LanguageModel,
+    fmt: TextFormat,
+    judged: list[Judged],
+) -> list[Confidence]:
+    "What a readout makes of a prompt without levels. Raises ValueError where it needs hidden states."
+    if name == "verbalized":
+        return _read_guesses(lm, fmt, judged)
+    said = f"prompt '{fmt.wording.name}' has no place where one number stands: it can only be read by 'verbalized'"
+    if READOUTS[name].fit:
+        raise ValueError(f"{said}, not by '{name}'")
+    return [Confidence(None, "missing", {"reason": said}) for _ in judged]
+
 # %% ../nbs/12_readout.ipynb #ad9a9b77
 @contextmanager
 def _cost_of(lm: LanguageModel) -> Iterator[dict]:
@@ -932,10 +975,34 @@ def _shared_passes(
 ) -> list[TreePass]:
     "What these readouts want of the shared pass; empty where they want nothing."
     wants = {want for readout in readouts for want in readout.wants}
-    if not wants:
+    if not wants or not fmt.wording.has_levels:
         return []
     sampling = CONFIDENCE_SAMPLING if "samples" in wants else None
     return tree_passes(lm, fmt, judged, decimals, progress, sampling, seed, "hidden" in wants)
+
+# %% ../nbs/12_readout.ipynb #dbbf25ae
+def asked_by(
+    readout: str,  # a name in `READOUTS`
+    fmt: TextFormat,  # with a prompt
+) -> str:
+    "The name of the prompt that the readings bear."
+    return fmt.wording.name if READOUTS[readout].wants else "original"
+
+
+def _found(
+    name: str,  # of a readout
+    lm: LanguageModel,
+    fmt: TextFormat,
+    judged: list[Judged],
+    splits: list[str],
+    passes: list[TreePass],
+    seed: int,
+) -> list[Confidence]:
+    readout = READOUTS[name]
+    if readout.wants and not fmt.wording.has_levels:
+        return _read_without_levels(name, lm, fmt, judged)
+    found = readout.read(lm, fmt, judged, passes, seed)
+    return cross_fit(readout.fit, found, judged, splits) if readout.fit else found
 
 # %% ../nbs/12_readout.ipynb #c8462445
 def read_confidences(
@@ -957,11 +1024,9 @@ def read_confidences(
     readings, costs = [], {}
     for name, readout in chosen.items():
         with _cost_of(lm) as cost:
-            found = readout.read(lm, fmt, judged, passes, seed)
-            if readout.fit:
-                found = cross_fit(readout.fit, found, judged, splits)
+            found = _found(name, lm, fmt, judged, splits, passes, seed)
         costs[name] = {what: cost[what] + shared[what] for what in cost} if readout.wants else cost
-        names = {"readout": name, "method": method, "seed": seed}
+        names = {"readout": name, "method": method, "seed": seed, "prompt": asked_by(name, fmt)}
         readings += [_read_as(*row, names) for row in zip(judged, splits, found)]
     if counts is not None:
         counts.update(tokens=sum(p.tokens for p in passes), by_readout=costs)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['comparison_table', 'time_table', 'findings', 'show_reliability', 'show_training', 'label_statistics_table',
-           'show_labels', 'overconfident', 'original_table', 'keep_notebook']
+           'show_labels', 'overconfident', 'original_table', 'original_finding', 'keep_notebook']
 
 # %% ../nbs/15a_report.ipynb #6c9b6fcb
 import os
@@ -20,10 +20,11 @@ import psutil
 from matplotlib.figure import Figure
 
 from .core import select
-from .experiment import PROTOCOLS, Run
+from .experiment import Run, run_readouts
 from .inference import SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
 from .labels import label_figure, label_table
 from .methods import knn_step
+from .original import original_numbers
 from .plots import method_colour, reliability_figure, save_figure, training_figure
 from .resampling import METRICS
 
@@ -73,7 +74,18 @@ def _on_test(readings, readout):
 def _finding(run, side, readout):
     "The first thing to know about the test readings of one side by one readout."
     readings = _on_test(run.sides()[side], readout)
-    return diagnose(readings, run.accuracy["train"], run.cards[side][readout])[0]
+    training = [] if side == "baseline" else run.folder.labels
+    return diagnose(readings, run.accuracy["train"], run.cards[side][readout], training=training)[0]
+
+
+def _original_wording(run, readout):
+    "The columns of the untrained model in the original's wording; none where that is how it was asked anyway."
+    readings = _on_test(run.original_wording, readout)
+    if not readings:
+        return {}
+    card = metric_card(readings, run.accuracy["train"])
+    code = diagnose(readings, run.accuracy["train"], card)[0].code
+    return {(readout, "baseline, original wording"): _shown(card, code)}
 
 
 def _unbroken(estimate):
@@ -89,22 +101,28 @@ def _texts(card, names):
 # %% ../nbs/15a_report.ipynb #15aa0005
 def _column(run, side, readout):
     "What the table shows of one side by one readout."
-    card = run.cards[side][readout]
+    return _shown(run.cards[side][readout], _finding(run, side, readout).code)
+
+
+def _shown(card, code):  # code: of the diagnosis
     support = card["brier_score"]
     return {
         "n": str(support.n),
         "parsed": f"{support.parsed:.1%}",
-        "diagnosis": _finding(run, side, readout).code,
+        "diagnosis": code,
         **_texts(card, SHOWN),
     }
 
 
 def comparison_table(run: Run) -> _Table:
-    "Diagnosis and metrics in rows; baseline and method, each by all readouts, in columns."
+    """Diagnosis and metrics in rows; baseline and method, each by all readouts, in columns.
+
+    The baseline is asked by the run's prompt; where that is not the original's wording, that has columns, too."""
     columns = {}
-    for readout in PROTOCOLS[run.parameters.protocol]:
+    for readout in run_readouts(run.parameters):
         for side in run.cards:
             columns[readout, side] = _column(run, side, readout)
+        columns |= _original_wording(run, readout)
     return _Table(columns)
 
 # %% ../nbs/15a_report.ipynb #d8e302c0
@@ -152,7 +170,7 @@ def _weights_moved(run):
 
 def findings(run: Run) -> _Prose:
     "Sentences made from the numbers, as a list."
-    readouts = PROTOCOLS[run.parameters.protocol]
+    readouts = run_readouts(run.parameters)
     lines = [_headline(run, side, readout) for side in run.cards for readout in readouts]
     if run.method.steps:
         lines.append(_weights_moved(run))
@@ -165,7 +183,7 @@ def findings(run: Run) -> _Prose:
 def _shown_readout(run):
     "The readout that figures show."
     wanted = run.parameters.readout
-    readouts = PROTOCOLS[run.parameters.protocol]
+    readouts = run_readouts(run.parameters)
     return wanted if wanted in readouts else readouts[0]
 
 
@@ -264,33 +282,60 @@ def overconfident(run: Run, n: int = 8) -> _Table:
     return _Table(rows)
 
 # %% ../nbs/15a_report.ipynb #77aa0006
-_LOOKED_AT = ("accuracy", "mean_confidence", "distinct_values", "rms_calibration_error", "auroc")
+_LOOKED_AT = ("brier_skill_score", "auroc")
 
 
 def _original_row(run, readings):
-    "Counts, diagnosis and metrics of one way to evaluate; a confidence that was filled in is not parsed."
+    "What the original's evaluation says of readings, and what an honest one does; counts and shares as text."
     card = metric_card(readings, run.accuracy["train"], names=_LOOKED_AT)
-    filled = [r for r in readings if r.provenance == "filled"]
-    parsed = card["mean_confidence"].parsed - len(filled) / len(readings)
-    return {
-        "n": len(readings),
-        "parsed": f"{parsed:.1%}",
-        "diagnosis": diagnose(readings, card=card)[0].code,
-        "filled in": len(filled),
-        **_texts(card, _LOOKED_AT),
-    }
+    numbers = original_numbers(readings, run.parameters.original)
+    shares = {name: f"{numbers[name]:.1%}" for name in ("right", "unreadable")}
+    errors = {name: f"{numbers[name]:.3f}" for name in ("predicted RMS", "RMS")}
+    code = diagnose(readings, card=card)[0].code
+    return {"n": numbers["n"], **shares, **errors, "diagnosis": code, **_texts(card, _LOOKED_AT)}
+
+
+_WAYS = {"verbalized": "as the original", "normalized_probability": "as the original, by probability"}
+_HONEST = {"verbalized": "honest", "expected": "honest, by probability"}
+
+
+def _original_rows(run):
+    "`{(side, way): readings}`: as the original did and honestly, by each readout of either."
+    rows = {}
+    for side, readings in run.sides().items():
+        theirs = select(run.original_readings, method=side)
+        rows |= {(side, way): select(theirs, readout=readout) for readout, way in _WAYS.items()}
+        rows |= {(side, way): _on_test(readings, readout) for readout, way in _HONEST.items()}
+    return {row: readings for row, readings in rows.items() if readings}
 
 
 def original_table(run: Run) -> _Table | _Prose:
     "The original's evaluation beside the honest one, untrained and trained; a sentence where it was not asked for."
     if not run.parameters.original:
-        return _Prose("Not asked for: this run has `original = False`.")
-    rows = {}
+        return _Prose("Not asked for: this run has `original = ''`.")
+    return _Table({row: _original_row(run, readings) for row, readings in _original_rows(run).items()}).T
+
+# %% ../nbs/15a_report.ipynb #12a15a02
+def _original_clause(numbers):  # of `original_numbers`, for one side
+    "What its evaluation prints, and what was to be expected."
+    unreadable = f"{numbers['unreadable']:.1%} of {numbers['n']} texts cannot be read"
+    return f"{numbers['RMS']:.3f} where {numbers['predicted RMS']:.3f} is predicted ({unreadable})"
+
+
+def original_finding(run: Run) -> _Prose:
+    "One sentence: what the original's evaluation prints, before and after, beside what an honest one says."
+    if not run.parameters.original:
+        return _Prose("")
+    clauses, honest, readout = [], [], run_readouts(run.parameters)[-1]
     for side, readings in run.sides().items():
-        theirs = select(run.original_readings, method=side)
-        rows[side, "as the original"] = _original_row(run, theirs)
-        rows[side, "honest"] = _original_row(run, _on_test(readings, "verbalized"))
-    return _Table(rows).T
+        theirs = select(run.original_readings, method=side, readout="verbalized")
+        clauses.append(f"{side}: {_original_clause(original_numbers(theirs, run.parameters.original))}")
+        card = metric_card(_on_test(readings, readout), run.accuracy["train"], names=("auroc",))
+        honest.append(f"{side}: {_unbroken(card['auroc'])}")
+    return _Prose(
+        f"The error that the original's evaluation ({run.parameters.original}) prints, {'; '.join(clauses)}. "
+        f"AUROC on other questions ({readout}), {'; '.join(honest)}."
+    )
 
 # %% ../nbs/15a_report.ipynb #b38ea5d2
 def _executed_notebook():

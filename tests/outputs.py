@@ -6,7 +6,9 @@
 
 Texts are compared with numbers to four significant digits, tables as text; of a picture, that there is one.
 """
+import base64
 import html
+import io
 import math
 import os
 import re
@@ -18,11 +20,13 @@ from pathlib import Path
 import nbformat
 from conftest import NUMBERED, ROOT, code_cells
 from nbclient import NotebookClient
+from PIL import Image
 
 PROCESSES = 2
 SECONDS = 1200  # that one cell may take
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
+PICTURE_BYTES, COLOURS = 60_000, 96  # a larger picture is written with so many colours
 LOADS = re.compile(r"\b(load_model|run_method|Run)\(")
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.I)
 FOUR_DIGITS = {"rel_tol": 5e-4, "abs_tol": 1e-9}
@@ -84,7 +88,19 @@ def clean(page):
             if output.output_type == "execute_result":
                 output.execution_count = None
                 output.data = without_addresses(output.data)
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = small_enough(output.data["image/png"])
     return page
+
+
+def small_enough(picture):  # base64
+    "A PNG as it is, or with few colours where it is too large for git."
+    content = base64.b64decode(picture)
+    if len(content) <= PICTURE_BYTES:
+        return picture
+    reduced = io.BytesIO()
+    Image.open(io.BytesIO(content)).convert("RGB").quantize(COLOURS).save(reduced, "PNG", optimize=True)
+    return base64.b64encode(reduced.getvalue()).decode()
 
 
 def without_addresses(data):

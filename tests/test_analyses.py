@@ -42,6 +42,16 @@ def test_the_matrix_runs_with_few_questions(tmp_path):
 
 
 @pytest.mark.long
+def test_the_original_is_tried_again_with_few_questions(tmp_path):
+    few = dict(models="smollm2-135m", methods="baseline,sft", out=tmp_path, **FEW)
+    cells = run_notebook("original_again", tmp_path / "again.ipynb", **few)
+    assert len(list(tmp_path.glob("original-*/pattern.csv"))) == 1
+    shown = text_of(cells)
+    assert all(word in shown for word in ("image/png", "predicted RMS", "unreadable", "pattern.png"))
+    assert shown.count("smollm2-135m, sft, on the CPU") == 1, "the first line of a run"
+
+
+@pytest.mark.long
 def test_other_places_run_with_few_questions(tmp_path):
     places = "facts,other relations"
     cells = run_notebook("transfer", tmp_path / "transfer.ipynb", settings=places, out=tmp_path, **FEW)

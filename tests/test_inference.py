@@ -355,7 +355,7 @@ GATE = [
     (dict(says=noise), "uninformative", None),
     (dict(says=lambda chance: 1 - chance), "inverted", None),
 ]
-PRECEDENCE = ["missing", "collapsed", "unpowered", "uninformative", "inverted", "ok"]
+PRECEDENCE = ["missing", "constant_labels", "collapsed", "unpowered", "uninformative", "inverted", "ok"]
 
 
 @pytest.mark.parametrize("options, code, cause", GATE)
@@ -380,3 +380,74 @@ def test_a_gate_without_an_interval_is_not_ok():
     few = [replace(r, group=f"subject {i % 8}") for i, r in enumerate(R.made_up_readings(400))]
     found = I.diagnose(few, n_resamples=100)
     assert [f.code for f in found] == ["unpowered"] and "needs 10 groups" in found[0].sentence
+
+
+def labelled(values):
+    return [{"label": value, "is_correct": i % 2 == 0} for i, value in enumerate(values)]
+
+
+def test_a_training_on_equal_targets_is_a_finding_ahead_of_what_came_of_it():
+    made = R.made_up_readings(400)
+    found = I.diagnose(made, n_resamples=100, training=labelled([0.9] * 24))
+    assert [f.code for f in found] == ["constant_labels"] and found[0].numbers == {"target": 0.9, "n": 24}
+    assert "All 24 training targets are 0.9" in found[0].sentence
+    flat = [replace(r, confidence=0.9) for r in made]
+    codes = [f.code for f in I.diagnose(flat, n_resamples=100, training=labelled([0.9] * 24))]
+    assert codes[:2] == ["constant_labels", "collapsed"]
+    for told in (labelled([0.9, 0.1]), [{"is_correct": True}, {"is_correct": False}], []):
+        assert I.diagnose(made, n_resamples=100, training=told)[0].code == "ok"
+    assert I.find_constant_labels([{"is_correct": False}] * 3).numbers["target"] == 0
+
+
+# The leak test
+
+
+def says_nothing(readings):
+    "What each metric is where confidences have nothing to do with the outcomes, but are what they are."
+    confidence = np.array([r.confidence for r in readings])
+    share = np.mean([r.is_correct for r in readings])
+    off, wrong = np.mean((confidence - share) ** 2), 1 - share
+    return {
+        "brier_skill_score": -off / (share * wrong),
+        "brier_score": off + share * wrong,
+        "auroc": 0.5,
+        "stratified_auroc": 0.5,
+        "prr": 0.0,
+        "aurc": wrong,
+        "augrc": wrong / 2,
+        "accuracy_at_coverage": share,
+        "debiased_calibration_error": off**0.5,
+    }
+
+
+def test_with_permuted_outcomes_every_metric_of_published_readings_says_nothing():
+    "A 95 % interval holds what says nothing in at least 17 of 20 permutations; before, it holds no AUROC of 0.5."
+    from conftest import ROOT
+
+    from calib_nb.compare import Row
+    from calib_nb.publish import published_readings
+
+    sets = published_readings(ROOT / "figures/compare/readings.csv.gz")
+    trained = sets[Row("sft", "expected")]
+    known = I.metric_card(trained, 0.3, n_resamples=200, names=["auroc"])["auroc"]
+    assert known.low > 0.5, "there is something to lose"
+    held = {name: 0 for name in says_nothing(trained)}
+    for seed in range(10):
+        for row in (Row("sft", "expected"), Row("baseline", "expected")):
+            permuted = R.permuted_outcomes(sets[row], seed)
+            nothing = says_nothing(permuted)
+            share = np.mean([r.is_correct for r in permuted])
+            card = I.metric_card(permuted, share, n_resamples=200, names=list(nothing))
+            for name, value in nothing.items():
+                held[name] += card[name].low <= value <= card[name].high
+    assert min(held.values()) >= 17, held
+
+
+def test_permuted_outcomes_are_one_for_all_readings_of_a_question():
+    seeds = [replace(r, seed=seed) for seed in (0, 1) for r in R.made_up_readings(50)]
+    permuted = R.permuted_outcomes(seeds, 3)
+    assert [replace(r, is_correct=s.is_correct) for r, s in zip(permuted, seeds)] == seeds
+    first, second = [[r.is_correct for r in permuted if r.seed == seed] for seed in (0, 1)]
+    assert first == second != [r.is_correct for r in seeds[:50]]
+    assert sum(first) == sum(r.is_correct for r in seeds[:50])
+    assert R.permuted_outcomes(seeds, 3) == permuted != R.permuted_outcomes(seeds, 4)

@@ -1,4 +1,6 @@
 "Labels: the formula and nothing else; text that says what the number says; pairs that differ in one number."
+from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import matplotlib
@@ -12,6 +14,7 @@ from calib_nb.labels import (
     LABELS,
     ORIGINAL_KNN,
     binary_labels,
+    constant_labels,
     knn_labels,
     label_counts,
     label_figure,
@@ -19,7 +22,9 @@ from calib_nb.labels import (
     label_table,
     labelled_rows,
     preference_pairs,
+    shuffled_labels,
     trl_preferences,
+    with_references,
 )
 from calib_nb.prompts import parse_response
 
@@ -177,7 +182,7 @@ def test_a_label_that_the_digits_cannot_write_is_refused():
 def test_an_unknown_kind_of_label_is_named_beside_the_known_ones():
     with pytest.raises(ValueError, match="Did you mean 'knn'"):
         labelled_rows(answers([True, False]), "kkn")
-    assert set(LABELS) == {"binary", "knn"}
+    assert set(LABELS) == {"binary", "knn", "shuffled", "constant"}
 
 
 @given(mixed)
@@ -232,3 +237,56 @@ def test_table_and_figure_show_the_original_beside_these_labels():
     top, bottom = label_figure(labels, right).axes
     assert [t.get_text() for t in top.get_yticklabels()] == ["these labels", "original"]
     assert sum(bar.get_height() for bar in bottom.patches) == 4
+
+
+def in_relations(outcomes, relations):
+    return [replace(j, relation=relation) for j, relation in zip(answers(outcomes), relations)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), min_size=1, max_size=40), st.integers(0, 5))
+def test_shuffled_labels_are_a_permutation_and_within_relation_each_relation_keeps_its_own(drawn, seed):
+    judged = in_relations(*zip(*drawn))
+    binary = binary_labels(judged)
+    assert Counter(shuffled_labels(judged, seed)) == Counter(binary)
+    within = shuffled_labels(judged, seed, within_relation=True)
+    relations = [j.relation for j in judged]
+    assert Counter(zip(relations, within)) == Counter(zip(relations, binary))
+    assert within == shuffled_labels(judged, seed, within_relation=True), "the seed decides"
+
+
+def test_shuffled_labels_of_ten_answers():
+    judged = in_relations([1, 1, 1, 0, 0, 0, 0, 0, 1, 0], "aaaaabbbbb")
+    golden = {
+        (0, False): {0, 1, 4, 5},
+        (1, False): {1, 5, 6, 7},
+        (0, True): {0, 1, 2, 7},
+    }
+    for (seed, within), right in golden.items():
+        labels = shuffled_labels(judged, seed, 0.8, 0.3, within)
+        assert labels == [0.8 if i in right else 0.3 for i in range(10)]
+
+
+def test_shuffled_labels_say_nothing_about_their_own_answer():
+    judged = answers([i % 3 == 0 for i in range(300)])
+    agree = [np.mean(np.equal(shuffled_labels(judged, seed), binary_labels(judged))) for seed in range(20)]
+    assert np.mean(agree) == pytest.approx(1 / 9 + 4 / 9, abs=0.02)
+
+
+SHARES = [(1, 3, 2, 0.33), (2, 3, 1, 0.7), (0, 5, 2, 0.0), (4, 4, 2, 1.0)]
+
+
+@pytest.mark.parametrize("right, of, decimals, label", SHARES)
+def test_constant_labels_are_the_share_of_right_answers_in_the_digits_written(right, of, decimals, label):
+    judged = answers([i < right for i in range(of)])
+    assert constant_labels(judged, decimals) == [label] * of
+
+
+def test_reference_answers_take_the_place_of_wrong_ones_and_are_right():
+    right, wrong = answers([True, False])
+    wrong = replace(wrong, answers=["the first", "another"])
+    kept, replaced = with_references([right, wrong])
+    assert kept == right and wrong.model_answer == "answer 1"
+    assert (replaced.model_answer, replaced.is_correct, replaced.verdict) == ("the first", True, "correct")
+    with pytest.raises(ValueError, match="'question 1' was answered wrongly and has no accepted answer"):
+        with_references(answers([True, False]))

@@ -193,3 +193,100 @@ def test_grpo_end_to_end_on_the_embedded_model(tmp_path):
     history = run.manifest["history"]
     assert [h["step"] for h in history if "reward" in h] == [1, 2] and [h for h in history if "calibration_brier" in h]
     assert run.manifest["stages"]["training"]["tokens"] > 500 and run.manifest["weight_shift"]["relative"] > 0
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    "A recipe stops where it would train; what it would train on is in its folder."
+    monkeypatch.setattr("calib_nb.methods._kept_training", lambda bench, *args: bench)
+
+
+def labels_of(method, folder, judged=JUDGED, **options):
+    bench = bench_in(folder, small_model(small_tokenizer(True)), judged)
+    return follow_recipe(method, bench, **options).rows
+
+
+def answered(judged):
+    return [replace(j, answers=["the reference"]) for j in judged]
+
+
+def test_the_controls_teach_nothing_about_which_answers_are_right(tmp_path, no_training):
+    judged = [Judged(f"question {i}?", "a", i < 3, relation="ab"[i % 2]) for i in range(10)]
+    shuffled = labels_of("shuffled", tmp_path / "a", judged)
+    within = labels_of("shuffled", tmp_path / "b", judged, within_relation=True)
+    for rows in (shuffled, within):
+        assert sorted(row["label"] for row in rows) == [0.1] * 7 + [0.9] * 3
+        assert [row["is_correct"] for row in rows] == [j.is_correct for j in judged], "what was true stays"
+    of_a = [row["label"] for row in within[::2]]
+    assert sorted(of_a) == [0.1] * 3 + [0.9] * 2
+    constant = labels_of("constant_target", tmp_path / "c", judged)
+    assert {row["label"] for row in constant} == {0.3} and constant[0]["output"].endswith("Confidence: 0.30")
+    controls = [name for name, method in METHODS.items() if method.summary.startswith("control:")]
+    assert {"shuffled", "constant_target"} <= set(controls)
+
+
+def test_the_targets_of_the_originals_script_are_references_and_one_number(tmp_path, no_training):
+    rows = labels_of("sft", tmp_path, answered(JUDGED), targets="repository")
+    assert [row["answer"] for row in rows] == ["Paris", "the reference", "the reference"]
+    assert [row["output"] for row in rows] == [f"Answer: {row['answer']}\nConfidence: 0.9" for row in rows]
+    assert METHODS["sft"].options["targets"] == "binary"
+    with pytest.raises(ValueError, match="unknown targets 'repo'.*binary, repository"):
+        labels_of("sft", tmp_path / "x", targets="repo")
+
+
+ALL_WRONG = [replace(j, is_correct=False) for j in JUDGED]
+
+
+@pytest.mark.parametrize(
+    "method, options, judged, said",
+    [
+        ("sft", {}, JUDGED, ""),
+        ("implicit", {}, JUDGED, ""),
+        ("sft", {"targets": "repository"}, answered(JUDGED), "All 3 training targets are 0.9"),
+        ("constant_target", {}, JUDGED, "All 3 training targets are 0.33"),
+        ("sft", {}, ALL_WRONG, "All 3 training targets are 0.1"),
+        ("implicit", {}, ALL_WRONG, "All 3 training targets are 0"),
+    ],
+)
+def test_targets_that_are_all_equal_are_said_before_it_trains(
+    tmp_path, no_training, capsys, method, options, judged, said
+):
+    labels_of(method, tmp_path, judged, **options)
+    printed = capsys.readouterr().out
+    assert printed.startswith(said) and bool(printed) == bool(said)
+
+
+def test_pairs_of_wrong_answers_alone_stay_an_error(tmp_path, no_training):
+    with pytest.raises(ValueError, match="preference pairs need right and wrong answers"):
+        labels_of("dpo", tmp_path, ALL_WRONG)
+
+
+def test_sequence_likelihood_leaves_out_empty_answers_and_is_read_by_their_probability(tmp_path, no_training):
+    rows = labels_of("sequence_likelihood", tmp_path, [*JUDGED, Judged("What is nothing?", "", False)])
+    assert [row["answer"] for row in rows] == ["Paris", "Abuja", "x"]
+    method = METHODS["sequence_likelihood"]
+    assert method.readouts == ("verbalized", "expected", "normalized_probability")
+    assert method.options == {"patience": None, "epochs": None, "weight": None, "as_original": False}
+    others = {m.readouts for name, m in METHODS.items() if name != "sequence_likelihood"}
+    assert others == {("verbalized", "expected")}
+
+
+@pytest.mark.slow
+def test_sequence_likelihood_end_to_end_is_read_and_compared_by_its_own_readout(tmp_path):
+    from calib_nb.compare import differences, load_runs, readouts_of, test_readings
+    from calib_nb.core import finished_run
+    from calib_nb.experiment import run_method
+
+    few = dict(n_train=8, n_calibration=4, n_test=8, out=str(tmp_path))
+    own = run_method(method="sequence_likelihood", **few, readout="normalized_probability")
+    run = finished_run(own)
+    for readings in (run.readings, run.baseline_readings):
+        assert {r.readout for r in readings} == {"verbalized", "expected", "normalized_probability"}
+    assert [r.answer for r in run.readings] == [r.answer for r in run.baseline_readings]
+    runs = load_runs([run_method(method="baseline", **few), own])
+    assert readouts_of(runs) == ["verbalized", "expected", "normalized_probability"]
+    sides = test_readings(runs, "normalized_probability")
+    assert [row.method for row in sides] == ["baseline", "sequence_likelihood"]
+    assert [len(readings) for readings in sides.values()] == [8, 8]
+    frame = differences(runs, "normalized_probability", "brier_score")
+    assert frame["method"].tolist() == ["sequence_likelihood"]

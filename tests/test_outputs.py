@@ -1,17 +1,33 @@
 """The numbered notebooks show what they say: their outputs are current, enough, small, and free of paths and times."""
 import ast
+import base64
+import io
 import re
 
 import nbformat
+import numpy as np
 import pytest
 from conftest import NUMBERED, ROOT
-from outputs import CHECKED, PICTURES, check, differences, execute, loads_a_model, main, same, unwanted
+from outputs import (
+    CHECKED,
+    PICTURE_BYTES,
+    PICTURES,
+    check,
+    differences,
+    execute,
+    loads_a_model,
+    main,
+    same,
+    small_enough,
+    unwanted,
+)
+from PIL import Image
 from test_style import public_names, worst
 
 SHOWN = 0.2  # of the code cells of all numbered notebooks have an output; of fastcore's, 24 %
 USED = 0.7  # of the public names are used in one of the cells that follow
 CELLS_AFTER = 3  # a definition, in which its name is used
-PICTURE_BYTES, NOTEBOOK_BYTES = 60_000, 600_000
+NOTEBOOK_BYTES = 600_000
 
 each_notebook = pytest.mark.parametrize("notebook", NUMBERED, ids=lambda path: path.stem)
 
@@ -109,6 +125,16 @@ def picture_sizes(notebook):
 @each_notebook
 def test_pictures_are_small(notebook):
     assert max(picture_sizes(notebook), default=0) <= PICTURE_BYTES
+
+
+def test_a_picture_that_is_too_large_gets_fewer_colours():
+    noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3)).astype("uint8")
+    picture = io.BytesIO()
+    Image.fromarray(noise).save(picture, "PNG")
+    large = base64.b64encode(picture.getvalue()).decode()
+    small = small_enough(large)
+    assert len(base64.b64decode(small)) <= PICTURE_BYTES < len(picture.getvalue())
+    assert small_enough(small) == small
 
 
 @pytest.mark.parametrize("notebook", sorted(ROOT.glob("nbs/*.ipynb")), ids=lambda path: path.stem)

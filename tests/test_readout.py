@@ -209,7 +209,7 @@ def test_confidences_drawn_in_the_tree_are_those_that_generation_draws(small, em
     (("high", "85"), None, "missing", 0.0),
 ])
 def test_sampled_confidences_are_averaged_where_they_can_be_read(small, texts, confidence, provenance, parsed):
-    found, = read_verbalized_sampled(small, None, JUDGED[:1], [TreePass(np.zeros(11), "", 0, texts)])
+    found, = read_verbalized_sampled(small, raw(small), JUDGED[:1], [TreePass(np.zeros(11), "", 0, texts)])
     assert found.value == (confidence and pytest.approx(confidence))
     assert (found.provenance, found.extra["parsed"]) == (provenance, parsed)
 

@@ -17,6 +17,7 @@ from calib_nb.report import (
     findings,
     keep_notebook,
     label_statistics_table,
+    original_finding,
     original_table,
     overconfident,
     show_labels,
@@ -87,6 +88,7 @@ class MadeUpRun:
         self.baseline_readings = readings_of("baseline", PROTOCOLS[p.protocol])
         self.readings = readings_of(p.method, PROTOCOLS[p.protocol])
         self.original_readings = self.baseline_readings + self.readings
+        self.original_wording = []
 
     @property
     def trained(self):
@@ -245,16 +247,34 @@ def test_a_figure_that_is_the_value_of_a_cell_is_shown_once(sft):
 
 
 def test_the_original_evaluation_is_shown_where_it_was_asked_for(tmp_path, sft):
-    assert "`original = False`" in str(original_table(sft))
-    run = MadeUpRun(tmp_path, original=True)
+    assert "`original = ''`" in str(original_table(sft)) and str(original_finding(sft)) == ""
+    run = MadeUpRun(tmp_path, original="repository")
     first = replace(run.original_readings[1], confidence=0.5, provenance="filled")
     run.original_readings = [r for r in run.original_readings if r.readout == "verbalized"]
     run.original_readings[1] = first
     table = original_table(run)
-    assert list(table.index) == [(side, how) for side in ("baseline", "sft") for how in ("as the original", "honest")]
-    assert list(table["filled in"]) == [1, 0, 0, 0]
-    assert set(table["parsed"]) == {"96.7%"}, "what was filled in is not parsed"
-    assert list(table.columns[:3]) == ["n", "parsed", "diagnosis"]
+    ways = ("as the original", "honest", "honest, by probability")
+    assert list(table.index) == [(side, how) for side in ("baseline", "sft") for how in ways]
+    assert list(table["unreadable"]) == ["3.3%", "3.3%", "0.0%"] * 2, "what was filled in could not be read"
+    assert list(table.columns) == [
+        "n", "right", "unreadable", "predicted RMS", "RMS", "diagnosis", "Brier skill", "AUROC"
+    ]
+    said = str(original_finding(run))
+    assert f"{table.loc[('sft', 'as the original'), 'RMS']} where" in said and "(3.3% of 30 texts" in said
+    assert table.loc[("sft", "honest, by probability"), "AUROC"].replace("\N{NO-BREAK SPACE}", " ")[:4] in said
+
+
+def test_a_model_whose_texts_say_nothing_gets_the_distance_of_a_half_from_the_accuracy(tmp_path):
+    run = MadeUpRun(tmp_path, original="repository")
+    texts = [r for r in run.original_readings if r.readout == "verbalized"]
+    silent = [replace(r, confidence=0.5, provenance="filled") for r in texts]
+    probable = [replace(r, confidence=0.6, provenance="scored", readout="normalized_probability") for r in texts]
+    run.original_readings = silent + probable
+    table = original_table(run)
+    for side in ("baseline", "sft"):
+        row = table.loc[(side, "as the original")]
+        assert row["RMS"] == row["predicted RMS"] == f"{0.5 - 1 / 3:.3f}" and row["unreadable"] == "100.0%"
+        assert table.loc[(side, "as the original, by probability"), "RMS"] == f"{0.6 - 1 / 3:.3f}"
 
 
 def executed_by(monkeypatch, words, folder):

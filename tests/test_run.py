@@ -19,6 +19,7 @@ from calib_nb.experiment import (
     planned_splits,
     read_joint,
     read_more,
+    run_method,
     run_name,
 )
 from calib_nb.matrix import cost_table
@@ -223,7 +224,7 @@ def test_a_file_in_the_original_format_replaces_answering(tmp_path):
 
 @pytest.mark.slow
 def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_beside_it(tmp_path):
-    run = Run(**FEW, out=str(tmp_path), method="sft", protocol="joint", original=True)
+    run = Run(**FEW, out=str(tmp_path), method="sft", protocol="joint", original="document")
     assert run.metrics
     judged = {j.id: j for j in run.judged}
     assert {r.protocol for r in run.readings} == {"joint"} and {r.readout for r in run.readings} == {"verbalized"}
@@ -239,6 +240,27 @@ def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_bes
         assert r.confidence == 0.5 or r.provenance != "filled"
     table = original_table(run)
     assert list(table.index) == [(side, how) for side in ("baseline", "sft") for how in ("as the original", "honest")]
+
+
+@pytest.mark.slow
+def test_a_finished_run_gets_the_original_s_evaluation_later_and_once(sft, capsys):
+    import torch
+
+    same, out = dict(FEW, method="sft"), str(sft.parent)
+    before = (sft / "readings.jsonl").read_bytes()
+    assert run_method(**same, out=out, original="repository") == sft, "it is not part of the run's name"
+    assert "smollm2-135m, sft, on " in capsys.readouterr().out
+    readings = read_records(sft / "original_repository.jsonl", Reading)
+    assert len(readings) == 2 * 2 * FEW["n_train"] and {r.split for r in readings} == {"train"}
+    assert {r.provenance for r in select(readings, readout="verbalized")} <= {"parsed", "filled", "missing"}
+    judged = {j.id: j for j in finished_run(sft).judged}
+    assert all(r.is_correct == judged[r.id].is_correct for r in readings)
+    assert (sft / "readings.jsonl").read_bytes() == before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "__call__", lambda *args, **kwargs: pytest.fail("a model was asked"))
+        assert run_method(**same, out=out, original="repository") == sft
+    assert capsys.readouterr().out == ""
+    assert not (sft / "original_document.jsonl").exists()
 
 
 def test_running_a_notebook_twice_in_one_kernel_finds_the_same_parameters():
@@ -344,7 +366,10 @@ def test_a_finished_run_is_asked_without_loading_a_model_and_an_old_one_is_refus
         (dict(preset="papr"), "unknown preset 'papr'. Did you mean 'paper'?"),
         (dict(judge="lm"), "judge 'lm' asks a model: parameter 'grader' must name one"),
         (dict(protocol="join"), "unknown protocol 'join'. Did you mean 'joint'?"),
-        (dict(original=1), "parameter 'original' must be bool"),
+        (dict(original=1), "parameter 'original' must be str"),
+        (dict(original=True), r"parameter 'original' is one of 'document' \(what True meant\), 'repository'"),
+        (dict(original=False), "or '' for neither; found False"),
+        (dict(original="repo"), "unknown evaluation of the original 'repo'. Did you mean 'repository'?"),
         (dict(readout="expectd"), "unknown readout 'expectd'. Did you mean 'expected'?"),
         (dict(readout="level"), "unknown readout 'level'. It is called 'expected' since version 0.2."),
         (dict(n_test=0), "parameter 'n_test' must be at least 1"),

@@ -21,6 +21,7 @@ from calib_nb.training import (
     Preset,
     Scored,
     add_adapter,
+    answer_example,
     brier_loss,
     collate,
     dpo_loss,
@@ -33,6 +34,7 @@ from calib_nb.training import (
     remove_adapter,
     save_adapter,
     score,
+    sequence_likelihood_loss,
     soft_label_loss,
     text_loss,
     train,
@@ -209,6 +211,123 @@ def test_auxiliary_loss_is_a_brier_score_of_the_expected_confidence():
     scored = Scored(torch.tensor([-1.0, -3.0]), branches, 0, torch.empty(0), torch.tensor([1.0, 1.0]))
     assert implicit_loss(scored, weight=0.0).item() == 2.0
     assert implicit_loss(scored, weight=1.0).item() == pytest.approx(2.0 + (0.625**2 + 0.00015**2) / 2, abs=1e-5)
+
+
+def in_double_precision(lm):
+    "The same weights with twice the digits, so that two ways to the same number can be told from two numbers."
+    return replace(lm, model=lm.model.double())
+
+
+def plain_sequence_likelihood(lm, fmt, judged, weight, as_original):
+    "The loss from ordinary forward passes, one text at a time, without padding, trees or masks."
+    nll, tokens, squared = 0, 0, []
+    for j in judged:
+        lead = "" if fmt.tokenizer.chat_template else " "
+        start = len(fmt.encode(fmt.answer_prompt(j.question)))
+        ids = torch.tensor(fmt.encode(fmt.answer_prompt(j.question) + lead + j.model_answer))
+        logp = lm.model(ids[None]).logits[0].log_softmax(-1)
+        following = logp[:-1].gather(1, ids[1:, None])[:, 0]  # place t says what the chance of token t + 1 is
+        own = logp.gather(1, ids[:, None])[:, 0]  # of the token that is there already
+        answer = following[start - 1 :]
+        text, path = (following, own) if as_original else (answer, answer)
+        nll, tokens = nll - text.sum(), tokens + len(text)
+        squared.append((path.mean().exp() - float(j.is_correct)) ** 2)
+    return nll / tokens + weight * torch.stack(squared).mean()
+
+
+@pytest.mark.parametrize("as_original", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 0.1, 10.0])
+def test_sequence_likelihood_equals_a_plain_implementation(as_original, weight):
+    lm = in_double_precision(adapted())
+    fmt, options = plain_format(lm), dict(weight=weight, as_original=as_original)
+    examples = [answer_example(fmt, row, BRIEF, **options) for row in unlabelled_rows(JUDGED)]
+    ours = sequence_likelihood_loss(score(lm.model, collate(examples, lm)), **options)
+    ours.backward()
+    our_gradient = gradient(lm)
+    plain = plain_sequence_likelihood(lm, fmt, JUDGED, weight, as_original)
+    plain.backward()
+    their_gradient = gradient(lm)
+    assert ours.item() == pytest.approx(plain.item(), abs=1e-6)
+    assert torch.allclose(our_gradient, their_gradient, rtol=0, atol=1e-6) and our_gradient.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("merging", [False, True])
+def test_what_is_trained_is_what_normalized_probability_reads(merging):
+    from calib_nb.readout import read_normalized_probability
+
+    lm = small_model(small_tokenizer(merging))
+    fmt = plain_format(lm)
+    examples = [answer_example(fmt, row, BRIEF) for row in unlabelled_rows(JUDGED)]
+    with torch.no_grad():
+        scored = score(lm.model, collate(examples, lm))
+    p = (scored.branches / scored.branch_lengths).exp()[:, 0].tolist()
+    read = read_normalized_probability(lm, fmt, JUDGED, [])
+    assert p == pytest.approx([c.value for c in read], rel=1e-4)
+    assert scored.branch_lengths[:, 0].tolist() == [c.extra["tokens"] for c in read]
+
+
+def test_the_weights_are_ours_and_the_originals_unless_they_are_given():
+    scored = Scored(
+        text=torch.tensor([-1.0, -3.0]),
+        branches=torch.tensor([[-2 * np.log(2)]]),
+        branch_tokens=2,
+        reference=torch.empty(0),
+        correct=torch.zeros(1),
+        branch_lengths=torch.tensor([[2]]),
+    )
+    whole_text = (1 + 3 + 2 * np.log(2)) / 4
+    assert sequence_likelihood_loss(scored).item() == pytest.approx(whole_text + 30 * 0.5**2)
+    assert sequence_likelihood_loss(scored, weight=2.0).item() == pytest.approx(whole_text + 2 * 0.5**2)
+    assert sequence_likelihood_loss(scored, as_original=True).item() == pytest.approx(2 + 0.1 * 0.5**2)
+    assert sequence_likelihood_loss(scored, 3.0, True).item() == pytest.approx(2 + 3 * 0.5**2)
+
+
+def test_an_answer_that_is_empty_or_too_long_cannot_be_trained_by_its_likelihood():
+    fmt = TextFormat(small_tokenizer(False), chat_template=False)
+    [row] = unlabelled_rows([Judged("Who?", "", False)])
+    with pytest.raises(ValueError, match="question 'Who.': an empty answer has no probability"):
+        answer_example(fmt, row, BRIEF)
+    with pytest.raises(ValueError, match="tokens, the preset allows 20"):
+        answer_example(fmt, {**row, "answer": "a"}, replace(BRIEF, max_length=20))
+
+
+def test_the_prompt_is_part_of_the_loss_where_the_preset_says_so_and_never_of_the_probability():
+    fmt = TextFormat(small_tokenizer(False), chat_template=False)
+    [row] = unlabelled_rows(JUDGED[:1])
+    answer = answer_example(fmt, row, BRIEF)
+    whole = answer_example(fmt, row, replace(BRIEF, loss_on="all"))
+    assert answer.scored == 0 and whole.scored == len(whole.tree.prefix) - 1
+    assert answer.tree == whole.tree
+
+
+def test_the_repositorys_preset_is_the_documents_but_for_quantisation_and_adapter():
+    differ = dict(quantization=None, lora_r=16, lora_alpha=32)
+    assert PRESETS["repository"] == replace(PRESETS["paper"], **differ)
+    assert (PRESETS["paper"].quantization, PRESETS["paper"].lora_r, PRESETS["paper"].lora_alpha) == ("nf4", 64, 16)
+    assert not PRESETS["repository"].chat_template and PRESETS["repository"].loss_on == "all"
+
+
+@pytest.mark.slow
+def test_sequence_likelihood_tells_right_from_wrong_and_the_originals_form_does_not(tmp_path, embedded):
+    "24 answers: how much further right ones are above wrong ones than before, in the mean probability that is read."
+    from calib_nb.experiment import Run
+    from calib_nb.readout import read_normalized_probability
+
+    asked = Run(n_train=24, n_calibration=4, n_test=4, out=str(tmp_path)).of("train")
+    fmt, right = TextFormat(embedded.tokenizer), np.array([j.is_correct for j in asked])
+
+    def gap(lm):
+        p = np.array([c.value for c in read_normalized_probability(lm, fmt, asked, [])])
+        return p[right].mean() - p[~right].mean()
+
+    before, gained = gap(embedded), {}
+    preset = Preset(epochs=3, evaluations=1)
+    for as_original in (False, True):
+        how = dict(seed=0, folder=tmp_path / str(as_original), as_original=as_original)
+        lm, _ = train(embedded, unlabelled_rows(asked), "sequence_likelihood", preset, **how)
+        gained[as_original] = gap(lm) - before
+        remove_adapter(lm)
+    assert gained[False] > 0.1 > abs(gained[True])
 
 
 def test_proper_scores_equal_their_formulas_and_their_least_loss_is_at_the_truth():
