@@ -26,32 +26,17 @@ _LETTERS = {  # what Unicode does not take apart, or takes apart in another way 
 }
 
 
-class _PlainCharacters(dict):
-    "A table for `str.translate`, filled as characters are met."
-
-    def __missing__(self, code: int) -> str:
-        self[code] = _plain_character(chr(code))
-        return self[code]
-
-
+@lru_cache(maxsize=10_000)
 def _plain_character(c: str) -> str:
     "`c` without accent and in its usual form; '' where it cannot be seen."
-    if c in _LETTERS:
-        return _LETTERS[c]
-    if unicodedata.category(c) == "Cf":
-        return ""
+    if c.isascii() or c in _LETTERS:
+        return _LETTERS.get(c, c)
     if c.isdecimal():
         return str(unicodedata.decimal(c))
-    return "".join(part for part in unicodedata.normalize("NFKD", c) if not "\u0300" <= part <= "\u036f")
-
-
-_PLAIN = _PlainCharacters()
+    parts = unicodedata.normalize("NFKD", c)
+    return "".join(part for part in parts if unicodedata.category(part) not in ("Cf", "Mn"))
 
 # %% ../nbs/09_rules.ipynb #4b89f588
-def _unpointed(abbreviation: re.Match) -> str:
-    return re.sub(r"[. ]", "", abbreviation[0]) + " "
-
-
 def _whole_years(span: re.Match) -> str:
     "1979-80 as 1979-1980."
     century, first, last = span.groups()
@@ -61,109 +46,97 @@ def _whole_years(span: re.Match) -> str:
 _REWRITES = [
     (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),  # 1,000
     (re.compile(r"(\d) ?[x×*] ?10\^(-?\d{1,2})\b"), r"\1e\2"),  # 3 x 10^8
-    (re.compile(r"\b(?:[A-Z]\. ?){2,}|\b(?:[a-z]\.){2,}"), _unpointed),  # U. S. -> US
+    (re.compile(r"\b(?:[A-Z]\. ?){2,}|\b(?:[a-z]\.){2,}"), lambda m: re.sub("[. ]", "", m[0]) + " "),  # U. S.
     (re.compile(r"n't\b", re.I), " not"),
-    (re.compile(r"\b([Cc]an)not\b"), r"\1 not"),
     (re.compile(r"'s\b|(?<=\w)'(?=\w)", re.I), ""),
     (re.compile(r"\b[Nn]o\.? ?(?=\d)"), "number "),  # No. 9
     (re.compile(r"(?<=\d)(?:st|nd|rd|th)\b"), ""),
     (re.compile(r"\b(1\d|20)(\d\d)[-/](\d\d)\b(?![-/\d])"), _whole_years),
     (re.compile(r"\b(\d{1,2})\.(\d{1,2})\.(\d{4})\b"), r"\1/\2/\3"),
-    (re.compile(r"(?:°|\bdegrees?) ?(?:C|[Cc]elsius|[Cc]entigrade)\b"), " celsius"),
-    (re.compile(r"(?:°|\bdegrees?) ?(?:F|[Ff]ahrenheit)\b"), " fahrenheit"),
-    (re.compile(r"([$€£]) ?(\d[\d.]*(?: (?:thousand|million|billion|trillion))?)"), r"\2 \1"),  # $5 -> 5 $
-    (re.compile(r"(?<=[a-z]{3})\d{1,3}(?=\.(?:\s|$))|(?<=[a-z]{3})\^\d\b"), ""),  # the mark of a footnote
+    (re.compile(r"(?:°|\bdegrees?) ?(?=[CF]\b|[Cc]elsius|[Ff]ahrenheit|[Cc]entigrade)"), " "),
+    (re.compile(r"([$€£]) ?(\d[\d.]*(?: [tmb]\w*)?)"), r"\2 \1"),  # $5 million
+    (re.compile(r"(?<=[^\W\d_]{3})\^?\d{1,3}(?=\.(?:\s|$))|(?<=[a-z]{3})\^\d\b"), ""),  # the mark of a footnote
 ]
 
 
 def _plain(text: str) -> str:
     "`text` with one way to write each thing, its case kept; no run of blanks."
     text = text.replace("Â\xa0", " ")  # a space that was decoded wrongly
-    lines = (" ".join(line.split()) for line in text.splitlines())
-    text = "\n".join(filter(None, lines))
+    text = "\n".join(" ".join(line.split()) for line in text.splitlines())
     if not text.isascii():
-        text = text.translate(_PLAIN)
+        text = "".join(map(_plain_character, text))
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     return text
 
 # %% ../nbs/09_rules.ipynb #2dda8e02
 _UNITS = {
-    "kilometer": "km kms kilometre", "meter": "m metre", "centimeter": "cm centimetre", "millimeter": "mm millimetre",
-    "mile": "mi", "foot": "ft feet", "inch": "inches", "yard": "yd yds", "acre": "", "hectare": "ha",
-    "kilogram": "kg kgs kilo", "gram": "g gm gramme", "pound": "lb lbs £", "ounce": "oz", "ton": "tonne",
+    "kilometer": "km kilometre", "meter": "m metre", "centimeter": "cm centimetre", "millimeter": "mm millimetre",
+    "mile": "mi", "foot": "ft feet", "inch": "inches", "yard": "yd", "acre": "", "hectare": "ha",
+    "kilogram": "kg kilo", "gram": "g gramme", "pound": "lb lbs £", "ounce": "oz", "ton": "tonne",
     "liter": "l litre", "milliliter": "ml millilitre", "gallon": "gal", "seconds": "s sec secs second",
-    "minute": "min mins",
-    "hour": "h hr hrs", "day": "", "week": "", "month": "", "year": "yr yrs", "century": "centuries",
-    "percent": "% pct", "dollar": "$ usd", "euro": "€ eur", "yen": "¥ jpy", "rupee": "inr", "cent": "",
-    "celsius": "c", "fahrenheit": "f", "kelvin": "k", "degree": "°", "mph": "", "gigabyte": "gb", "megabyte": "mb",
-    "kilobyte": "kb", "terabyte": "tb", "hertz": "hz", "watt": "w", "volt": "v", "kilowatt": "kw", "megawatt": "mw",
+    "minute": "min mins", "hour": "h hr hrs", "day": "", "week": "", "month": "", "year": "yr yrs",
+    "century": "centuries", "percent": "% pct", "dollar": "$ usd", "euro": "€ eur", "yen": "¥ jpy", "cent": "",
+    "celsius": "c centigrade", "fahrenheit": "f", "kelvin": "k", "degree": "°", "mph": "", "kilobyte": "kb",
+    "megabyte": "mb", "gigabyte": "gb", "terabyte": "tb", "hertz": "hz", "watt": "w", "volt": "v", "kilowatt": "kw",
 }
 _UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in (unit, *names.split())}
 _UNIT_OF |= {f"{name}s": unit for name, unit in _UNIT_OF.items() if len(name) > 3}
 _SHORT_UNITS = {name for name in _UNIT_OF if len(name) < 4 and name.isalpha()} | {"second"}  # only behind a number
 
 # %% ../nbs/09_rules.ipynb #6b3ac9be
-_UP_TO_NINETEEN = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
-    sixteen seventeen eighteen nineteen"""
-_ONES = dict(zip(_UP_TO_NINETEEN.split(), range(20)))
+_ONES = dict(zip("zero one two three four five six seven eight nine".split(), range(10)))
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TEENS = dict(zip(_TEENS.split(), range(10, 20)))
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_ORDINALS = {f"{word}th": n for word, n in _ONES.items()} | {f"{word[:-1]}ieth": n for word, n in _TENS.items()}
+_ORDINALS = {f"{word}th": n for word, n in (_ONES | _TEENS).items()}
+_ORDINALS |= {f"{word[:-1]}ieth": n for word, n in _TENS.items()}
 _ORDINALS |= {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
-_SMALL = _ONES | _TENS | _ORDINALS
-_CENTURIES = range(11, 21)
-_NUMBER = re.compile(r"-?\d{1,40}(\.\d{1,40})?(e-?\d{1,2})?")
-_ROMAN = re.compile(r"x{0,3}(?:ix|iv|v?i{0,3})")
+_SMALL = _ONES | _TEENS | _TENS | _ORDINALS
+
+# %% ../nbs/09_rules.ipynb #90e040ca
+def _any(words: Sequence[str]) -> str:
+    return f"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
 
 
+_UNITS_OF_TEN = _any([word for word, n in _SMALL.items() if 0 < n < 10])
+_HUNDRED = rf"(?:{_any(_TENS)} {_UNITS_OF_TEN}|{_any(_SMALL)})"
+_BELOW = rf"(?:{_HUNDRED} hundred(?:(?: and)? {_HUNDRED})?|{_HUNDRED})"
+_SCALED = rf"(?:\d+(?:\.\d+)?|{_BELOW}) {_any(_SCALES)}"
+_YEAR_IN_WORDS = rf"{_any(_TEENS)} (?:{_any(_TENS)}(?: {_UNITS_OF_TEN})?|{_any(_TEENS)})|twenty {_any(_TEENS)}"
+_SPELT = re.compile(
+    rf"(?<= )(?:minus |negative )?(?:{_SCALED}(?:(?: and)? {_SCALED})*(?:(?: and)? {_BELOW})?"
+    rf"|{_YEAR_IN_WORDS}|{_BELOW}|(?<=minus |ative )\d+(?:\.\d+)?)(?= )"
+)
+_NUMBER = re.compile(r"-?\d{1,40}(?:\.\d{1,40})?(?:e-?\d{1,2})?")
+
+# %% ../nbs/09_rules.ipynb #540c3dab
 def _is_number(word: str) -> bool:
     return word[-1:].isdigit() and _NUMBER.fullmatch(word) is not None
 
 
 def _decimal(value: Decimal | int | str) -> str:
     "A number without leading or trailing zeros."
-    text = f"{Decimal(value):f}"
-    whole, _, rest = text.partition(".")
+    whole, _, rest = f"{Decimal(value):f}".partition(".")
     sign, whole, rest = "-" * whole.startswith("-"), whole.lstrip("-0") or "0", rest.rstrip("0")
     return sign + whole + (f".{rest}" if rest else "")
 
-# %% ../nbs/09_rules.ipynb #540c3dab
-def _spelt(words: Sequence[str], start: int) -> tuple[int, Decimal]:
-    "How many words from `start` on spell one number, and the number: two hundred and five, 3.5 million."
-    total, below, scale, used = Decimal(0), None, 10**15, 0
-    while start + used < len(words):
-        word = words[start + used]
-        if used and below in _CENTURIES and _SMALL.get(word, 0) >= 10:  # nineteen eighty-four
-            below = 100 * below + _SMALL[word]
-        elif below is None and _is_number(word) and _scale_follows(words, start + used):
-            below = Decimal(word)
-        elif word in _SMALL and _may_follow(_SMALL[word], below):
-            below = (below or 0) + _SMALL[word]
-        elif word == "hundred" and below and below < 100:
+
+def _value(words: Sequence[str]) -> str:
+    "The number that words spell."
+    total, below = Decimal(0), Decimal(0)
+    for word in words:
+        if word in _SCALES:
+            total, below = total + below * _SCALES[word], Decimal(0)
+        elif word == "hundred":
             below *= 100
-        elif word in _SCALES and below and _SCALES[word] < scale:
-            total, below, scale = total + below * _SCALES[word], None, _SCALES[word]
-        elif not (word == "and" and used and _goes_on(words[start + used - 1 : start + used + 2])):
-            break
-        used += 1
-    return used, total + (below or 0)
-
-
-def _scale_follows(words: Sequence[str], at: int) -> bool:
-    return at + 1 < len(words) and words[at + 1] in _SCALES
-
-
-def _may_follow(small: int, below: Decimal | None) -> bool:
-    "Whether a small number goes on with what there is: two hundred five, twenty four."
-    if below is None or (below >= 100 and below % 100 == 0):
-        return True
-    return below % 100 in _TENS.values() and 0 < small < 10
-
-
-def _goes_on(around: Sequence[str]) -> bool:
-    "Whether an *and* stands inside a number: two hundred and five."
-    return around[0] in ("hundred", *_SCALES) and around[-1] in _SMALL
+        elif word in _SMALL:
+            below = _SMALL[word] + below * (100 if below in range(11, 21) and _SMALL[word] > 9 else 1)
+        elif _is_number(word):
+            below = Decimal(word)
+    sign = "-" if words[0] in ("minus", "negative") else ""
+    return sign + _decimal(total + below)
 
 # %% ../nbs/09_rules.ipynb #598b520b
 _TOKEN = re.compile(
@@ -173,6 +146,7 @@ _TOKEN = re.compile(
 )
 _ARTICLES = {"a", "an", "the"}
 _SAME_WORD = {"&": "and", "mt": "mount", "dr": "doctor", "jr": "junior", "sr": "senior", "vs": "versus", "ft": "fort"}
+_ROMAN = re.compile(r"x{0,3}(?:ix|iv|v?i{0,3})")
 
 
 class _Token(NamedTuple):
@@ -185,30 +159,30 @@ _NOTHING = _Token("", "", False)
 
 
 def _tokens(text: str) -> list[_Token]:
-    "The words of a text in their one form, numbers joined."
+    "The words of a text in their one form, numbers joined, without articles in front."
     plain, end, found = _plain(text), 0, []
     for match in _TOKEN.finditer(plain):
         raw = match[0]
         found.append(_Token(raw.casefold(), plain[end : match.start()], raw[0].isupper()))
         end = match.end()
-    return _joined([_one_form(found, place) for place in range(len(found))])
+    return _without_articles(_joined([_one_form(found, place) for place in range(len(found))]))
 
 # %% ../nbs/09_rules.ipynb #ce033ea0
 def _one_form(tokens: list[_Token], place: int) -> _Token:
     "A token in the form that all its spellings share."
     token = tokens[place]
     word, before = token.word, tokens[place - 1] if place else _NOTHING
-    behind = tokens[place + 1] if place + 1 < len(tokens) else _NOTHING
     if word[0] == "." or _is_number(word):
         return token._replace(word="-" * _is_negative(tokens, place) + _decimal(word))
     if word in _UNIT_OF and (word not in _SHORT_UNITS or before.word[:1].isdigit()):
         return token._replace(word=_UNIT_OF[word])
     if word == "st":
-        return token._replace(word="saint" if behind.capital else "street")
+        return token._replace(word="saint" if place + 1 < len(tokens) and tokens[place + 1].capital else "street")
     if word in _SAME_WORD:
         return token._replace(word=_SAME_WORD[word])
-    if before.word and (len(word) > 1 or (word != "x" and token.capital and before.capital)) and _ROMAN.fullmatch(word):
-        return token._replace(word=str(_roman(word)))
+    if word[0] in "ivx" and before.word and _ROMAN.fullmatch(word):
+        if len(word) > 1 or (word != "x" and token.capital and before.capital):
+            return token._replace(word=str(_roman(word)))
     return token
 
 
@@ -227,96 +201,92 @@ def _is_negative(tokens: list[_Token], place: int) -> bool:
 # %% ../nbs/09_rules.ipynb #f8642e76
 def _joined(tokens: list[_Token]) -> list[_Token]:
     "`tokens` with each run of number words as one number, and *minus* as its sign."
-    words, joined, at = [token.word for token in tokens], [], 0
-    while at < len(tokens):
-        minus = words[at] in ("minus", "negative")
-        if not minus and not words[at][0].isdigit() and words[at] not in _SMALL:
-            joined.append(tokens[at])
-            at += 1
-            continue
-        used, value = _spelt(words, at + minus)
-        if minus and not used and at + 1 < len(words) and _is_number(words[at + 1]):
-            used, value = 1, words[at + 1]
-        if used:
-            joined.append(tokens[at]._replace(word="-" * minus + _decimal(value).lstrip("-" * minus)))
-            at += used + minus
-        else:
-            joined.append(tokens[at])
-            at += 1
-    return joined
+    words, joined, done = [token.word for token in tokens], [], 0
+    if not any(word in _SMALL or word in _SCALES or word in ("minus", "negative") for word in words):
+        return tokens
+    line = f" {' '.join(words)} "
+    places = _places(words)
+    for match in _SPELT.finditer(line):
+        start, spelt = places[match.start()], match[0].split()
+        joined += [*tokens[done:start], tokens[start]._replace(word=_value(spelt))]
+        done = start + len(spelt)
+    return joined + tokens[done:]
+
+
+def _places(words: Sequence[str]) -> dict[int, int]:
+    "Where each word begins in the line of all, with a blank in front -> its place."
+    lengths = [1, *(len(word) + 1 for word in words[:-1])]
+    return {start: place for place, start in enumerate(accumulate(lengths))}
+
+
+def _without_articles(tokens: list[_Token]) -> list[_Token]:
+    "`tokens` without articles in front, where there is anything else; *a week* is one."
+    start = next((i for i, token in enumerate(tokens) if token.word not in _ARTICLES), 0)
+    if start and tokens[start].word in _UNITS and tokens[start - 1].word != "the":
+        return [tokens[start - 1]._replace(word="1"), *tokens[start:]]
+    return tokens[start:]
 
 # %% ../nbs/09_rules.ipynb #5e881612
-_LATIN = re.compile(r"(?<=[rdi]i)(?:on|um)$")
-_ISE = re.compile(r"is(e|es|ed|ing|ation)$")
 _ENDING = re.compile(r"(?<=[^su])s$|(?<=e)d$")
 
 
 @lru_cache(maxsize=200_000)
 def _stem(word: str) -> str:
-    "`word` without plural (Latin -ae too) or past tense endings, -ise as -ize: the same on both sides."
-    if word[0].isdigit():  # 1990s
+    "`word` without plural (Latin -ae too) or past tense endings: the same on both sides."
+    if len(word) < 4 or word[0].isdigit():  # 1990s
         return word
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 4 and word.endswith("ae"):
         word = word[:-1]
-    if len(word) > 6:
-        word = _LATIN.sub("a", _ISE.sub(r"iz\1", word))
-    return _ENDING.sub("", word) if len(word) > 3 else word
+    return _ENDING.sub("", word)
 
 # %% ../nbs/09_rules.ipynb #62487c8d
+_MOST = 8  # places of one form that are looked at
+
+
 class _Text:
-    "The words of a text, without articles where they say nothing, and what stands between them."
+    "The words of a text and what stands between them."
 
     def __init__(self, text: str):
         self.text = text
-        self.tokens = _without_articles(_tokens(text))
+        self.tokens = _tokens(text)
         self.words = [token.word for token in self.tokens]
         self.stems = list(map(_stem, self.words))
         self.line = f" {' '.join(self.stems)} "
         self.known = set(self.stems)
 
     @cached_property
-    def starts(self) -> dict:
-        "Where each word stands in `line` -> its place."
-        lengths = [1, *(len(stem) + 1 for stem in self.stems[:-1])]
-        return {start: place for place, start in enumerate(accumulate(lengths))}
+    def places(self) -> dict[int, int]:
+        return _places(self.stems)
 
-    def find(self, line: str) -> Iterator[int]:
-        "The first places, at most `_MOST`, at which the words of `line` stand in a row."
-        at, found = self.line.find(line), 0
-        while at >= 0 and found < _MOST:
-            yield self.starts[at + 1]
-            at, found = self.line.find(line, at + 1), found + 1
+    @cached_property
+    def beginnings(self) -> set[str]:
+        return {word[:3] for word in self.words}
+
+    def find(self, stems: Sequence[str]) -> Iterator[int]:
+        "The first places, at most `_MOST`, at which stems stand in a row."
+        line, at = f" {' '.join(stems)} ", -1
+        for _ in range(_MOST if stems else 0):
+            at = self.line.find(line, at + 1)
+            if at < 0:
+                return
+            yield self.places[at + 1]
 
     @cached_property
     def dates(self) -> list:
         "Each date with its first place and the place behind it."
         return list(_dates_in(self))
 
-
-_MOST = 8
-
 # %% ../nbs/09_rules.ipynb #ccb3ef81
-def _without_articles(tokens: list[_Token]) -> list[_Token]:
-    "`tokens` without *the*, and without *a* in front; all where there is nothing else."
-    kept = [token for token in tokens if token.word != "the"]
-    start = next((i for i, token in enumerate(kept) if token.word not in _ARTICLES), None)
-    if start is None:
-        return tokens
-    if start and kept[start].word in _UNITS:  # a week
-        return [kept[start - 1]._replace(word="1"), *kept[start:]]
-    return kept[start:]
-
-
 _text = lru_cache(maxsize=100_000)(_Text)
 
 
 def normalise(
     text: str,  # any text
 ) -> list:  # its words
-    "`text` as plain words: no case, accents, punctuation or articles; numbers as digits; units in one form."
-    return list(_Text(text).words)
+    "`text` as plain words: no case or accents, no article in front; numbers as digits; units in one form."
+    return list(_text(text).words)
 
 # %% ../nbs/09_rules.ipynb #ccd89c67
 _MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), range(1, 13)))
@@ -325,16 +295,17 @@ _MONTH = (
     r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 )
 _DAY, _YEAR = r"(?P<d{0}>3[01]|[12]\d|[1-9])", r"(?P<y{0}>1\d{{3}}|20\d\d)"
+_MONTH_NUMBER = r"(?P<m{0}>1[012]|[1-9])"
 _ORDERS = (
     rf"{_MONTH} {_DAY}(?: {_YEAR})?", rf"{_DAY} (?:of )?{_MONTH}(?: (?:of )?{_YEAR})?", rf"{_MONTH}(?: of)? {_YEAR}",
-    rf"{_YEAR} (?P<m{{0}}>1[012]|[1-9]) {_DAY}", rf"(?P<m{{0}}>1[012]|[1-9]) {_DAY} {_YEAR}",
-    rf"{_DAY} (?P<m{{0}}>1[012]|[1-9]) {_YEAR}", _YEAR,
+    rf"{_YEAR} {_MONTH_NUMBER} {_DAY}", rf"{_MONTH_NUMBER} {_DAY} {_YEAR}", rf"{_DAY} {_MONTH_NUMBER} {_YEAR}", _YEAR,
 )
 _DATE = re.compile("|".join(rf"(?<= ){order.format(i)}(?= )" for i, order in enumerate(_ORDERS)))
+_WHOLE_DATES = [re.compile(order.format(0)) for order in (*_ORDERS, _MONTH)]
 _BESIDE_DATE = {*"on in of year since late early around about by circa from".split()}
-_WEEKDAYS = {f"{day}day" for day in "mon tues wednes thurs fri satur sun".split()}
+_BESIDE_DATE |= {f"{day}day" for day in "mon tues wednes thurs fri satur sun".split()}
 
-
+# %% ../nbs/09_rules.ipynb #7341fe43
 class _Date(NamedTuple):
     year: int | None
     month: int | None = None
@@ -344,13 +315,6 @@ class _Date(NamedTuple):
         "Whether both can be the same date, and the year (or the day of the year) is known to both."
         known = [(a, b) for a, b in zip(self, other) if None not in (a, b)]
         return all(a == b for a, b in known) and (None not in (self.year, other.year) or len(known) == 2)
-
-    @property
-    def days(self) -> tuple[int, int]:
-        "The first and the last day that it can be, counted from the year 0 in months of 31 days."
-        year, month, day = self
-        ends = (((year or 0) * 12 + (month or m)) * 31 + (day or d) for m, d in ((1, 1), (12, 31)))
-        return tuple(ends)
 
 
 def _read_date(match: re.Match) -> _Date:
@@ -363,7 +327,7 @@ def _read_date(match: re.Match) -> _Date:
 def _dates_in(text: _Text) -> Iterator[tuple[_Date, int, int]]:
     "Each date with its first place and the place behind it."
     for match in _DATE.finditer(text.line):
-        start = text.starts[match.start()]
+        start = text.places[match.start()]
         yield _read_date(match), start, start + match[0].count(" ") + 1
 
 
@@ -372,85 +336,56 @@ def parse_date(
     text: str,  # a date, and no more
 ) -> tuple:  # of dates: year, month and day, None where unknown
     "The dates that the whole of `text` can mean (10/09/2001 can mean two); empty where it is no date."
-    words = [word for word in _text(text).stems if word not in _BESIDE_DATE | _WEEKDAYS]
-    if not 0 < len(words) < 4:
-        return ()
-    patterns = (re.fullmatch(order.format(0), " ".join(words)) for order in (*_ORDERS, _MONTH))
+    words = [word for word in _text(text).stems if word not in _BESIDE_DATE]
+    line = " ".join(words) if 0 < len(words) < 4 else ""
+    patterns = (pattern.fullmatch(line) for pattern in _WHOLE_DATES)
     return tuple(dict.fromkeys(_read_date(match) for match in patterns if match))
 
 # %% ../nbs/09_rules.ipynb #b325db0e
 _HEAD_END = re.compile(r", | \(| (?:who|which|that|whose) ")
-_NAME_BEHIND = re.compile(r"(?:^| )(?!(?:of|and|in|on|at|for|to|by|from|with|the) )[a-z]+ ([A-Z][\w.' -]*)$")
-_ASIDES = re.compile(r" ?(?:\([^()]*\)|\[[^\[\]]*\])")
+_NAME_BEHIND = re.compile(
+    r"(?:^| )(?!(?:of|and|in|on|at|for|to|by|from|with|the) )[a-z]+,? (?:the )?([A-Z][\w.' -]{,80})$"
+)
+_ASIDES = re.compile(r""" ?(?:\([^()]*\)|\[[^\[\]]*\])| "[^"]*"(?= )""")
 _LEADING = {*"about approximately around roughly nearly almost circa c in on at by of from to for over some".split()}
-_SMALL_IN_NAMES = {*"of and in on at for to by from with de la le du da von van der den y e el al bin ibn".split()}
+_SMALL_IN_NAMES = {*"of and in on at for to by from with the de la le du da von van der den y e el al bin ibn".split()}
+_PARTICLES = {*"van von der den de du da di del della la le el al bin ibn".split()}
 _NAME_ENDS = {"junior", "senior"}
 
-
-class _Called:
-    "The words by which a reference may be called."
+# %% ../nbs/09_rules.ipynb #f6884c6e
+class _Reference:
+    "A reference as words, as a name, as a date, as a number."
 
     def __init__(self, text: str):
         head, _, span = text.partition("acceptable range")
-        self.head = head.replace("Â\xa0", " ").replace("\xa0", " ").rstrip(" (").strip()
-        self.range = _bounds(span) if span else None
-        self.whole = _text(self.head)
+        head = head.replace("Â\xa0", " ").rstrip(" (").strip()
+        self.whole = _text(head)
         self.words = self.whole.words
-
-    def may_stand_in(self, response: _Text) -> bool:
-        "Whether a response has a word of it, or is one word, or what is looked for is no word."
-        shared = not self.whole.known.isdisjoint(response.known)
-        return shared or self.range is not None or len(response.words) == 1 or set(self.words) <= _ARTICLES
-
-    @cached_property
-    def proper(self) -> bool:
-        return _is_proper(self.whole.tokens)
-
-    @cached_property
-    def forms(self) -> list[tuple[str, ...]]:
-        return list(dict.fromkeys(filter(None, map(_trimmed, _forms(self.head)))))
-
-    @cached_property
-    def parts(self) -> list[tuple[str, ...]]:
-        return list(filter(None, map(_trimmed, self.head.split(" and "))))
-
-# %% ../nbs/09_rules.ipynb #f6884c6e
-class _Reference(_Called):
-    "A reference as words, as a name, as a date, as a number."
-
-    @cached_property
-    def dates(self) -> tuple[_Date, ...]:
-        return parse_date(self.head)
-
-    @cached_property
-    def inverted(self) -> bool:
-        return self.proper and re.fullmatch(r"[^\W\d_]+, [^,]+", self.head) is not None
-
-    @cached_property
-    def name(self) -> list[str]:
-        return _name_of(self.head) if self.proper else []
-
-    @cached_property
-    def number(self) -> str:
-        numbers = [word for word in _trimmed(self.head) if _is_number(word)]
-        return numbers[0] if len(numbers) == 1 and not (self.proper and len(self.words) > 2) else ""
-
-    @cached_property
-    def units(self) -> set[str]:
-        return {word for word in self.words if word in _UNITS}
+        self.forms = list(dict.fromkeys(filter(None, map(_trimmed, _forms(head)))))
+        self.parts = list(filter(None, map(_trimmed, head.split(" and "))))
+        self.dates = parse_date(head)
+        self.proper = _is_proper(self.whole)
+        self.name = _person(head) if self.proper else []  # words, the surname last
+        numbers = [word for word in self.words if _is_number(word)]
+        self.number = numbers[0] if len(numbers) == 1 and not (self.proper and len(self.words) > 2) else ""
+        self.units = _UNITS.keys() & set(self.words)
+        ends = sorted(float(word) for word in _text(span).words if _is_number(word))
+        self.range = ends if len(ends) == 2 else None
 
 
-def _bounds(span: str) -> tuple[float, float] | None:
-    "The ends of an acceptable range, dates as days; None where there is none."
-    found = _text(span)
-    ends = [date.days[0] for date, *_ in found.dates if date.day] or [float(w) for w in found.words if _is_number(w)]
-    return (min(ends), max(ends)) if len(ends) == 2 else None
-
-
-def _is_proper(tokens: Sequence[_Token]) -> bool:
-    "Whether a reference is a name: each word with a capital, but for the small ones."
-    words = [token for token in tokens if token.word not in _SMALL_IN_NAMES and not token.word[0].isdigit()]
+def _is_proper(text: _Text) -> bool:
+    "Whether it is a name: each word with a capital, but for the small ones."
+    words = [token for token in text.tokens if token.word not in _SMALL_IN_NAMES and not token.word[0].isdigit()]
     return bool(words) and all(token.capital for token in words)
+
+
+def _person(text: str) -> list[str]:
+    "The words of a person's name, the surname last; empty where it can be none."
+    last, comma, first = _ASIDES.sub("", text).partition(", ")
+    found = _text(f"{first} {last}" if comma and " " not in last else last)
+    words = [word for word in found.words if word not in _NAME_ENDS]
+    other = any(word[0].isdigit() or word in _SMALL_IN_NAMES - _PARTICLES for word in words)
+    return words if 2 <= len(words) <= 5 and not other else []
 
 # %% ../nbs/09_rules.ipynb #2c91be9d
 def _forms(text: str) -> list[str]:
@@ -458,10 +393,10 @@ def _forms(text: str) -> list[str]:
     bare = _ASIDES.sub("", text)
     forms = [text, bare]
     if not any(map(str.isdigit, bare)):
-        forms += [named[1]] if (named := _NAME_BEHIND.search(bare)) else []
-        head = _HEAD_END.split(bare)[0]
-        forms += [head] if len(head) > 2 else []
-        forms += [part for split in (" or ", "/") for part in bare.split(split) if len(part) > 2]
+        named = _NAME_BEHIND.search(bare)
+        forms += [named[1]] if named else []
+        others = [_HEAD_END.split(bare, maxsplit=1)[0], *bare.split(" or "), *bare.split("/")]
+        forms += [form for form in others if len(form) > 2]
     return forms
 
 
@@ -473,8 +408,19 @@ def _trimmed(text: str) -> tuple[str, ...]:
         start += 1
     return tuple(found.stems[start:])
 
-
+# %% ../nbs/09_rules.ipynb #1b0ffc1c
 _reference = lru_cache(maxsize=100_000)(_Reference)
+_TAKEN_APART = re.compile(r"[^A-Za-z ,()-]")
+_CHANGED = {*_SMALL, *_SCALES, "hundred", "minus", "negative", *_UNIT_OF, *_SAME_WORD, "st"}
+
+
+def _may_stand_in(reference: str, response: _Text) -> bool:
+    "Whether a word of a reference begins like one of the response; True where only its one form tells."
+    words = re.findall(r"[a-z]{3,}", reference.casefold())
+    if _TAKEN_APART.search(reference) or not _CHANGED.isdisjoint(words):
+        return True
+    telling = {word[:3] for word in words} - {"the", "and", "for"}
+    return not telling or not telling.isdisjoint(response.beginnings)
 
 # %% ../nbs/09_rules.ipynb #2c7cc981
 _FUNCTION_WORDS = {
@@ -483,18 +429,21 @@ _FUNCTION_WORDS = {
     only just my our your their his her he she they we a an the or name called answer""".split()
 }
 _WHO = re.compile(
-    r"\b(?:who|whom|whose|what (?:actor|actress|singer|player)"
-    r"|(?:which|what|name of the|the real name) (?:\w+ )?(?:person|actor|actress|singer|player|author|president"
-    r"|scientist|artist|woman|man|king|queen|poet|composer|writer|director|politician))\b",
+    r"\b(?:who|whom|whose|(?:which|what) (?:\w+ )?(?:person|actor|actress|singer|player|author"
+    r"|president|scientist|artist|woman|man|king|queen|poet|composer|writer|director|politician))\b",
     re.I,
 )
 _ASKS_DAY = re.compile(
-    r"\b(?:what|which|exact|specific) (?:day|date)\b|day,? (?:and )?month|month,? (?:and )?day|\bon what (?:day|date)",
-    re.I,
+    r"\b(?:what|which|exact|specific) (?:day|date)\b|day,? (?:and )?month|month,? (?:and )?day", re.I
 )
 _PLACE = re.compile(r"where\b|.*\bin\W*$|in (?:which|what)\b|(?:which|what) (?:city|town|place|county|village)\b", re.I)
+_SEVERAL = re.compile(
+    r"(?:(?:what|which|who) (?:are|were)|name|list|select|give)?(?: ?the)?(?: ?\w+)? ?\b"
+    r"(?:[2-9]|1\d|two|three|four|five|six|seven|eight|nine|ten) (?:\w+ ){0,3}?\w+s\b",
+    re.I,
+)
 
-
+# %% ../nbs/09_rules.ipynb #9ba779bb
 class _Question:
     "What the judge asks about a question."
 
@@ -505,7 +454,8 @@ class _Question:
         self.who = bool(_WHO.search(text))
         self.day = bool(_ASKS_DAY.search(text))
         self.place = bool(_PLACE.match(text))
-        self.units = {word for word in self.found.words if word in _UNITS}
+        self.several = bool(_SEVERAL.match(text))
+        self.units = _UNITS.keys() & set(self.found.words)
 
 
 _question = lru_cache(maxsize=10_000)(_Question)
@@ -521,62 +471,38 @@ def content_words(
 _SHORT_NAMES = {
     "albert": "al bert", "andrew": "andy", "anthony": "tony", "benjamin": "ben", "charles": "charlie chuck",
     "christopher": "chris", "daniel": "dan", "david": "dave", "donald": "don", "edward": "ed ted eddie ned",
-    "elizabeth": "liz beth betty lizzie", "francis": "frank", "frederick": "fred", "henry": "harry hank",
+    "elizabeth": "liz beth betty lizzie", "francis": "frank", "frederick": "fred", "george": "", "henry": "harry hank",
     "james": "jim jimmy", "john": "jack johnny", "joseph": "joe", "katherine": "kate kathy katie", "lawrence": "larry",
-    "margaret": "peggy maggie meg", "matthew": "matt", "michael": "mike", "nicholas": "nick", "patrick": "pat",
-    "richard": "dick rick ricky", "robert": "bob rob bobby", "samuel": "sam", "stephen": "steve", "susan": "sue",
-    "theodore": "teddy", "thomas": "tom tommy", "walter": "walt", "william": "bill will billy",
+    "margaret": "peggy maggie meg", "mary": "", "matthew": "matt", "michael": "mike", "nicholas": "nick",
+    "patrick": "pat", "paul": "", "peter": "", "richard": "dick rick ricky", "robert": "bob rob bobby",
+    "samuel": "sam", "stephen": "steve", "susan": "sue", "theodore": "teddy", "thomas": "tom tommy",
+    "walter": "walt", "william": "bill will billy",
 }
-_NICKNAMES = {short: name for name, shorts in _SHORT_NAMES.items() for short in shorts.split()}
-_PARTICLES = {*"van von der den de du da di del della la le el al bin ibn".split()}
-
-
-def _name_of(text: str) -> list[str]:
-    "The words of a name, the surname last, without *junior* and the like; empty where it can be no person's."
-    last, comma, first = _ASIDES.sub("", text).partition(", ")
-    tokens = _text(f"{first} {last}").tokens if comma and " " not in last else _text(last).tokens
-    words = [token.word for token in tokens if token.word not in _NAME_ENDS]
-    if not 2 <= len(words) <= 5 or any(w[0].isdigit() or (w in _SMALL_IN_NAMES - _PARTICLES) for w in words):
-        return []
-    return words
-
-
-def _close(a: str, b: str) -> bool:
-    "Whether two long words differ by one letter, or by two that are swapped."
-    if a == b:
-        return True
-    if min(len(a), len(b)) < 5 or a[0] != b[0] or abs(len(a) - len(b)) > 1 or not (a + b).isalpha():
-        return False
-    start = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
-    a, b = a[start:], b[start:]
-    return a[1:] == b[1:] or a == b[1:] or a[1:] == b or a == b[1::-1] + b[2:]
+_FULL_NAMES = {short: name for name, shorts in _SHORT_NAMES.items() for short in shorts.split()}
 
 # %% ../nbs/09_rules.ipynb #7234c291
+def _are_initials(name: str) -> bool:
+    return len(name) == 1 or (len(name) < 4 and not set(name) & set("aeiou"))
+
+
 def _same_given(a: str, b: str) -> bool:
-    "Whether two given names can be the same: equal, initials, a short form, a beginning, or misspelt."
+    "Whether two given names can be the same: equal, initials, a short form, or a beginning."
     short, long = sorted((a, b), key=len)
-    if _NICKNAMES.get(short, short) == _NICKNAMES.get(long, long) or _close(short, long):
+    if _FULL_NAMES.get(short, short) == _FULL_NAMES.get(long, long):
         return True
-    if len(short) == 1 or (len(short) < 4 and not set(short) & set("aeiou")):  # initials
-        return short[0] == long[0]
-    return len(short) > 2 and long.startswith(short)
-
-
-def _initials(names: Sequence[str]) -> str:
-    "The initials of middle names; HW are two."
-    short = (name if len(name) < 3 and not set(name) & set("aeiou") else name[0] for name in names)
-    return "".join(short)
+    return short[0] == long[0] if _are_initials(short) else len(short) > 2 and long.startswith(short)
 
 
 def _same_person(given: Sequence[str], wanted: Sequence[str]) -> bool:
-    "Whether given names, as far as both are known, are one person's."
-    first = next((i for i, name in enumerate(given) if _same_given(name, wanted[0])), None)
-    if first is None:
+    "Whether given names, as far as both are known, are one person's; a title may stand in front of the wanted."
+    pairs = [(i, j) for j, b in enumerate(wanted) for i, a in enumerate(given) if _same_given(a, b)]
+    if not pairs or (pairs[0][1] and min(len(given[pairs[0][0]]), len(wanted[pairs[0][1]])) < 3):
         return False
-    middle, other = ([n for n in names if n not in _PARTICLES] for names in (given[first + 1 :], wanted[1:]))
-    a, b = _initials(middle), _initials(other)
-    if not middle and len(other) == 1 and len(other[0]) > 3:  # John Adams is not John Quincy Adams
+    i, j = pairs[0]
+    middle, other = ([n for n in names if n not in _PARTICLES] for names in (given[i + 1 :], wanted[j + 1 :]))
+    if not middle and len(other) == 1 and len(other[0]) > 3 and wanted[j] in _SHORT_NAMES:  # John Quincy Adams
         return False
+    a, b = ("".join(n if _are_initials(n) else n[0] for n in names) for names in (middle, other))
     return a.startswith(b) or b.startswith(a)
 
 # %% ../nbs/09_rules.ipynb #6c171fa0
@@ -593,76 +519,48 @@ def _hits(
 ) -> Iterator[_Hit]:
     "The places at which the response may state the reference."
     if reference.range:
-        yield from _in_range(response, reference, question)
+        yield from _in_range(response, reference.range)
         return
-    if set(reference.words) <= _ARTICLES:  # vitamin A, The The
-        yield from _as_written(response, reference.head)
-    if reference.dates:
-        yield from _same_dates(response, reference, question)
+    surname = (_stem(reference.name[-1]),) if question.who and reference.name else ()
     for form in reference.forms:
-        if question.who and reference.inverted and len(form) == 1:  # a surname: below
-            continue
-        for start in response.find(f" {' '.join(form)} "):
+        for start in response.find(form) if form != surname else ():
             yield _Hit(start, start + len(form), "states a reference")
-    if reference.number and not reference.dates:
-        yield from _same_numbers(response, reference, question)
-    if reference.name:
-        yield from _names(response, reference.name, question)
+    yield from _same_dates(response, reference, question)
+    yield from _same_numbers(response, reference, question)
+    yield from _names(response, reference.name, question)
     if len(reference.parts) > 1:
         yield from _all_parts(response, reference.parts)
     if _is_bare(response):
-        yield from _peoples(response, reference, question)
         yield from _parts_of(response, reference, question)
 
 # %% ../nbs/09_rules.ipynb #50ae8f53
-def _peoples(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
-    "The people of a country, or the country of a people, where the question asks for an origin or a winner."
-    if len(reference.words) == len(response.words) == 1 and _ORIGIN.search(question.found.text):
-        short, long = sorted((reference.words[0], response.words[0]), key=len)
-        root = short.rstrip("aeioy")
-        if len(root) > 3 and long.startswith(root) and _OF_PEOPLE.fullmatch(long[len(root) :]):
-            yield _Hit(0, 1, "the country and its people")
-
-
-_OF_PEOPLE = re.compile("[aie]?(?:ns?|an|ese|ish|i|ic)")
-_ORIGIN = re.compile(r"where\b|.*\b(?:who|come|came|from|origin|win|won|share|with)\b", re.I)
-
-
-def _as_written(response: _Text, text: str) -> Iterator[_Hit]:
-    "The end of a response, where it is just this text, capitals included."
-    if re.search(rf"(?<!\w){re.escape(text)}[\W_]*$", response.text[-len(text) - 10 :]):
-        yield _Hit(len(response.words) - 1, len(response.words), "states a reference")
-
-
-def _in_range(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
-    low, high = reference.range
-    for date, start, end in response.dates:
-        if date.day and low <= date.days[0] <= high:
-            yield _Hit(start, end, "within the acceptable range")
+def _in_range(response: _Text, span: Sequence[float]) -> Iterator[_Hit]:
     for place, word in enumerate(response.words):
-        if _is_number(word) and low <= float(word) <= high:
+        if _is_number(word) and span[0] <= float(word) <= span[1]:
             yield _Hit(place, place + 1, "within the acceptable range")
 
 
 def _same_dates(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
-    for date, start, end in response.dates:
-        for wanted in reference.dates:
-            if date.agrees(wanted) and not (question.day and wanted.day and not date.day):
-                yield _Hit(start, end, "the same date")
+    for date, start, end in response.dates if reference.dates else ():
+        exact = (wanted for wanted in reference.dates if not (question.day and wanted.day and not date.day))
+        if any(map(date.agrees, exact)):
+            yield _Hit(start, end, "the same date")
 
-# %% ../nbs/09_rules.ipynb #6ff5dc28
+
 def _same_numbers(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
-    "The reference's number, in a short answer without its unit."
-    left_out = set(reference.whole.stems) - question.stems - set(_UNITS) - _LEADING
+    "The reference's number, with its unit, or in a short answer without it."
+    if not reference.number or reference.dates:
+        return
+    left_out = reference.whole.known - question.stems - _UNITS.keys() - _LEADING
     bare = _is_bare(response) and len(left_out) < 3
-    for place in response.find(f" {reference.number} "):
-        if bare or len(reference.words) == 1 or reference.units & set(response.words[place + 1 : place + 2]):
+    for place in response.find([reference.number]):
+        if bare or not reference.units.isdisjoint(response.words[place + 1 : place + 2]):
             yield _Hit(place, place + 1, "the same number")
 
-
+# %% ../nbs/09_rules.ipynb #6ff5dc28
 def _names(response: _Text, name: list[str], question: _Question) -> Iterator[_Hit]:
     "Where the surname stands, with given names that agree, or alone where a person is asked for."
-    for place in response.find(f" {_stem(name[-1])} "):
+    for place in response.find([_stem(name[-1])] if name else []):
         given = _given_names(response, place)
         if given and _same_person(given, name[:-1]):
             yield _Hit(place - len(given), place + 1, "the same name")
@@ -673,48 +571,42 @@ def _names(response: _Text, name: list[str], question: _Question) -> Iterator[_H
 def _given_names(response: _Text, place: int) -> list[str]:
     "The words with a capital, and particles, right before a place."
     start = place
-    while start and place - start < 4 and re.fullmatch(r"\.? ", response.tokens[start].gap):
+    while start and place - start < 4 and response.tokens[start].gap in (" ", ". "):
         before = response.tokens[start - 1]
         if not (before.capital or before.word in _PARTICLES) or before.word in _FUNCTION_WORDS - {"i"}:
             break
         start -= 1
     return response.words[start:place]
 
-
+# %% ../nbs/09_rules.ipynb #1e6daf96
 def _all_parts(response: _Text, parts: Sequence[tuple]) -> Iterator[_Hit]:
     "The first part of a list, where all are there."
-    places = [next(response.find(f" {' '.join(part)} "), None) for part in parts]
+    places = [next(response.find(part), None) for part in parts]
     if None not in places:
         yield _Hit(places[0], places[0] + len(parts[0]), "all parts of a reference")
 
-# %% ../nbs/09_rules.ipynb #1e6daf96
+
 def _is_bare(response: _Text) -> bool:
     "Whether a response is an answer without a sentence."
-    return len(response.words) <= 8 and not response.known & _VERBS
+    return len(response.words) <= 8 and response.known.isdisjoint(_VERBS)
 
 
 def _parts_of(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
     "The whole of a short answer, where it is a large part of the reference."
-    core = [stem for stem in response.stems if stem not in _FUNCTION_WORDS] or response.stems
-    core = [stem for stem in core if stem not in question.stems]
+    core = [stem for stem in response.stems if stem not in _FUNCTION_WORDS]
     wanted = [stem for stem in reference.whole.stems if len(stem) == 1 or stem not in _FUNCTION_WORDS]
-    if not core or any(stem not in wanted for stem in core):
-        return
-    if not (reference.proper or len(core) > 1 or core[0] == wanted[0]):
-        return
     missing = [stem for stem in wanted if stem not in core]
-    if any(stem[0].isdigit() for stem in missing):
+    if not core or not set(core) <= set(wanted) or len(missing) > len(wanted) / 2:
         return
-    if reference.proper and any(stem not in question.stems for stem in missing):
-        return
-    if len(missing) <= len(wanted) / 2:
+    named = reference.proper and not question.stems.issuperset(missing)
+    if not (named or any(stem[0].isdigit() for stem in missing)):
         yield _Hit(0, len(response.words), "a large part of a reference")
 
 # %% ../nbs/09_rules.ipynb #2baa5a96
 _VERBS = {*"is are was were be been has had have do does did it can will would".split()}
-_NEGATIONS = {*"not no never neither nor except without unlike besides".split()}
+_NEGATIONS = {*"not no never neither nor cannot except without unlike besides".split()}
 _NOT_NEGATED = {*"only doubt longer".split()}  # behind a negation
-_JOINED_NEGATIONS = (["rather", "than"], ["other", "than"], ["instead", "of"])
+_INSTEAD = (["rather", "than"], ["other", "than"], ["instead", "of"])
 _REFUSAL = re.compile(
     r"\b(?:i (?:do not|don't|dont) (?:know|have)|i(?:'m| am) (?:not sure|unable|sorry)"
     r"|(?:cannot|can't|could ?n[o']t|unable to) (?:answer|determine|provide|find)|no idea|not known|unknown|n/a)\b",
@@ -722,17 +614,12 @@ _REFUSAL = re.compile(
 )
 _CLAUSE_END = re.compile(r'[,;:!?()\n"\[\]]|\.\s|\.$')
 _SENTENCE_END = re.compile(r"[;!?\n]|\.\s|\.$")
-_POINTED = {*"mr mrs ms saint street mount fort doctor junior senior versus no gen rev prof".split()}
 _CONTRAST = {
     *"""north south east west northern southern eastern western northeast northwest southeast southwest new old upper
     lower equatorial left right inner outer non anti pre post great greater lesser little democratic""".split()
 }
-_COMMON_CONTRAST = {*"upper lower left right inner outer non anti pre post".split()}
-_ASIDE = {
-    *"""after before below above over than unlike despite beat beats beating defeat defeats defeated defeating
-    succeeded succeeding replaced replacing""".split()
-}
-_MANY_NAMES = 6
+_ASIDE = {*"after before than unlike beat defeated defeating succeeded succeeding replaced replacing".split()}
+_MANY_NAMES = 8
 
 # %% ../nbs/09_rules.ipynb #52e2f9fe
 class _Case(NamedTuple):
@@ -741,7 +628,7 @@ class _Case(NamedTuple):
     response: _Text
     hit: _Hit
     reference: _Reference
-    references: Sequence[_Reference]
+    references: Sequence[_Reference]  # of which a word is in the response
     question: _Question
 
     @property
@@ -762,73 +649,60 @@ def _repeats(case: _Case) -> bool:
     "Whether the response holds the reference only as part of the question that it says again."
     stems, asked = case.response.stems[case.hit.start : case.hit.end], case.question.found.line
     line = f" {' '.join(stems)} "
-    if line not in asked or " or " in asked:
-        return False
-    if not case.question.content & case.response.known - set(stems):
+    if line not in asked or " or " in asked or case.question.content.isdisjoint(case.response.known - set(stems)):
         return False
     return case.hit.how == "the same date" or case.response.line.count(line) <= asked.count(line)
 
 # %% ../nbs/09_rules.ipynb #1664d3ab
-def _ends(token: _Token, before: _Token, sign: re.Pattern) -> bool:
-    "Whether a clause or sentence ends between two words; initials and abbreviations end none."
-    if token.gap == " " or (token.gap.startswith(".") and (len(before.word) == 1 or before.word in _POINTED)):
-        return False
-    return sign.search(token.gap) is not None
-
-
-def _start_of(case: _Case, sign: re.Pattern) -> int:
-    "The place at which the clause or sentence begins, 40 words back at most."
-    tokens, start = case.response.tokens, case.hit.start
-    while start and case.hit.start - start < 40 and not _ends(tokens[start], tokens[start - 1], sign):
-        start -= 1
-    return start
+def _clause(case: _Case) -> list[str]:
+    "The words before the place in its clause, 40 at most."
+    tokens, end = case.response.tokens, case.hit.start
+    first = max(end - 40, 0)
+    start = next((at for at in range(end, first, -1) if _CLAUSE_END.search(tokens[at].gap)), first)
+    return case.response.words[start:end]
 
 
 def _is_negated(case: _Case) -> bool:
     "Whether a negation that is not the question's stands before it in its clause, or a *is not* behind it."
-    before = case.response.words[_start_of(case, _CLAUSE_END) : case.hit.start]
+    before = _clause(case)
     pairs = zip(before, [*before[1:], ""])
     negations = [at for at, (word, next_) in enumerate(pairs) if word in _NEGATIONS and next_ not in _NOT_NEGATED]
     clause = before[negations[0] :] if negations else []
     if clause and clause[0] not in case.question.stems and not {"but", "until"} & set(clause):
         return True
     verb, negation = case.behind
-    return before[-2:] in _JOINED_NEGATIONS or (verb.word in _VERBS and verb.gap == " " and negation.word == "not")
+    return before[-2:] in _INSTEAD or (verb.word in _VERBS and verb.gap == " " and negation.word == "not")
 
 
 def _is_asked(case: _Case) -> bool:
     "Whether it stands in a question."
     gaps = [token.gap for token in case.response.tokens[case.hit.end : case.hit.end + 30]]
     end = next(filter(_SENTENCE_END.search, gaps), None)
-    return "?" in end if end else case.response.text.rstrip().endswith("?")
+    return "?" in (end or case.response.text.rstrip()[-1:])
 
 # %% ../nbs/09_rules.ipynb #c4960579
 def _is_guess(case: _Case) -> bool:
     "Whether it is one of several that are offered: either Paris or Lyon, Paris/Lyon."
-    words, (start, end, how), behind = case.response.words, case.hit, case.behind[0]
-    if "or" in case.question.stems:
+    (start, end, how), behind = case.hit, case.behind[0]
+    if "or" in case.question.stems or how == "the same date":
         return False
-    if case.before.word in ("either", "whether") or ("/" in case.first.gap + behind.gap and how != "the same date"):
+    if case.before.word in ("either", "whether") or "/" in case.first.gap + behind.gap:
         return True
     if behind.word == "or" and behind.gap == " ":
-        return _offers(case, end + 1) and not _is_accepted(words[end + 1 :], case.references, True)
-    if case.before.word == "or":
-        return _offers(case, start - 2) and not _is_accepted(words[: start - 1], case.references, False)
-    return _is_bare(case.response) and "or" in words and how != "states a reference"
+        return _offers(case, end + 1)
+    return case.before.word == "or" and _offers(case, start - 2)
 
 
 def _offers(case: _Case, place: int) -> bool:
-    "Whether what *or* joins to it is of its kind: two names, two numbers, or any two of a short answer."
-    if _is_bare(case.response) or not 0 <= place < len(case.response.words):
+    "Whether *or* joins no reference to it, but another of its kind: a name, a number; anything in a short answer."
+    words = case.response.words
+    if not 0 <= place < len(words):
         return True
+    for wanted in (reference.words for reference in case.references):
+        if wanted in (words[place : place + len(wanted)], words[max(place + 1 - len(wanted), 0) : place + 1]):
+            return False
     kinds = [(token.capital, token.word[0].isdigit()) for token in (case.response.tokens[place], case.first)]
-    return kinds[0] == kinds[1] != (False, False)
-
-
-def _is_accepted(words: Sequence[str], references: Sequence[_Reference], front: bool) -> bool:
-    "Whether a reference stands at the beginning, or end, of `words`."
-    known = [reference.words for reference in references if reference.words]
-    return any(words[: len(wanted)] == wanted if front else words[-len(wanted) :] == wanted for wanted in known)
+    return _is_bare(case.response) or kinds[0] == kinds[1] != (False, False)
 
 # %% ../nbs/09_rules.ipynb #aa01efcb
 def _is_list(case: _Case) -> bool:
@@ -838,16 +712,14 @@ def _is_list(case: _Case) -> bool:
         return False
     items = [[]]
     for place, token in enumerate(response.tokens):
-        if token.word in ("and", "or"):
+        if token.word in ("and", "or") or re.search("[,;/]", token.gap):
             items.append([])
-        else:
-            items += [[]] if re.search(r"[,;/]", token.gap) else []
+        if token.word not in ("and", "or"):
             items[-1].append(place)
     items = list(filter(None, items))
     if len(items) == 2 and case.question.place and "and" not in response.words:  # Waco, Texas
         return False
-    others = [item for item in items if item[0] >= hit.end or item[-1] < hit.start]
-    return not all(_belongs(case, item) for item in others)
+    return not all(_belongs(case, item) for item in items if item[0] >= hit.end or item[-1] < hit.start)
 
 
 _ONE_OF_A_LIST = ("states a reference", "the same name", "the surname", "the same number")
@@ -876,25 +748,25 @@ def _is_another(case: _Case) -> bool:
         return True
     if before.word not in _CONTRAST or first.gap not in (" ", "-") or before.word in case.reference.words:
         return False
-    return (before.capital and first.capital) or (before.word in _COMMON_CONTRAST and not first.capital)
-
-
-def _is_aside(case: _Case) -> bool:
-    "Whether a name stands behind *after*, *defeated* and the like, which the question has not."
-    word = case.before.word
-    return case.hit.start > 2 and word in _ASIDE and _stem(word) not in case.question.stems and case.first.capital
+    return before.capital == first.capital
 
 
 def _is_in_passing(case: _Case) -> bool:
-    "Whether it stands behind many other names, or far behind in a sentence that has little of the question."
-    response, place = case.response, case.hit.start
-    tokens, content = response.tokens[:place], case.question.content
-    names = [token for token, stem in zip(tokens, response.stems) if token.capital and stem not in case.question.stems]
-    if len(names) > _MANY_NAMES and case.first.capital:
+    "Whether it stands behind many other names, or right behind *after*, *defeated* and the like."
+    tokens, stems, asked = case.response.tokens[: case.hit.start], case.response.stems, case.question.stems
+    if not case.first.capital:
+        return False
+    if len(tokens) > 2 and tokens[-1].word in _ASIDE and stems[len(tokens) - 1] not in asked:
         return True
-    start = _start_of(case, _SENTENCE_END)
-    again = content & set(response.stems[start : case.hit.end + 20])
-    return start >= 40 and 3 * len(again) < len(content)
+    return sum(token.capital and stem not in asked for token, stem in zip(tokens, stems)) >= _MANY_NAMES
+
+# %% ../nbs/09_rules.ipynb #a0f4345e
+def _is_one_of_several(case: _Case) -> bool:
+    "Whether the question asks for a number of things, and one of several references is all that is said."
+    if not case.question.several or len(case.references) < 2 or len(case.reference.parts) > 1:
+        return False
+    places = {next(case.response.find(form), None) for r in case.references for form in r.forms}
+    return len(places - {None}) < 2
 
 # %% ../nbs/09_rules.ipynb #40f29591
 def _other_unit(case: _Case) -> bool:
@@ -912,18 +784,12 @@ def _is_span(case: _Case) -> bool:
     number, before = words[start], words[max(start - 2, 0) : start]
     if not _is_number(number) or end - start > 1:
         return False
-    if behind[0].gap.strip() == "-" and _is_apart(behind[0].word, number):
+    if "between" in before or (behind[0].word == "to" and _is_number(behind[1].word)):
         return True
-    if case.first.gap.strip() == "-" and _is_apart(case.before.word, number):
-        return True
-    if before[1:] == ["to"] and _is_apart(before[0], number):
-        return True
-    return "between" in before or (behind[0].word == "to" and _is_number(behind[1].word))
-
-
-def _is_apart(word: str, number: str) -> bool:
-    "Whether a word is a number that is not the next to another: seven-eight is *about seven*, 1946-47 one season."
-    return _is_number(word) and abs(float(word) - float(number)) > 1
+    others = [behind[0].word] if behind[0].gap.strip() == "-" else []
+    others += before[-1:] if case.first.gap.strip() == "-" else []
+    others += before[:1] if before[1:] == ["to"] else []
+    return any(_is_number(other) and abs(float(other) - float(number)) > 1 for other in others)  # about seven-eight
 
 
 def _other_date(case: _Case) -> bool:
@@ -942,8 +808,8 @@ _DOUBTS = {
     "asked, not said": _is_asked,
     "one of several guesses": _is_guess,
     "one of a list": _is_list,
+    "one where several are asked for": _is_one_of_several,
     "another thing of that name": _is_another,
-    "an aside": _is_aside,
     "in passing": _is_in_passing,
     "another unit": _other_unit,
     "one end of a range": _is_span,
@@ -965,13 +831,14 @@ def judge_by_rules(
     question: str = "",  # what was asked
 ) -> Verdict:
     "Correct where the answer holds a reference (or the same date, number, name) and nothing doubts it."
-    response, known, asked = _text(answer), list(map(_reference, references)), _question(question)
+    response, asked = _text(answer), _question(question)
     if not response.words:
         return Verdict("not_attempted", "empty answer")
-    if any(response.words == reference.words for reference in known):
+    known = [_reference(text) for text in references if _may_stand_in(text, response)]
+    if any(response.words == reference.words for reference in known) and not asked.several:
         return Verdict("correct", "equals a reference")
     doubts = []
-    for reference in (reference for reference in known if reference.may_stand_in(response)):
+    for reference in known:
         for hit in _hits(response, reference, asked):
             case = _Case(response, hit, reference, known, asked)
             doubt = next((name for name, holds in _DOUBTS.items() if holds(case)), "")

@@ -238,11 +238,10 @@ CHILDREN = "Who are the children?"
     ("Simon and Halley", AUTHORS, "Who wrote it?", "incorrect"),
     ("Nelson Tibideaux and Winnie Tibideaux", ["Nelson and Winnie"], CHILDREN, "correct"),
     ("Nelson Tibideaux and Sondra Tibideaux", ["Nelson and Winnie"], CHILDREN, "incorrect"),
-    ("Spartan", ["Sparta"], "Did Athens or Sparta win?", "correct"),
     ("4", ["4Â\xa0GB"], "How much memory has it?", "correct"),
     ("4 MB", ["4 GB"], "How much memory has it?", "incorrect"),
 ])
-def test_items_of_a_list_peoples_and_units(answer, references, question, verdict):
+def test_items_of_a_list_and_units(answer, references, question, verdict):
     assert grade(answer, references, question) == verdict
 
 
