@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -225,38 +226,38 @@ def evouna_judged(
 _ARTICLES = {"a", "an", "the"}
 
 
+@lru_cache(maxsize=100_000)
 def _plain_words(text: str) -> list:
     words = re.sub(r"[^\w\s]", "", text.casefold()).split()
     return [word for word in words if word not in _ARTICLES]
 
 
-def _equals(answer: list, reference: list) -> bool:
-    return answer == reference
+def _equals(answer: str, reference: str) -> bool:
+    return _plain_words(answer) == _plain_words(reference)
 
 
-def _contains(words: list, phrase: list) -> bool:
-    "Whether the words of `phrase` stand in a row in `words`."
-    n = len(phrase)
-    starts = range(len(words) - n + 1) if n else ()
-    return any(words[start : start + n] == phrase for start in starts)
+def _contains(text: str, phrase: str) -> bool:
+    "Whether the words of `phrase` stand in a row in those of `text`."
+    wanted = " ".join(_plain_words(phrase))
+    return wanted != "" and f" {wanted} " in f" {' '.join(_plain_words(text))} "
 
 
-def _contained_either_way(answer: list, reference: list) -> bool:
+def _contained_either_way(answer: str, reference: str) -> bool:
     return _contains(answer, reference) or _contains(reference, answer)
 
 
-def _shares_most_words(answer: list, reference: list) -> bool:
+def _shares_most_words(answer: str, reference: str) -> bool:
     "Whether the F1 of the words that both have, counted with repetition, is above 0.6."
-    both = Counter(answer) & Counter(reference)
-    shared, n = both.total(), len(answer) + len(reference)
+    said, wanted = Counter(_plain_words(answer)), Counter(_plain_words(reference))
+    shared, n = (said & wanted).total(), said.total() + wanted.total()
     return shared > 0 and 2 * shared / n > 0.6
 
+
+def _includes(answer: str, reference: str) -> bool:
+    "inspect_ai's `includes`."
+    return reference.lower() in answer.lower()
+
 # %% ../nbs/09b_judge_quality.ipynb #d6c5e27d
-def _includes(answer: list, reference: list) -> bool:
-    "Whether the reference's text stands in the answer's, within words too: inspect_ai's `includes`, without its signs."
-    return " ".join(reference) in " ".join(answer)
-
-
 SIMPLE_JUDGES = {
     "exact match": _equals,
     "contains": _contains,
@@ -272,11 +273,8 @@ def judge_simply(
 ) -> np.ndarray:  # (n,) bool
     "Whether a simple judge accepts each answer."
     states = lookup(SIMPLE_JUDGES, name, "simple judge")
-    accepted = []
-    for row in rows.itertuples():
-        words = _plain_words(row.answer)
-        accepted.append(any(states(words, _plain_words(reference)) for reference in row.references))
-    return np.array(accepted)
+    accepted = [any(states(row.answer, wanted) for wanted in row.references) for row in rows.itertuples()]
+    return np.array(accepted, bool)
 
 # %% ../nbs/09b_judge_quality.ipynb #a06bc2ed
 def audit(
@@ -317,10 +315,12 @@ def _span(
     return {measure: hits / n, f"{measure} low": low, f"{measure} high": high}
 
 # %% ../nbs/09b_judge_quality.ipynb #ad24c0f9
+_MARKS = "osD^vP"
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555"]
 _LABELS = {
     "rules": "the rules of this library",
-    "contains": "answer contains reference",
+    "contains": "answer contains reference's words",
+    "includes": "includes (inspect_ai)",
     "contained either way": "one contains the other",
     "token F1 > 0.6": "most words shared",
 }
@@ -341,6 +341,7 @@ def plot_audit(
         xlim=(-0.001, None),
         ylim=(-0.03, 1.05),
     )
+    ax.legend(loc="lower right", fontsize="small")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
@@ -350,18 +351,13 @@ def _draw_judge(
     ax,
     place: int,  # of the row
 ):
-    "A point with its two intervals and its name, which stands above or below it in turn."
-    color = _COLOURS[place % len(_COLOURS)]
+    "A point with its two intervals."
+    color, mark = _COLOURS[place % len(_COLOURS)], _MARKS[place % len(_MARKS)]
     x, y = 1 - row["specificity"], row["sensitivity"]
     left, right = 1 - row["specificity high"], 1 - row["specificity low"]
-    low, high = row["sensitivity low"], row["sensitivity high"]
     ax.plot([left, right], [y, y], color=color, lw=2)
-    ax.plot([x, x], [low, high], color=color, lw=2)
-    ax.plot(x, y, "o", color=color, ms=6)
-    below = place > 0 and place % 2 == 0
-    offset = (7, -14 if below else 5)
-    style = {"textcoords": "offset points", "fontsize": "small", "color": color}
-    ax.annotate(_LABELS.get(row["judge"], row["judge"]), (x, y), xytext=offset, **style)
+    ax.plot([x, x], [row["sensitivity low"], row["sensitivity high"]], color=color, lw=2)
+    ax.plot(x, y, mark, color=color, ms=7, label=_LABELS.get(row["judge"], row["judge"]))
 
 # %% ../nbs/09b_judge_quality.ipynb #6d9e4e96
 def disagreements(

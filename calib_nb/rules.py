@@ -95,7 +95,7 @@ _ORDINALS |= {f"{word[:-1]}ieth": n for word, n in _TENS.items()}
 _ORDINALS |= {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
 _SMALL = _ONES | _TEENS | _TENS | _ORDINALS
 
-# %% ../nbs/09_rules.ipynb #90e040ca
+# %% ../nbs/09_rules.ipynb #f409e0cb
 def _any(words: Sequence[str]) -> str:
     return f"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
 
@@ -305,7 +305,7 @@ _WHOLE_DATES = [re.compile(order.format(0)) for order in (*_ORDERS, _MONTH)]
 _BESIDE_DATE = {*"on in of year since late early around about by circa from".split()}
 _BESIDE_DATE |= {f"{day}day" for day in "mon tues wednes thurs fri satur sun".split()}
 
-# %% ../nbs/09_rules.ipynb #7341fe43
+# %% ../nbs/09_rules.ipynb #b59a0f76
 class _Date(NamedTuple):
     year: int | None
     month: int | None = None
@@ -362,7 +362,7 @@ class _Reference:
         self.whole = _text(head)
         self.words = self.whole.words
         self.forms = list(dict.fromkeys(filter(None, map(_trimmed, _forms(head)))))
-        self.parts = list(filter(None, map(_trimmed, head.split(" and "))))
+        self.parts = list(filter(None, map(_trimmed, re.split(", and |, | and | & ", head))))
         self.dates = parse_date(head)
         self.proper = _is_proper(self.whole)
         self.name = _person(head) if self.proper else []  # words, the surname last
@@ -408,7 +408,7 @@ def _trimmed(text: str) -> tuple[str, ...]:
         start += 1
     return tuple(found.stems[start:])
 
-# %% ../nbs/09_rules.ipynb #1b0ffc1c
+# %% ../nbs/09_rules.ipynb #8c143c92
 _reference = lru_cache(maxsize=100_000)(_Reference)
 _TAKEN_APART = re.compile(r"[^A-Za-z ,()-]")
 _CHANGED = {*_SMALL, *_SCALES, "hundred", "minus", "negative", *_UNIT_OF, *_SAME_WORD, "st"}
@@ -438,12 +438,12 @@ _ASKS_DAY = re.compile(
 )
 _PLACE = re.compile(r"where\b|.*\bin\W*$|in (?:which|what)\b|(?:which|what) (?:city|town|place|county|village)\b", re.I)
 _SEVERAL = re.compile(
-    r"(?:(?:what|which|who) (?:are|were)|name|list|select|give)?(?: ?the)?(?: ?\w+)? ?\b"
+    r"(?:(?:what|which|who)(?: are| were)?|name|list|select|give)?(?: ?the)?(?: ?\w+)? ?\b"
     r"(?:[2-9]|1\d|two|three|four|five|six|seven|eight|nine|ten) (?:\w+ ){0,3}?\w+s\b",
     re.I,
 )
 
-# %% ../nbs/09_rules.ipynb #9ba779bb
+# %% ../nbs/09_rules.ipynb #4878c7eb
 class _Question:
     "What the judge asks about a question."
 
@@ -705,38 +705,23 @@ def _offers(case: _Case, place: int) -> bool:
     return _is_bare(case.response) or kinds[0] == kinds[1] != (False, False)
 
 # %% ../nbs/09_rules.ipynb #aa01efcb
-def _is_list(case: _Case) -> bool:
-    "Whether a short answer names others beside it."
-    response, hit = case.response, case.hit
-    if not _is_bare(response) or hit.how not in _ONE_OF_A_LIST:
-        return False
-    items = [[]]
-    for place, token in enumerate(response.tokens):
-        if token.word in ("and", "or") or re.search("[,;/]", token.gap):
-            items.append([])
-        if token.word not in ("and", "or"):
-            items[-1].append(place)
-    items = list(filter(None, items))
-    if len(items) == 2 and case.question.place and "and" not in response.words:  # Waco, Texas
-        return False
-    return not all(_belongs(case, item) for item in items if item[0] >= hit.end or item[-1] < hit.start)
-
-
 _ONE_OF_A_LIST = ("states a reference", "the same name", "the surname", "the same number")
 
 
-def _belongs(case: _Case, item: list[int]) -> bool:
-    "Whether an item of a list is a reference too, is in the question, or is no name."
-    stems = [case.response.stems[place] for place in item]
-    numbered = stems[0][0].isdigit()
-    if (numbered and len(stems) > 1) or not (numbered or case.response.tokens[item[0]].capital):
-        return True
-    if case.question.stems | _FUNCTION_WORDS >= set(stems):
-        return True
-    line = f" {' '.join(stems)} "
-    surnames = {_stem(reference.name[-1]) for reference in case.references if reference.name}
-    forms = [form for reference in case.references for form in reference.forms]
-    return bool(surnames & set(stems)) or any(f" {' '.join(form)} " in line for form in forms)
+def _is_list(case: _Case) -> bool:
+    "Whether a short answer names others beside it, that are in no reference and not in the question."
+    (start, end, how), tokens = case.hit, case.response.tokens
+    if not _is_bare(case.response) or how not in _ONE_OF_A_LIST:
+        return False
+    joints = [token.word in ("and", "or") for token in tokens]
+    items = [at for at, token in enumerate(tokens) if at == 0 or joints[at - 1] or re.search("[,;/]", token.gap)]
+    if len(items) == 2 and case.question.place and "and" not in case.response.words:  # Waco, Texas
+        return False
+    own = max(at for at in items if at <= start)
+    others = [at for at in items if at != own and not start <= at < end and not joints[at]]
+    others = [at for at in others if tokens[at].capital or tokens[at].word[0].isdigit()]
+    known = _FUNCTION_WORDS.union(case.question.stems, *(reference.whole.known for reference in case.references))
+    return any(case.response.stems[at] not in known for at in others)
 
 # %% ../nbs/09_rules.ipynb #3a241c31
 def _is_another(case: _Case) -> bool:
@@ -760,9 +745,12 @@ def _is_in_passing(case: _Case) -> bool:
         return True
     return sum(token.capital and stem not in asked for token, stem in zip(tokens, stems)) >= _MANY_NAMES
 
-# %% ../nbs/09_rules.ipynb #a0f4345e
+# %% ../nbs/09_rules.ipynb #5a1c395d
 def _is_one_of_several(case: _Case) -> bool:
-    "Whether the question asks for a number of things, and one of several references is all that is said."
+    "Whether it is one of a list that is the reference, or one of several references where a number of things is asked."
+    start, end, how = case.hit
+    if len(case.reference.parts) > 2:
+        return how != "all parts of a reference" and end - start < len(case.reference.words) / 2
     if not case.question.several or len(case.references) < 2 or len(case.reference.parts) > 1:
         return False
     places = {next(case.response.find(form), None) for r in case.references for form in r.forms}
