@@ -255,7 +255,7 @@ def _shares_most_words(answer: str, reference: str) -> bool:
 
 def _includes(answer: str, reference: str) -> bool:
     "inspect_ai's `includes`."
-    return reference.lower() in answer.lower()
+    return reference.casefold() in answer.casefold()
 
 # %% ../nbs/09b_judge_quality.ipynb #d6c5e27d
 SIMPLE_JUDGES = {

@@ -270,6 +270,19 @@ def test_a_sentence_that_holds_the_reference_is_right_unless_it_is_about_another
     assert grade(answer, "Ali Nesin", "Which mathematician received the Leelavati Award in 2018?") == verdict
 
 
+LAYERS, CARDINALS = ["the crust", "the mantle", "the outer core", "the inner core"], "north, south, east and west"
+
+
+@pytest.mark.parametrize("answer, references, verdict", [
+    ("the mantle", LAYERS, "incorrect"),
+    ("The four layers are crust, mantle, outer core and inner core.", LAYERS, "correct"),
+    ("north", [CARDINALS], "incorrect"),
+    ("East, west, north and south", [CARDINALS], "correct"),
+])
+def test_one_of_several_things_is_too_little_where_several_are_asked_for(answer, references, verdict):
+    assert grade(answer, references, "What are the four things that there are?") == verdict
+
+
 def test_content_words_are_stems_without_function_words():
     assert content_words("for all of the penalties") == {"all", "penalty"}
     assert content_words("It is the") == set()
@@ -349,6 +362,8 @@ def test_signs_articles_and_abbreviations_are_part_of_a_name(answer, reference, 
     ("World War 2", "World War II", "Which war was it?", "correct"),
     ("World War I", "World War II", "Which war was it?", "incorrect"),
     ("Charles the Fifth", "Charles V", "Which emperor was it?", "correct"),
+    ("Henry the Fifth", "Charles V", "Which emperor was it?", "incorrect"),
+    ("Henry V", "Charles V", "Which emperor was it?", "incorrect"),
     ("nineteen eighty-four", "1984", "Which year was it?", "correct"),
     ("1.5 × 10⁸ km", "150,000,000 km", "How far is it?", "correct"),
     ("741 weeks", "a week", "How long was it?", "incorrect"),
@@ -370,6 +385,9 @@ def test_an_acceptable_range_has_a_unit(answer, verdict):
     ("George Bush Sr.", "George W. Bush", "incorrect"),
     ("It was Pierre Curie who found it.", "Marie Curie", "incorrect"),
     ("It was Curie who found it.", "Marie Curie", "correct"),
+    ("Julie Kavner", "Julie Deborah Kavner", "correct"),
+    ("John J. Pershing", "Gen. John Joseph Pershing", "correct"),
+    ("Peter Pershing", "Gen. John Joseph Pershing", "incorrect"),
     ("Dennis Wilson sang it.", "Wilson, Carl", "incorrect"),
     ("Carl Wilson sang it.", "Wilson, Carl", "correct"),
     ("It is Kenny Anderson.", "basketball player Kenny Anderson", "correct"),
