@@ -54,7 +54,7 @@ _REWRITES = [
     (re.compile(r"\b(1\d|20)(\d\d)[-/](\d\d)\b(?![-/\d])"), _whole_years),
     (re.compile(r"\b(\d{1,2})\.(\d{1,2})\.(\d{4})\b"), r"\1/\2/\3"),
     (re.compile(r"(?:°|\bdegrees?) ?(?=[CF]\b|[Cc]elsius|[Ff]ahrenheit|[Cc]entigrade)"), " "),
-    (re.compile(r"([$€£]) ?(\d[\d.]*(?: [tmb]\w*)?)"), r"\2 \1"),  # $5 million
+    (re.compile(r"([$€£]) ?(\d[\d.]*(?: (?:thousand|[mbtr]+illion))?)"), r"\2 \1"),  # $5 million
     (re.compile(r"(?<=[^\W\d_]{3})\^?\d{1,3}(?=\.(?:\s|$))|(?<=[a-z]{3})\^\d\b"), ""),  # the mark of a footnote
 ]
 
@@ -95,7 +95,7 @@ _ORDINALS |= {f"{word[:-1]}ieth": n for word, n in _TENS.items()}
 _ORDINALS |= {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
 _SMALL = _ONES | _TEENS | _TENS | _ORDINALS
 
-# %% ../nbs/09_rules.ipynb #782bf23b
+# %% ../nbs/09_rules.ipynb #9866adb0
 def _any(words: Sequence[str]) -> str:
     return f"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
 
@@ -220,11 +220,11 @@ def _places(words: Sequence[str]) -> dict[int, int]:
 
 
 def _without_articles(tokens: list[_Token]) -> list[_Token]:
-    "`tokens` without articles in front, where there is anything else (*a week* is one), and *Henry the Eighth*'s."
-    behind = [*tokens[1:], _NOTHING]
-    tokens = [a for i, (a, b) in enumerate(zip(tokens, behind)) if not (i and a.word == "the" and _is_number(b.word))]
+    "`tokens` without *the* before another word, and without *a* in front; *a week* is one."
+    behind = [token.word for token in tokens[1:]] + ["the"]
+    tokens = [token for token, word in zip(tokens, behind) if token.word != "the" or word in _ARTICLES]
     start = next((i for i, token in enumerate(tokens) if token.word not in _ARTICLES), 0)
-    if start and tokens[start].word in _UNITS and tokens[start - 1].word != "the":
+    if start and tokens[start].word in _UNITS:
         return [tokens[start - 1]._replace(word="1"), *tokens[start:]]
     return tokens[start:]
 
@@ -307,7 +307,7 @@ _WHOLE_DATES = [re.compile(order.format(0)) for order in (*_ORDERS, _MONTH)]
 _BESIDE_DATE = {*"on in of year since late early around about by circa from".split()}
 _BESIDE_DATE |= {f"{day}day" for day in "mon tues wednes thurs fri satur sun".split()}
 
-# %% ../nbs/09_rules.ipynb #1b856f67
+# %% ../nbs/09_rules.ipynb #90867980
 class _Date(NamedTuple):
     year: int | None
     month: int | None = None
@@ -410,7 +410,7 @@ def _trimmed(text: str) -> tuple[str, ...]:
         start += 1
     return tuple(found.stems[start:])
 
-# %% ../nbs/09_rules.ipynb #0c3723de
+# %% ../nbs/09_rules.ipynb #b2bf544e
 _reference = lru_cache(maxsize=100_000)(_Reference)
 _TAKEN_APART = re.compile(r"[^A-Za-z ,()-]")
 _CHANGED = {*_SMALL, *_SCALES, "hundred", "minus", "negative", *_UNIT_OF, *_SAME_WORD, "st"}
@@ -445,7 +445,7 @@ _SEVERAL = re.compile(
     re.I,
 )
 
-# %% ../nbs/09_rules.ipynb #0f3a8401
+# %% ../nbs/09_rules.ipynb #853f47c7
 class _Question:
     "What the judge asks about a question."
 
@@ -495,14 +495,19 @@ def _same_given(a: str, b: str) -> bool:
     return short[0] == long[0] if _are_initials(short) else len(short) > 2 and long.startswith(short)
 
 
-def _same_person(given: Sequence[str], wanted: Sequence[str]) -> bool:
-    "Whether given names, as far as both are known, are one person's; a title may stand in front of the wanted."
+def _same_person(
+    given: Sequence[str],
+    wanted: Sequence[str],
+    who: bool,  # whether a person is asked for: then a title may stand in front of the wanted
+) -> bool:
+    "Whether given names, as far as both are known, are one person's."
     pairs = [(i, j) for j, b in enumerate(wanted) for i, a in enumerate(given) if _same_given(a, b)]
-    if not pairs or (pairs[0][1] and min(len(given[pairs[0][0]]), len(wanted[pairs[0][1]])) < 3):
+    i, j = next(((i, j) for i, j in pairs if j == 0 or (who and i == 0 and len(wanted[j]) > 2)), (None, None))
+    if i is None:
         return False
-    i, j = pairs[0]
     middle, other = ([n for n in names if n not in _PARTICLES] for names in (given[i + 1 :], wanted[j + 1 :]))
-    if not middle and len(other) == 1 and len(other[0]) > 3 and wanted[j] in _SHORT_NAMES:  # John Quincy Adams
+    common = not who or wanted[j] in _SHORT_NAMES
+    if common and not middle and len(other) == 1 and len(other[0]) > 3:  # John Quincy Adams
         return False
     a, b = ("".join(n if _are_initials(n) else n[0] for n in names) for names in (middle, other))
     return a.startswith(b) or b.startswith(a)
@@ -564,7 +569,7 @@ def _names(response: _Text, name: list[str], question: _Question) -> Iterator[_H
     "Where the surname stands, with given names that agree, or alone where a person is asked for."
     for place in response.find([_stem(name[-1])] if name else []):
         given = _given_names(response, place)
-        if given and _same_person(given, name[:-1]):
+        if given and _same_person(given, name[:-1], question.who):
             yield _Hit(place - len(given), place + 1, "the same name")
         if not given and question.who:
             yield _Hit(place, place + 1, "the surname")
@@ -632,6 +637,7 @@ class _Case(NamedTuple):
     reference: _Reference
     references: Sequence[_Reference]  # of which a word is in the response
     question: _Question
+    several: bool  # whether several things are asked for, and there are several references
 
     @property
     def before(self) -> _Token:
@@ -733,6 +739,8 @@ def _is_another(case: _Case) -> bool:
         return True
     if behind.gap == "-" and behind.word.isdigit() and not _is_number(first.word):  # Pu-24
         return True
+    if case.reference.proper and not first.capital and first.word not in case.reference.words:  # a state, the States
+        return not _is_bare(case.response)
     if before.word not in _CONTRAST or first.gap not in (" ", "-") or before.word in case.reference.words:
         return False
     return before.capital == first.capital
@@ -743,17 +751,17 @@ def _is_in_passing(case: _Case) -> bool:
     tokens, stems, asked = case.response.tokens[: case.hit.start], case.response.stems, case.question.stems
     if not case.first.capital:
         return False
-    if len(tokens) > 2 and tokens[-1].word in _ASIDE and stems[len(tokens) - 1] not in asked:
+    if len(tokens) > 2 and tokens[-1].word in _ASIDE and tokens[-1].word[:3] not in case.question.found.beginnings:
         return True
     return sum(token.capital and stem not in asked for token, stem in zip(tokens, stems)) >= _MANY_NAMES
 
-# %% ../nbs/09_rules.ipynb #2e979706
+# %% ../nbs/09_rules.ipynb #52d581e7
 def _is_one_of_several(case: _Case) -> bool:
     "Whether it is one of a list that is the reference, or one of several references where a number of things is asked."
     start, end, how = case.hit
     if len(case.reference.parts) > 2:
         return how != "all parts of a reference" and end - start < len(case.reference.words) / 2
-    if not case.question.several or len(case.references) < 2 or len(case.reference.parts) > 1:
+    if not case.several or len(case.reference.parts) > 1:
         return False
     places = {next(case.response.find(form), None) for r in case.references for form in r.forms}
     return len(places - {None}) < 2
@@ -825,12 +833,13 @@ def judge_by_rules(
     if not response.words:
         return Verdict("not_attempted", "empty answer")
     known = [_reference(text) for text in references if _may_stand_in(text, response)]
-    if any(response.words == reference.words for reference in known) and not asked.several:
+    several = asked.several and len(references) > 1
+    if any(response.words == reference.words for reference in known) and not several:
         return Verdict("correct", "equals a reference")
     doubts = []
     for reference in known:
         for hit in _hits(response, reference, asked):
-            case = _Case(response, hit, reference, known, asked)
+            case = _Case(response, hit, reference, known, asked, several)
             doubt = next((name for name, holds in _DOUBTS.items() if holds(case)), "")
             if not doubt:
                 return Verdict("correct", hit.how)

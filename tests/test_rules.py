@@ -179,10 +179,17 @@ def test_an_initial_and_a_middle_name_are_the_same_in_either_order():
     ("Republic of the Congo", "Democratic Republic of the Congo"),
     ("US dollar", "Surinamese dollar"),
     ("carbon dioxide", "carbon monoxide"),
+    ("Millbrook Primary School", "Ashford Primary School"),
+    ("Southern Ohio University", "Ohio State University"),
 ])
 def test_things_that_share_a_word_are_not_the_same(answer, reference):
     assert grade(answer, reference, "Which one is it?") == "incorrect"
     assert grade(f"It is {answer}.", reference, "Which one is it?") == "incorrect"
+
+
+def test_a_name_is_no_common_noun():
+    assert grade("Poland is a sovereign state.", ["US", "the States"], "In which country is it?") == "incorrect"
+    assert grade("He came back to the States.", ["US", "the States"], "In which country is it?") == "correct"
 
 
 @pytest.mark.parametrize("answer, verdict", [
@@ -351,6 +358,7 @@ def test_signs_articles_and_abbreviations_are_part_of_a_name(answer, reference, 
     ("45 seconds", "45", "How many minutes did it take?", "incorrect"),
     ("$30", "30", "How many euros did it cost?", "incorrect"),
     ("€30", "30", "How many euros did it cost?", "correct"),
+    ("It gave $30,000 to the poor.", "$30,000", "How much did it give?", "correct"),
     ("0.7%", "0.7", "What is the ratio?", "incorrect"),
     ("1980", "1980s", "When was it?", "incorrect"),
     ("1980s", "1980", "When was it?", "incorrect"),
