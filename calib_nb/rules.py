@@ -53,6 +53,8 @@ _REWRITES = [
     (re.compile(r"(?<=\d)(?:st|nd|rd|th)\b"), ""),
     (re.compile(r"\b(1\d|20)(\d\d)[-/](\d\d)\b(?![-/\d])"), _whole_years),
     (re.compile(r"\b(\d{1,2})\.(\d{1,2})\.(\d{4})\b"), r"\1/\2/\3"),
+    (re.compile(r"(?<=\d) to (?=\d)"), "-"),
+    (re.compile(r"\b([Nn]orth|[Ss]outh)[- ](?=[Ee]ast|[Ww]est)"), r"\1"),
     (re.compile(r"(?:°|\bdegrees?) ?(?=[CF]\b|[Cc]elsius|[Ff]ahrenheit|[Cc]entigrade)"), " "),
     (re.compile(r"([$€£]) ?(\d[\d.]*(?: (?:thousand|[mbtr]+illion))?)"), r"\2 \1"),  # $5 million
     (re.compile(r"(?<=[^\W\d_]{3})\^?\d{1,3}(?=\.(?:\s|$))|(?<=[a-z]{3})\^\d\b"), ""),  # the mark of a footnote
@@ -95,7 +97,7 @@ _ORDINALS |= {f"{word[:-1]}ieth": n for word, n in _TENS.items()}
 _ORDINALS |= {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
 _SMALL = _ONES | _TEENS | _TENS | _ORDINALS
 
-# %% ../nbs/09_rules.ipynb #9866adb0
+# %% ../nbs/09_rules.ipynb #6f10ec98
 def _any(words: Sequence[str]) -> str:
     return f"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
 
@@ -307,7 +309,7 @@ _WHOLE_DATES = [re.compile(order.format(0)) for order in (*_ORDERS, _MONTH)]
 _BESIDE_DATE = {*"on in of year since late early around about by circa from".split()}
 _BESIDE_DATE |= {f"{day}day" for day in "mon tues wednes thurs fri satur sun".split()}
 
-# %% ../nbs/09_rules.ipynb #90867980
+# %% ../nbs/09_rules.ipynb #a8499b04
 class _Date(NamedTuple):
     year: int | None
     month: int | None = None
@@ -344,7 +346,7 @@ def parse_date(
     return tuple(dict.fromkeys(_read_date(match) for match in patterns if match))
 
 # %% ../nbs/09_rules.ipynb #b325db0e
-_HEAD_END = re.compile(r", | \(| (?:who|which|that|whose) ")
+_HEAD_END = re.compile(r", |: | \(| (?:who|which|that|whose) ")
 _NAME_BEHIND = re.compile(
     r"(?:^| )(?!(?:of|and|in|on|at|for|to|by|from|with|the) )[a-z]+,? (?:the )?([A-Z][\w.' -]{,80})$"
 )
@@ -410,7 +412,7 @@ def _trimmed(text: str) -> tuple[str, ...]:
         start += 1
     return tuple(found.stems[start:])
 
-# %% ../nbs/09_rules.ipynb #b2bf544e
+# %% ../nbs/09_rules.ipynb #76c3a23e
 _reference = lru_cache(maxsize=100_000)(_Reference)
 _TAKEN_APART = re.compile(r"[^A-Za-z ,()-]")
 _CHANGED = {*_SMALL, *_SCALES, "hundred", "minus", "negative", *_UNIT_OF, *_SAME_WORD, "st"}
@@ -445,7 +447,7 @@ _SEVERAL = re.compile(
     re.I,
 )
 
-# %% ../nbs/09_rules.ipynb #853f47c7
+# %% ../nbs/09_rules.ipynb #b61086ea
 class _Question:
     "What the judge asks about a question."
 
@@ -502,7 +504,7 @@ def _same_person(
 ) -> bool:
     "Whether given names, as far as both are known, are one person's."
     pairs = [(i, j) for j, b in enumerate(wanted) for i, a in enumerate(given) if _same_given(a, b)]
-    i, j = next(((i, j) for i, j in pairs if j == 0 or (who and i == 0 and len(wanted[j]) > 2)), (None, None))
+    i, j = next(((i, j) for i, j in pairs if j == 0 or (who and i == 0)), (None, None))
     if i is None:
         return False
     middle, other = ([n for n in names if n not in _PARTICLES] for names in (given[i + 1 :], wanted[j + 1 :]))
@@ -568,6 +570,8 @@ def _same_numbers(response: _Text, reference: _Reference, question: _Question) -
 def _names(response: _Text, name: list[str], question: _Question) -> Iterator[_Hit]:
     "Where the surname stands, with given names that agree, or alone where a person is asked for."
     for place in response.find([_stem(name[-1])] if name else []):
+        if not (response.tokens[place].capital or _is_bare(response)):
+            continue
         given = _given_names(response, place)
         if given and _same_person(given, name[:-1], question.who):
             yield _Hit(place - len(given), place + 1, "the same name")
@@ -755,7 +759,7 @@ def _is_in_passing(case: _Case) -> bool:
         return True
     return sum(token.capital and stem not in asked for token, stem in zip(tokens, stems)) >= _MANY_NAMES
 
-# %% ../nbs/09_rules.ipynb #52d581e7
+# %% ../nbs/09_rules.ipynb #9d5a7899
 def _is_one_of_several(case: _Case) -> bool:
     "Whether it is one of a list that is the reference, or one of several references where a number of things is asked."
     start, end, how = case.hit
@@ -777,16 +781,15 @@ def _other_unit(case: _Case) -> bool:
 
 
 def _is_span(case: _Case) -> bool:
-    "Whether a number is one end of a range: 20-30, 20 to 30, between 20 and 30."
+    "Whether a number is one end of a range: 20-30, between 20 and 30."
     words, (start, end, _), behind = case.response.words, case.hit, case.behind
     number, before = words[start], words[max(start - 2, 0) : start]
     if not _is_number(number) or end - start > 1:
         return False
-    if "between" in before or (behind[0].word == "to" and _is_number(behind[1].word)):
+    if "between" in before:
         return True
     others = [behind[0].word] if behind[0].gap.strip() == "-" else []
     others += before[-1:] if case.first.gap.strip() == "-" else []
-    others += before[:1] if before[1:] == ["to"] else []
     return any(_is_number(other) and abs(float(other) - float(number)) > 1 for other in others)  # about seven-eight
 
 

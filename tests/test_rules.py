@@ -94,6 +94,8 @@ def test_refusals_and_empty_answers_are_not_attempted(answer):
     ("20 or 30", "20", "How many?", "incorrect"),
     ("20-30", "20", "How many?", "incorrect"),
     ("70 - 85 million", "70-85 million people", "How many people died?", "correct"),
+    ("It lasted from 1962 to 1965.", "1962-1965", "How long did it last?", "correct"),
+    ("It lies in Southeast Asia.", "South-east Asia", "Where does it lie?", "correct"),
     ("the 11th edition", "Eleventh", "Which edition is it?", "correct"),
     ("two hundred and five", "205", "", "correct"),
 ])
