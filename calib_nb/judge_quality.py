@@ -336,12 +336,12 @@ def plot_audit(
     ax.plot(0, 1, "*", color="0.3", ms=11, clip_on=False)
     ax.annotate("a perfect judge", (0, 1), xytext=(9, -3), textcoords="offset points", fontsize="small", color="0.3")
     ax.set(
-        xlabel="wrong answers accepted (1 - specificity); bars: 95 % intervals",
+        xlabel="wrong answers accepted (1 - specificity)\nbars: 95 % intervals",
         ylabel="right answers accepted (sensitivity)",
         xlim=(-0.001, None),
         ylim=(-0.03, 1.05),
     )
-    ax.legend(loc="lower right", fontsize="small")
+    ax.legend(loc="best", fontsize="small")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
