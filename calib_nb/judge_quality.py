@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SIMPLE_JUDGES', 'accuracy_by', 'accuracy_by_set', 'plot_accuracy_by_set', 'judged_sets', 'judge_quality',
-           'quality_table', 'corrected_accuracy', 'human_judged', 'judge_simply', 'audit', 'plot_audit',
-           'disagreements']
+           'quality_table', 'corrected_accuracy', 'human_judged', 'evouna_judged', 'judge_simply', 'audit',
+           'plot_audit', 'disagreements']
 
 # %% ../nbs/09b_judge_quality.ipynb #1fe82454
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -200,40 +201,60 @@ def _is_kept_back(question: str) -> bool:
     digest = hashlib.sha256(question.encode()).hexdigest()
     return int(digest, 16) % 4 == 3
 
+# %% ../nbs/09b_judge_quality.ipynb #a25bf5ca
+def evouna_judged(
+    path: str | Path,  # JSONL with `question`, `references` and `judged`: system -> its answer and whether it is right
+) -> pd.DataFrame:  # `system, question, references, answer, human, unread`, a row an answer
+    "Answers with people's verdicts, and whether the question was set aside unread."
+    rows = []
+    for _, row in read_jsonl(path):
+        digest = hashlib.sha256(f"unread {row['question']}".encode()).hexdigest()
+        common = {"question": row["question"], "references": row["references"], "unread": int(digest, 16) % 4 == 0}
+        for system, said in row["judged"].items():
+            human = "definitely correct" if said["correct"] else "definitely incorrect"
+            rows.append({"system": system, **common, "answer": said["answer"], "human": human})
+    return pd.DataFrame(rows)
+
 # %% ../nbs/09b_judge_quality.ipynb #27a9cfa3
 _ARTICLES = {"a", "an", "the"}
 
 
+@lru_cache(maxsize=100_000)
 def _plain_words(text: str) -> list:
     words = re.sub(r"[^\w\s]", "", text.casefold()).split()
     return [word for word in words if word not in _ARTICLES]
 
 
-def _equals(answer: list, reference: list) -> bool:
-    return answer == reference
+def _equals(answer: str, reference: str) -> bool:
+    return _plain_words(answer) == _plain_words(reference)
 
 
-def _contains(words: list, phrase: list) -> bool:
-    "Whether the words of `phrase` stand in a row in `words`."
-    n = len(phrase)
-    starts = range(len(words) - n + 1) if n else ()
-    return any(words[start : start + n] == phrase for start in starts)
+def _contains(text: str, phrase: str) -> bool:
+    "Whether the words of `phrase` stand in a row in those of `text`."
+    wanted = " ".join(_plain_words(phrase))
+    return wanted != "" and f" {wanted} " in f" {' '.join(_plain_words(text))} "
 
 
-def _contained_either_way(answer: list, reference: list) -> bool:
+def _contained_either_way(answer: str, reference: str) -> bool:
     return _contains(answer, reference) or _contains(reference, answer)
 
 
-def _shares_most_words(answer: list, reference: list) -> bool:
+def _shares_most_words(answer: str, reference: str) -> bool:
     "Whether the F1 of the words that both have, counted with repetition, is above 0.6."
-    both = Counter(answer) & Counter(reference)
-    shared, n = both.total(), len(answer) + len(reference)
+    said, wanted = Counter(_plain_words(answer)), Counter(_plain_words(reference))
+    shared, n = (said & wanted).total(), said.total() + wanted.total()
     return shared > 0 and 2 * shared / n > 0.6
+
+
+def _includes(answer: str, reference: str) -> bool:
+    "inspect_ai's `includes`."
+    return reference.casefold() in answer.casefold()
 
 # %% ../nbs/09b_judge_quality.ipynb #d6c5e27d
 SIMPLE_JUDGES = {
     "exact match": _equals,
     "contains": _contains,
+    "includes": _includes,
     "contained either way": _contained_either_way,
     "token F1 > 0.6": _shares_most_words,
 }
@@ -245,11 +266,8 @@ def judge_simply(
 ) -> np.ndarray:  # (n,) bool
     "Whether a simple judge accepts each answer."
     states = lookup(SIMPLE_JUDGES, name, "simple judge")
-    accepted = []
-    for row in rows.itertuples():
-        words = _plain_words(row.answer)
-        accepted.append(any(states(words, _plain_words(reference)) for reference in row.references))
-    return np.array(accepted)
+    accepted = [any(states(row.answer, wanted) for wanted in row.references) for row in rows.itertuples()]
+    return np.array(accepted, bool)
 
 # %% ../nbs/09b_judge_quality.ipynb #a06bc2ed
 def audit(
@@ -276,7 +294,7 @@ def _audit_row(
         "agreement": (yes == right)[definite].mean(),
         **_span("sensitivity", quality.accepted_right, quality.right),
         **_span("specificity", quality.rejected_wrong, quality.wrong),
-        "accepts of possibly correct": yes[~definite].mean(),
+        "accepts of possibly correct": np.nan if definite.all() else yes[~definite].mean(),
     }
 
 
@@ -290,10 +308,12 @@ def _span(
     return {measure: hits / n, f"{measure} low": low, f"{measure} high": high}
 
 # %% ../nbs/09b_judge_quality.ipynb #ad24c0f9
+_MARKS = "osD^vP"
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555"]
 _LABELS = {
     "rules": "the rules of this library",
-    "contains": "answer contains reference",
+    "contains": "answer contains reference's words",
+    "includes": "includes (inspect_ai)",
     "contained either way": "one contains the other",
     "token F1 > 0.6": "most words shared",
 }
@@ -309,11 +329,12 @@ def plot_audit(
     ax.plot(0, 1, "*", color="0.3", ms=11, clip_on=False)
     ax.annotate("a perfect judge", (0, 1), xytext=(9, -3), textcoords="offset points", fontsize="small", color="0.3")
     ax.set(
-        xlabel="wrong answers accepted (1 - specificity); bars: 95 % intervals",
+        xlabel="wrong answers accepted (1 - specificity)\nbars: 95 % intervals",
         ylabel="right answers accepted (sensitivity)",
         xlim=(-0.001, None),
         ylim=(-0.03, 1.05),
     )
+    ax.legend(loc="best", fontsize="small")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
@@ -323,18 +344,13 @@ def _draw_judge(
     ax,
     place: int,  # of the row
 ):
-    "A point with its two intervals and its name, which stands above or below it in turn."
-    color = _COLOURS[place % len(_COLOURS)]
+    "A point with its two intervals."
+    color, mark = _COLOURS[place % len(_COLOURS)], _MARKS[place % len(_MARKS)]
     x, y = 1 - row["specificity"], row["sensitivity"]
     left, right = 1 - row["specificity high"], 1 - row["specificity low"]
-    low, high = row["sensitivity low"], row["sensitivity high"]
     ax.plot([left, right], [y, y], color=color, lw=2)
-    ax.plot([x, x], [low, high], color=color, lw=2)
-    ax.plot(x, y, "o", color=color, ms=6)
-    below = place > 0 and place % 2 == 0
-    offset = (7, -14 if below else 5)
-    style = {"textcoords": "offset points", "fontsize": "small", "color": color}
-    ax.annotate(_LABELS.get(row["judge"], row["judge"]), (x, y), xytext=offset, **style)
+    ax.plot([x, x], [row["sensitivity low"], row["sensitivity high"]], color=color, lw=2)
+    ax.plot(x, y, mark, color=color, ms=7, label=_LABELS.get(row["judge"], row["judge"]))
 
 # %% ../nbs/09b_judge_quality.ipynb #6d9e4e96
 def disagreements(

@@ -44,6 +44,7 @@ FILES = {  # name, or publication/name: what it is
     "scores.csv": "Metrics by place, as text.",
     "facts/accuracy.csv": "A row for each relation.",
     "audit.csv": "A row for each judge.",
+    "read_and_unread.csv": "A row for each judge, kind of answer, question set, and part that was read or not.",
     "simpleqa_verdicts_read.csv": "A hundred of the rules' verdicts, read by hand.",
     "accuracy_by_set.csv": "A row for each model and question set.",
     "prompts.csv": "A row for each split, prompt and readout, as text.",
@@ -60,6 +61,7 @@ FILES = {  # name, or publication/name: what it is
     "run_method/sft": "Reliability of the untrained and the trained model.",
     "facts/accuracy": "Accuracy by relation, with intervals.",
     "judge_audit/audit": "Sensitivity and specificity of each judge, with intervals.",
+    "judge_audit/short_and_sentences": "The same on short answers and on sentences.",
     "what_models_know/accuracy_by_set": "Accuracy by question set, with intervals.",
 }
 LIMITS = "limit of the 95 % Wilson interval."
@@ -92,6 +94,7 @@ COLUMNS = {  # of all files; publication/column where it means something else th
     "id": "The question's.",
     "is_correct": "Whether the answer was judged right.",
     "judge": "The rules, or a simple way to match.",
+    "kind": "Short answers of a reader, or sentences of language models.",
     "low": f"Lower {LIMITS}",
     "mean confidence": "With its 95 % interval.",
     "method": "What was trained; `baseline` is the untrained model, question-only baselines have their names.",
@@ -107,6 +110,7 @@ COLUMNS = {  # of all files; publication/column where it means something else th
     "readout": "What the confidence was read from.",
     "relation": "The kind of question.",
     "right": "1 where reading found that the answer is right.",
+    "rows": "Whether the questions were read while the rules were written.",
     "seed": "Of the training.",
     "seeds": "How many.",
     "sensitivity": "Share of people's right answers that the judge accepts.",

@@ -1,10 +1,11 @@
 """What the rules accept and refuse."""
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calib_nb import rules
-from calib_nb.rules import content_words, judge_by_rules, normalise, parse_date, ways_to_take
+from calib_nb.rules import content_words, judge_by_rules, normalise, parse_date
 
 CAPITAL, PARIS = "What is the capital of France?", ["Paris"]
 MONTHS = "January February March April May June July August September October November December".split()
@@ -93,6 +94,8 @@ def test_refusals_and_empty_answers_are_not_attempted(answer):
     ("20 or 30", "20", "How many?", "incorrect"),
     ("20-30", "20", "How many?", "incorrect"),
     ("70 - 85 million", "70-85 million people", "How many people died?", "correct"),
+    ("It lasted from 1962 to 1965.", "1962-1965", "How long did it last?", "correct"),
+    ("It lies in Southeast Asia.", "South-east Asia", "Where does it lie?", "correct"),
     ("the 11th edition", "Eleventh", "Which edition is it?", "correct"),
     ("two hundred and five", "205", "", "correct"),
 ])
@@ -162,9 +165,8 @@ def test_a_surname_alone_is_enough_only_where_a_person_is_asked_for():
 
 
 def test_an_initial_and_a_middle_name_are_the_same_in_either_order():
-    initial, full = ["roger", "l", "jackson"], ["roger", "labon", "jackson"]
-    assert rules._same_name(initial, full)
-    assert rules._same_name(full, initial)
+    initial, full = "Roger L. Jackson", "Roger Labon Jackson"
+    assert grade(initial, full, "Who does the voice?") == grade(full, initial, "Who does the voice?") == "correct"
 
 
 @pytest.mark.parametrize("answer, reference", [
@@ -179,10 +181,17 @@ def test_an_initial_and_a_middle_name_are_the_same_in_either_order():
     ("Republic of the Congo", "Democratic Republic of the Congo"),
     ("US dollar", "Surinamese dollar"),
     ("carbon dioxide", "carbon monoxide"),
+    ("Millbrook Primary School", "Ashford Primary School"),
+    ("Southern Ohio University", "Ohio State University"),
 ])
 def test_things_that_share_a_word_are_not_the_same(answer, reference):
     assert grade(answer, reference, "Which one is it?") == "incorrect"
     assert grade(f"It is {answer}.", reference, "Which one is it?") == "incorrect"
+
+
+def test_a_name_is_no_common_noun():
+    assert grade("Poland is a sovereign state.", ["US", "the States"], "In which country is it?") == "incorrect"
+    assert grade("He came back to the States.", ["US", "the States"], "In which country is it?") == "correct"
 
 
 @pytest.mark.parametrize("answer, verdict", [
@@ -238,12 +247,10 @@ CHILDREN = "Who are the children?"
     ("Simon and Halley", AUTHORS, "Who wrote it?", "incorrect"),
     ("Nelson Tibideaux and Winnie Tibideaux", ["Nelson and Winnie"], CHILDREN, "correct"),
     ("Nelson Tibideaux and Sondra Tibideaux", ["Nelson and Winnie"], CHILDREN, "incorrect"),
-    ("Simon, Simon", ["Art Garfunkel", "Paul Simon"], "Who wrote it?", "incorrect"),
-    ("Spartan", ["Sparta"], "Did Athens or Sparta win?", "correct"),
     ("4", ["4Â\xa0GB"], "How much memory has it?", "correct"),
     ("4 MB", ["4 GB"], "How much memory has it?", "incorrect"),
 ])
-def test_items_of_a_list_peoples_and_units(answer, references, question, verdict):
+def test_items_of_a_list_and_units(answer, references, question, verdict):
     assert grade(answer, references, question) == verdict
 
 
@@ -266,15 +273,23 @@ def test_acceptable_ranges(answer, verdict):
     ("The Leelavati Award in 2018 was given to Ali Nesin, after Adrian Paenza declined it.", "correct"),
     ("The mathematician Adrian Paenza received the Leelavati Award in 2018, defeating Ali Nesin.", "incorrect"),
     ("The Leelavati Award in 2018 was given to Adrian Paenza, who succeeded Ali Nesin.", "incorrect"),
-    ("Ali Nesin was born in Turkey.", "incorrect"),
+    ("It was a great honour for Turkey. Ali Nesin received it.", "correct"),
 ])
-def test_full_sentences_must_take_up_the_question(answer, verdict):
+def test_a_sentence_that_holds_the_reference_is_right_unless_it_is_about_another(answer, verdict):
     assert grade(answer, "Ali Nesin", "Which mathematician received the Leelavati Award in 2018?") == verdict
 
 
-def test_a_verbose_answer_is_taken_whole_and_without_what_trails_behind():
-    answer = "Paris (Lutetia), which is old. It lies on the Seine."
-    assert ways_to_take(answer) == [answer, "Paris (Lutetia), which is old", "Paris, which is old", "Paris"]
+LAYERS, CARDINALS = ["the crust", "the mantle", "the outer core", "the inner core"], "north, south, east and west"
+
+
+@pytest.mark.parametrize("answer, references, verdict", [
+    ("the mantle", LAYERS, "incorrect"),
+    ("The four layers are crust, mantle, outer core and inner core.", LAYERS, "correct"),
+    ("north", [CARDINALS], "incorrect"),
+    ("East, west, north and south", [CARDINALS], "correct"),
+])
+def test_one_of_several_things_is_too_little_where_several_are_asked_for(answer, references, verdict):
+    assert grade(answer, references, "What are the four things that there are?") == verdict
 
 
 def test_content_words_are_stems_without_function_words():
@@ -286,13 +301,151 @@ NUMBER_WORDS = set(normalise("zero one two three four five six seven eight nine 
 NUMBER_WORDS |= set(normalise("0 1 2 3 4 5 6 7 8 9 10")) | {"hundred", "thousand", "million", "s"}
 
 
+@pytest.mark.parametrize("answer", [
+    "It lies on the Seine, and there are many museums. Its name is Paris.",
+    "The city that you mean has 2 million inhabitants and is called Paris.",
+    "I am not sure about the year, but the capital has long been Paris.",
+    "The capital is not Lyon but Paris.",
+    "There is no doubt that it is Paris.",
+    "The capital was moved several times and is now Paris or, in Latin, Lutetia.",
+    "France has 18 regions and 101 departments; their capital is Paris and has been since 987.",
+])
+def test_a_long_answer_may_hold_the_reference_anywhere(answer):
+    assert grade(answer, PARIS, CAPITAL) == "correct"
+
+
+@pytest.mark.parametrize("answer", [
+    "The capital is Lyon and not Paris.",
+    "Paris is not the capital; Lyon is.",
+    "It is either Paris or Lyon.",
+    "It is Paris or Lyon.",
+    "The capital is Lyon rather than Paris.",
+    "Could it be Paris?",
+])
+def test_a_long_answer_that_denies_asks_or_guesses_does_not_pass(answer):
+    assert grade(answer, PARIS, CAPITAL) == "incorrect"
+
+
+@pytest.mark.parametrize("answer, reference, question, verdict", [
+    ("No Time to Lose (1990)", "No Time to Lose", "Which film is it?", "correct"),
+    ("The villain is Dr. No.", "Dr. No", "Who is the villain?", "correct"),
+    ("He wrote Symphony No. 7", "Symphony No. 7", "Which work is it?", "correct"),
+    ("A", "A", "Which vitamin is it?", "correct"),
+    ("It is vitamin A.", "A", "Which vitamin is it?", "correct"),
+    ("The The", "The The", "Which band is it?", "correct"),
+    ("The band is called The The", "The The", "Which band is it?", "correct"),
+    ("Vitamin", "Vitamin A", "Which vitamin is it?", "incorrect"),
+    ("Influenza", "Influenza A", "Which disease is it?", "incorrect"),
+    ("It is written in C++.", "C++", "Which language is it?", "correct"),
+    ("C", "C++", "Which language is it?", "incorrect"),
+    ("F#", "F", "Which key is it?", "incorrect"),
+    ("B+", "B-", "Which blood type is it?", "incorrect"),
+    ("It is AB-.", "AB-", "Which blood type is it?", "correct"),
+    ("Pu-24", "Pu", "Which symbol is it?", "incorrect"),
+    ("Ro\u200bme", "Rome", "Which city is it?", "correct"),
+    ("\ufeffRo\u00adme\u200e", "Rome", "Which city is it?", "correct"),
+    ("Ｒｏｍｅ", "Rome", "Which city is it?", "correct"),
+    ("Saint Petersburg", "St. Petersburg", "Which city is it?", "correct"),
+    ("Mount Fuji", "Mt. Fuji", "Which mountain is it?", "correct"),
+    ("Fort Lauderdale", "Ft. Lauderdale", "Which city is it?", "correct"),
+    ("Doctor Dolittle", "Dr. Dolittle", "Who is it?", "correct"),
+])
+def test_signs_articles_and_abbreviations_are_part_of_a_name(answer, reference, question, verdict):
+    assert grade(answer, reference, question) == verdict
+
+
+@pytest.mark.parametrize("answer, reference, question, verdict", [
+    ("200 miles", "200", "How long is the canal in kilometres?", "incorrect"),
+    ("200 km", "200", "How long is the canal in kilometres?", "correct"),
+    ("45 seconds", "45", "How many minutes did it take?", "incorrect"),
+    ("$30", "30", "How many euros did it cost?", "incorrect"),
+    ("€30", "30", "How many euros did it cost?", "correct"),
+    ("It gave $30,000 to the poor.", "$30,000", "How much did it give?", "correct"),
+    ("0.7%", "0.7", "What is the ratio?", "incorrect"),
+    ("1980", "1980s", "When was it?", "incorrect"),
+    ("1980s", "1980", "When was it?", "incorrect"),
+    ("minus 7", "-7", "What is the temperature?", "correct"),
+    ("negative 7", "-7", "What is the temperature?", "correct"),
+    ("–7", "-7", "What is the temperature?", "correct"),
+    ("- 7", "-7", "What is the temperature?", "correct"),
+    ("World War One", "World War I", "Which war was it?", "correct"),
+    ("World War 2", "World War II", "Which war was it?", "correct"),
+    ("World War I", "World War II", "Which war was it?", "incorrect"),
+    ("Charles the Fifth", "Charles V", "Which emperor was it?", "correct"),
+    ("Henry the Fifth", "Charles V", "Which emperor was it?", "incorrect"),
+    ("Henry V", "Charles V", "Which emperor was it?", "incorrect"),
+    ("nineteen eighty-four", "1984", "Which year was it?", "correct"),
+    ("1.5 × 10⁸ km", "150,000,000 km", "How far is it?", "correct"),
+    ("741 weeks", "a week", "How long was it?", "incorrect"),
+    ("one week", "a week", "How long was it?", "correct"),
+    ("It was released on 8 November 2013.", ["27 November 2013", "2013"], "When did it come out?", "incorrect"),
+])
+def test_a_number_is_one_with_its_sign_its_unit_and_its_date(answer, reference, question, verdict):
+    assert grade(answer, reference, question) == verdict
+
+
+@pytest.mark.parametrize("answer, verdict", [("300 feet", "incorrect"), ("300 km", "incorrect"), ("301 m", "correct")])
+def test_an_acceptable_range_has_a_unit(answer, verdict):
+    reference = "300 metres (acceptable range: anything between 295 and 305 metres)"
+    assert grade(answer, reference, "How long is the bridge?") == verdict
+
+
+@pytest.mark.parametrize("answer, reference, verdict", [
+    ("John Adams", "John Quincy Adams", "incorrect"),
+    ("George Bush Sr.", "George W. Bush", "incorrect"),
+    ("It was Pierre Curie who found it.", "Marie Curie", "incorrect"),
+    ("It was Curie who found it.", "Marie Curie", "correct"),
+    ("Julie Kavner", "Julie Deborah Kavner", "correct"),
+    ("John J. Pershing", "Gen. John Joseph Pershing", "correct"),
+    ("Peter Pershing", "Gen. John Joseph Pershing", "incorrect"),
+    ("Dennis Wilson sang it.", "Wilson, Carl", "incorrect"),
+    ("Carl Wilson sang it.", "Wilson, Carl", "correct"),
+    ("It is Kenny Anderson.", "basketball player Kenny Anderson", "correct"),
+])
+def test_another_person_of_that_name_is_another(answer, reference, verdict):
+    assert grade(answer, reference, "Who was it?") == verdict
+
+
+LONG = 20_000
+LONG_TEXTS = [
+    " " * LONG + "Paris",
+    *(sign * LONG for sign in ("paris ", "a ", "(", ".", "A. ", "not ", "x, ", "1 - ", "and ", "1 or ")),
+    "two " + "hundred " * LONG,
+    "one million " * LONG,
+    "9" * LONG,
+]
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS, ids=lambda text: repr(text[:8]))
+def test_the_time_is_linear_in_the_length_of_answer_reference_and_question(text):
+    start = time.process_time()
+    for items in ((text, PARIS, CAPITAL), ("Paris", [text], CAPITAL), ("Paris x", PARIS, text)):
+        assert judge_by_rules(*items).grade in GRADES
+    assert time.process_time() - start < 5
+
+
+def test_a_number_in_words_that_is_none_stops_nothing():
+    assert grade("two " + "hundred " * 155, "200", "How many?") in GRADES
+
+
+GRADES = ("correct", "incorrect", "not_attempted")
+PIECES = """Paris Lyon two hundred million minus -5 7% $3 km 1990s 1979-80 20 July 1969 May Louis XIV C++ O- No. 9 St.
+    the A not or either and , . ? ( ) " / acceptable range: between ½ ⁸ \u200b n't who 9e9 ٣ ½½ \ud83d""".split()
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12), st.lists(st.sampled_from(PIECES), max_size=8))
+def test_any_pieces_in_any_order_get_a_verdict(answer, reference):
+    for joint in (" ", ""):
+        assert judge_by_rules(joint.join(answer), [joint.join(reference)], joint.join(answer)).grade in GRADES
+
+
 @given(
     st.text(max_size=80),
     st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4),
     st.text(max_size=60),
 )
 def test_any_text_gets_a_verdict(answer, references, question):
-    assert judge_by_rules(answer, references, question).grade in ("correct", "incorrect", "not_attempted")
+    assert judge_by_rules(answer, references, question).grade in GRADES
 
 
 @given(st.text(max_size=80))
