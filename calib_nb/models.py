@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'choose_device', 'EmbeddedModel', 'packaged_gguf', 'LanguageModel', 'folder_key',
            'load_model', 'TextFormat', 'common_length', 'spell_levels', 'spell_answer', 'TokenTree', 'token_tree',
-           'tree_batch', 'left_padded', 'continue_greedily', 'sample_responses']
+           'read_trees', 'tree_batch', 'left_padded', 'continue_greedily', 'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
 import logging
@@ -19,11 +19,13 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -154,6 +156,11 @@ def _embedded_folder(spec):
         if not folder.exists():  # another process may have been faster
             shutil.move(made, folder)
     return folder
+
+# %% ../nbs/07_models.ipynb #d661f2d8
+def _base_of(model):
+    "The model below the adapters."
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 # %% ../nbs/07_models.ipynb #4daf6321
 @dataclass
@@ -474,9 +481,12 @@ def _tree_positions(tree, length):
     return torch.tensor(positions + padding)
 
 # %% ../nbs/07_models.ipynb #898683dd
-def _attention_mask(trees, length, dtype):
+def _attention_mask(trees, length, dtype, window=None):  # window: how many tokens of its path a token sees; None: all
     "What is added to the attention scores, `(trees, 1, length, length)`: 0, or the least number where nobody may look."
     allowed = torch.stack([_tree_mask(t, length) for t in trees])[:, None]
+    if window is not None:
+        places = torch.stack([_tree_positions(t, length) for t in trees])[:, None]
+        allowed &= places[..., :, None] - places[..., None, :] < window
     mask = torch.zeros(allowed.shape, dtype=dtype)
     return mask.masked_fill(~allowed, torch.finfo(dtype).min)
 
@@ -487,24 +497,233 @@ def _places(tree, kept, length):
     return [first <= i < len(tree) for i in range(length)]
 
 
-def tree_batch(
-    trees: list[TokenTree],  # read in one pass
-    pad_token: int,  # fills the shorter trees
-    dtype: torch.dtype,  # of the model
-    device: str | torch.device,  # of the model
-    kept: list[int] | None = None,  # how many last places of each prefix are asked for; None: 1
-) -> dict:  # inputs of the model
-    "A batch that asks for logits at the last `kept` places of each prefix and at all nodes."
-    kept = kept or [1] * len(trees)
+def _as_trees(trees, pad_token, kept, mask):  # mask: `mask(length)`
+    "One text a tree, its branches one behind the other."
     length = max(map(len, trees))
     ids = [t.prefix + t.tokens + [pad_token] * (length - len(t)) for t in trees]
-    inputs = {
+    return {
         "input_ids": torch.tensor(ids),
-        "attention_mask": _attention_mask(trees, length, dtype),
+        "attention_mask": mask(length),
         "position_ids": torch.stack([_tree_positions(t, length) for t in trees]),
         "logits_to_keep": torch.tensor([_places(t, k, length) for t, k in zip(trees, kept)]),
     }
-    return {name: value.to(device) for name, value in inputs.items()}
+
+# %% ../nbs/07_models.ipynb #94a7884d
+_ONE_MASK = {
+    "gemma",
+    "gpt2",
+    "gpt_neox",
+    "granite",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "opt",
+    "phi",
+    "phi3",
+    "qwen3_moe",
+    "stablelm",
+    "starcoder2",
+}
+_MASK_BY_KIND = {"cohere2", "gemma2", "gemma3_text", "gpt_oss", "olmo3", "qwen2", "qwen3", "smollm3"}
+_KINDS = {"full_attention", "sliding_attention"}
+
+
+def _takes_masks(config):
+    "Whether every layer is attention that we can give a mask to."
+    known = config.model_type in _ONE_MASK | _MASK_BY_KIND
+    kinds = set(getattr(config, "layer_types", None) or ())
+    masked = config._attn_implementation in ("eager", "sdpa")  # others guess a mask of their own
+    return known and masked and kinds <= _KINDS
+
+
+def _window(config):
+    "How many tokens the layers with the shortest sight see, themselves included; None: all."
+    kinds = getattr(config, "layer_types", None)
+    sliding = kinds is None or "sliding_attention" in kinds
+    return getattr(config, "sliding_window", None) if sliding else None
+
+
+def _way(config, longest):  # longest: tokens of the longest text
+    "How trees are read: 'tree', 'windows' or 'rows'."
+    if not _takes_masks(config):
+        return "rows"
+    window = _window(config)
+    return "tree" if window is None or longest <= window else "windows"
+
+# %% ../nbs/07_models.ipynb #e96cdb32
+def _windowed(trees, config, dtype):
+    "`mask(length)` for each kind of layer, or for all of them."
+    window = _window(config)
+
+    def mask(length):
+        near = _attention_mask(trees, length, dtype, window)
+        if config.model_type in _ONE_MASK:
+            return near
+        return {"full_attention": _attention_mask(trees, length, dtype), "sliding_attention": near}
+
+    return mask
+
+# %% ../nbs/07_models.ipynb #f2aa82f4
+def _path_to(tree, node):
+    "The nodes from the first behind the prefix to `node`."
+    path = []
+    while node >= 0:
+        path.append(node)
+        node = tree.parents[node]
+    return path[::-1]
+
+
+def _rows(tree):
+    "`(texts, places)`: token ids of each path, and for each node in which text it stands, and where."
+    ends = sorted(set(range(len(tree.tokens))) - set(tree.parents)) or [-1]
+    texts, places = [], {}
+    for end in ends:
+        path = _path_to(tree, end)
+        for place, node in enumerate(path, len(tree.prefix)):
+            places.setdefault(node, (len(texts), place))
+        texts.append(tree.prefix + [tree.tokens[node] for node in path])
+    return texts, [places[node] for node in range(len(tree.tokens))]
+
+
+def _as_rows(trees, pad_token, kept):
+    "One text for each path; `places`: where each logit that is asked for is found, `first`: each tree's first text."
+    texts, places, first = [], [], []
+    for tree, k in zip(trees, kept):
+        start, n = len(texts), len(tree.prefix)
+        of_tree, nodes = _rows(tree)
+        places += [(start, place) for place in range(n - k, n)]
+        places += [(start + text, place) for text, place in nodes]
+        first.append(start)
+        texts += of_tree
+    length = max(map(len, texts))
+    ids = [text + [pad_token] * (length - len(text)) for text in texts]
+    mask = [[1] * len(text) + [0] * (length - len(text)) for text in texts]
+    named = {"input_ids": ids, "attention_mask": mask, "places": places, "first": first}
+    return {name: torch.tensor(values) for name, values in named.items()}
+
+# %% ../nbs/07_models.ipynb #4f635e22
+_ROWS_AT_ONCE = 64
+
+
+def _read_rows(model, batch, hidden):
+    "`(logits, hidden states)` of the places that are asked for, and of each tree's first text."
+    wanted = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
+    wanted[tuple(batch["places"].T)] = True
+    logits, states = [], []
+    for rows in torch.arange(len(wanted), device=wanted.device).split(_ROWS_AT_ONCE):
+        inputs = {name: batch[name][rows] for name in ("input_ids", "attention_mask")}
+        out = model(**inputs, logits_to_keep=wanted[rows], use_cache=False, output_hidden_states=hidden)
+        logits.append(out.logits)
+        if hidden:
+            firsts = torch.isin(rows, batch["first"])
+            states.append([layer[firsts] for layer in out.hidden_states])
+    in_order = wanted.flatten().cumsum(0).reshape(wanted.shape) - 1
+    found = torch.cat(logits)[in_order[tuple(batch["places"].T)]]
+    return found, tuple(map(torch.cat, zip(*states))) if hidden else None
+
+
+def read_trees(
+    model: torch.nn.Module,  # with or without an adapter
+    batch: dict,  # from `tree_batch`, on the model's device
+    hidden: bool = False,  # whether hidden states are kept
+) -> tuple:  # logits, (places asked for, vocabulary); hidden states after each layer, (trees, length, width), or None
+    "Read trees once, with gradients. The logits of a tree are those of the end of its prefix, then of its nodes."
+    if "places" in batch:
+        return _read_rows(model, batch, hidden)
+    out = model(**batch, use_cache=False, output_hidden_states=hidden)
+    return out.logits, out.hidden_states if hidden else None
+
+# %% ../nbs/07_models.ipynb #d84e8441
+_TOLERANCES = {torch.float32: 0.01, torch.float64: 0.01}  # in nats
+_HALF_TOLERANCE = 0.5
+_CHECKED = WeakKeyDictionary()  # base model: {way: largest difference in nats}
+
+
+def _inputs(trees, lm, kept, way):
+    "A batch in one of the ways."
+    if way == "rows":
+        return _as_rows(trees, lm.pad_token, kept)
+    dtype = lm.model.dtype
+    plain = partial(_attention_mask, trees, dtype=dtype)
+    mask = plain if way == "tree" else _windowed(trees, lm.model.config, dtype)
+    return _as_trees(trees, lm.pad_token, kept, mask)
+
+
+def _to(batch, device):
+    "A batch of tensors, or of dicts of tensors, on `device`."
+    if isinstance(batch, dict):
+        return {name: _to(value, device) for name, value in batch.items()}
+    return batch.to(device)
+
+
+def _by_brute_force(lm, tree, path):
+    "Log-probability of each token of a path, from a pass over that one text."
+    tokens = [token for _, token in path]
+    ids = torch.tensor([tree.prefix + tokens], device=lm.device)
+    logp = lm.model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+    first = len(tree.prefix) - 1
+    return torch.stack([logp[first + i, token] for i, token in enumerate(tokens)])
+
+# %% ../nbs/07_models.ipynb #48fe61c8
+def _difference(lm, trees, way):
+    "Largest difference between a way and brute force in the first and last path of each tree, in nats."
+    logits, _ = read_trees(lm.model, _to(_inputs(trees, lm, [1] * len(trees), way), lm.device))
+    of_trees = logits.float().log_softmax(-1).split([1 + len(tree.tokens) for tree in trees])
+    largest = 0.0
+    for tree, logp in zip(trees, of_trees):
+        for path in (tree.paths[0], tree.paths[-1]):
+            path = [(node, token) for node, token in path if node >= -1]
+            read = torch.stack([logp[node + 1, token] for node, token in path])
+            apart = (read - _by_brute_force(lm, tree, path)).abs().max()
+            largest = max(largest, torch.nan_to_num(apart, nan=torch.inf).item())
+    return largest
+
+
+@contextmanager
+def _evaluating(model):
+    "Without dropout and gradients, and afterwards as before."
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(training)
+
+
+def _is_right(lm, trees, way):
+    "Whether the way has been found right for this model, now or before."
+    known = _CHECKED.setdefault(_base_of(lm.model), {})
+    if way not in known:
+        by_length = sorted(trees, key=len)
+        with _evaluating(lm.model):
+            known[way] = _difference(lm, [by_length[-1], by_length[0]], way)
+    return known[way] <= _TOLERANCES.get(lm.model.dtype, _HALF_TOLERANCE)
+
+# %% ../nbs/07_models.ipynb #e347c870
+def _right_way(lm, trees):
+    "The way of the configuration where it is right, else 'rows'. Raises ValueError where that is not right either."
+    longest = max(int(_tree_positions(tree, len(tree)).max()) + 1 for tree in trees)
+    way = _way(lm.model.config, longest)
+    if _is_right(lm, trees, way):
+        return way
+    known = _CHECKED[_base_of(lm.model)]
+    said = f"{lm.name} ({lm.model.config.model_type}): read as '{way}', a text is {known[way]:.2g} nats off"
+    if way == "rows" or not _is_right(lm, trees, "rows"):
+        raise ValueError(f"{said}, and path by path too: its confidences cannot be read here. Take another model")
+    warnings.warn(f"{said}; it is read path by path instead, which is exact and slower", stacklevel=2)
+    return "rows"
+
+
+def tree_batch(
+    trees: list[TokenTree],  # read in one pass
+    lm: LanguageModel,  # that will read them
+    device: str | torch.device | None = None,  # None: where the model lies
+    kept: list[int] | None = None,  # how many last places of each prefix are asked for; None: 1
+) -> dict:  # for `read_trees`
+    "A batch that asks for logits at the last `kept` places of each prefix and at all nodes. Raises as `_right_way`."
+    kept = kept or [1] * len(trees)
+    batch = _inputs(trees, lm, kept, _right_way(lm, trees))
+    return _to(batch, device or lm.device)
 
 # %% ../nbs/07_models.ipynb #bd30eab6
 def left_padded(

@@ -35,6 +35,7 @@ from calib_nb.models import (
     common_length,
     continue_greedily,
     left_padded,
+    read_trees,
     spell_answer,
     spell_levels,
     token_tree,
@@ -167,11 +168,9 @@ def _tree_forward(
     """One forward pass: log-probabilities `(1 + nodes, vocabulary)` in fp32, row 0 the end of the prefix.
 
     Hidden states are `(trees, length, width)`."""
-    inputs = tree_batch(trees, lm.pad_token, lm.model.dtype, lm.device)
-    out = lm.model(**inputs, use_cache=False, output_hidden_states=hidden)
+    logits, states = read_trees(lm.model, tree_batch(trees, lm), hidden)
     sizes = [1 + len(t.tokens) for t in trees]
-    scores = out.logits.float().log_softmax(-1).split(sizes)
-    return scores, out.hidden_states if hidden else None
+    return logits.float().log_softmax(-1).split(sizes), states
 
 # %% ../nbs/12_readout.ipynb #967e0fe8
 def _path_scores(tree: TokenTree, logp: torch.Tensor) -> list[torch.Tensor]:

@@ -1,0 +1,96 @@
+"""Whatever a model's layers are, what is read of it is what brute force finds, in a batch and alone, and its losses and
+gradients are trl's."""
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_tokenizer
+from families import FAMILIES, random_model
+
+from calib_nb.core import Judged
+from calib_nb.models import DEVICE_SETTINGS, LanguageModel, TextFormat, continue_greedily, spell_levels
+from calib_nb.prompts import level_grid
+from calib_nb.readout import read_expected, sample_texts, tree_passes
+
+QUICK = {"Llama 3", "Gemma 3", "gpt-oss", "LFM2", "BLOOM"}
+EVERY = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+JUDGED = [
+    Judged("Who?", "Ann", True),
+    Judged("Which of the many rivers that rise in those hills is the longest, and where does it end?", "x", False),
+    Judged("What is the capital of the country in whose north that river rises? " * 2, "I do not know", False),
+]
+
+
+@cache
+def tokenizer():
+    return small_tokenizer(False)
+
+
+@cache
+def model_of(family):
+    return LanguageModel(family, random_model(family, len(tokenizer())), tokenizer(), family, None, DEVICE_SETTINGS["cpu"])
+
+
+def raw():
+    return TextFormat(tokenizer(), chat_template=False)
+
+
+def log_probability(lm, prefix, ids):
+    "Of `ids` behind `prefix`, by a pass over that text alone."
+    with torch.no_grad():
+        logp = lm.model(input_ids=torch.tensor([prefix + ids])).logits[0].log_softmax(-1)
+    return sum(logp[len(prefix) - 1 + i, token].item() for i, token in enumerate(ids))
+
+
+def brute_force(lm, judged):
+    "The log-probability of each level, a whole text after the other."
+    prefix, spellings = spell_levels(raw(), judged.question, judged.model_answer, level_grid())
+    return [log_probability(lm, prefix, ids) for ids in spellings]
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_levels_are_what_brute_force_finds_together_and_alone(family):
+    lm, fmt = model_of(family), raw()
+    together = tree_passes(lm, fmt, JUDGED, hidden=True)
+    for judged, passed in zip(JUDGED, together):
+        assert np.allclose(passed.levels, brute_force(lm, judged), atol=2e-4)
+        [alone] = tree_passes(lm, fmt, [judged], hidden=True)
+        assert np.allclose(passed.levels, alone.levels, atol=2e-4)
+        assert np.allclose(passed.hidden, alone.hidden, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_expected_confidence_is_that_of_brute_force(family):
+    lm, fmt = model_of(family), raw()
+    read = read_expected(lm, fmt, JUDGED, tree_passes(lm, fmt, JUDGED))
+    for judged, found in zip(JUDGED, read):
+        weights = np.exp(brute_force(lm, judged))
+        assert found.value == pytest.approx(weights @ np.linspace(0, 1, 11) / weights.sum(), abs=1e-5)
+
+
+def greedily(lm, prompt, n):
+    "The likeliest tokens, the whole text read anew for each."
+    ids, stops = list(prompt), set(lm.stop_tokens)
+    while len(ids) < len(prompt) + n:
+        with torch.no_grad():
+            ids.append(lm.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item())
+        if ids[-1] in stops:
+            break
+    return lm.tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_answers_are_what_brute_force_writes_together_and_alone(family):
+    lm, fmt = model_of(family), raw()
+    prompts = [fmt.encode(fmt.prompt(j.question)) for j in JUDGED]
+    assert continue_greedily(lm, prompts, 12) == [greedily(lm, p, 12) for p in prompts]
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_samples_are_the_same_together_and_alone(family):
+    lm, fmt = model_of(family), raw()
+    prompts = [fmt.encode(fmt.prompt(j.question)) for j in JUDGED]
+    numbers = [np.random.default_rng(i).random((2, 6)) for i in range(len(prompts))]
+    together = sample_texts(lm, prompts, numbers, 1.0)
+    assert together == [sample_texts(lm, [p], [u], 1.0)[0] for p, u in zip(prompts, numbers)]
