@@ -184,6 +184,11 @@ class LanguageModel:
         own = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if own is None else own
 
+    @property
+    def plain_attention(self):
+        "Whether all layers are attention with positions, so that texts may share a pass and a beginning."
+        return _takes_masks(self.model.config)
+
     def base(self):
         "A context in which adapters are off: the base model."
         has_adapters = hasattr(self.model, "disable_adapter")
@@ -759,11 +764,21 @@ def _batches(prompts, size):
     return [order[start : start + size] for start in starts]
 
 
+def _unpadded_batches(prompts, size):
+    "The same, where only prompts of one length share a batch."
+    of_length = {}
+    for i, prompt in enumerate(prompts):
+        of_length.setdefault(len(prompt), []).append(i)
+    for _, alike in sorted(of_length.items()):
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
+
 def _continue_texts(lm, prompts, done=None, progress=None, **options):  # options of `generate`
     "What the model writes behind each prompt: a list of texts."
     texts = {}
+    batches = _batches if lm.plain_attention else _unpadded_batches
     with tqdm(total=len(prompts), desc=progress, disable=progress is None) as bar:
-        for batch in _batches(prompts, lm.settings["answer_batch"]):
+        for batch in batches(prompts, lm.settings["answer_batch"]):
             new = _generate(lm, [prompts[i] for i in batch], **options)
             new = dict(zip(batch, new))
             texts.update(new)

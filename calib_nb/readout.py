@@ -399,6 +399,28 @@ class _Samples:
         )
         self.logits = out.logits[:, -1]
 
+# %% ../nbs/12_readout.ipynb #2e727515
+class _Rereading:
+    "The same for any model: texts are rows, read as a whole for each token."
+
+    def __init__(self, lm, prompts, owner):  # owner: for each sample the index of its prompt, (samples,)
+        self.lm = lm
+        self.texts = [prompts[i] for i in owner.tolist()]
+        self._read_all()
+
+    def _read_all(self):
+        rows = [token_tree(text, [text[-1:]]) for text in self.texts]  # any one token: what follows the text is read
+        self.logits, _ = read_trees(self.lm.model, tree_batch(rows, self.lm))
+
+    def keep(self, rows):  # indices of the samples that go on
+        "Those that have ended are not read any more."
+        self.texts = [self.texts[i] for i in rows.tolist()]
+
+    def read(self, tokens):  # the next token of each sample, (samples, 1)
+        "Read one token more; `logits` are then those of the token behind it."
+        self.texts = [text + new for text, new in zip(self.texts, tokens.tolist())]
+        self._read_all()
+
 # %% ../nbs/12_readout.ipynb #0e1b133c
 @torch.no_grad()
 def _sample_tokens(
@@ -409,7 +431,8 @@ def _sample_tokens(
     temperature: float,
 ) -> list[list[int]]:
     "The token ids of each sample, up to the end of the line."
-    samples = _Samples(lm, prompts, torch.tensor(owner, device=lm.device))
+    writer = _Samples if lm.plain_attention else _Rereading
+    samples = writer(lm, prompts, torch.tensor(owner, device=lm.device))
     numbers = torch.tensor(uniforms, device=lm.device)
     stops = torch.tensor(lm.stop_tokens, device=lm.device)
     tokens = [[] for _ in owner]

@@ -11,6 +11,7 @@ WIDTH = {
     "max_position_embeddings": 1024,
     "initializer_range": 0.3,
 }
+SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "initializer_range": 0.3}
 OLD = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 1024, "initializer_range": 0.3}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
@@ -69,27 +70,15 @@ FAMILIES = {  # name: (model type, what it is made of)
             "shared_intermediate_size": 48,
         },
     ),
-    "Mamba": ("mamba", {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 8, "initializer_range": 0.3}),
-    "Mamba 2": (
-        "mamba2",
-        {
-            "hidden_size": 32,
-            "num_hidden_layers": 3,
-            "state_size": 8,
-            "num_heads": 8,
-            "head_dim": 8,
-            "n_groups": 1,
-            "chunk_size": 16,
-            "initializer_range": 0.3,
-        },
-    ),
+    "Mamba": ("mamba", {**SMALL, "state_size": 8}),
+    "Mamba 2": ("mamba2", {**SMALL, "state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 16}),
     "RWKV": ("rwkv", {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 3, "context_length": 1024}),
     "BLOOM": ("bloom", {"hidden_size": 32, "n_layer": 3, "n_head": 4, "initializer_range": 0.3}),
     "RecurrentGemma": (
         "recurrent_gemma",
         {**WIDTH, "lru_width": 32, "attention_window_size": 16, "num_hidden_layers": 3},
     ),
-    "Falcon (alibi)": ("falcon", {"alibi": True, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "initializer_range": 0.3}),
+    "Falcon (alibi)": ("falcon", {**SMALL, "num_attention_heads": 4, "alibi": True}),
     "MPT": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 3, "max_seq_len": 1024}),
     "Jamba": (
         "jamba",

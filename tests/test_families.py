@@ -13,6 +13,7 @@ from calib_nb.models import DEVICE_SETTINGS, LanguageModel, TextFormat, continue
 from calib_nb.prompts import level_grid
 from calib_nb.readout import read_expected, sample_texts, tree_passes
 
+pytestmark = pytest.mark.filterwarnings("error:.*path by path:UserWarning")
 QUICK = {"Llama 3", "Gemma 3", "gpt-oss", "LFM2", "BLOOM"}
 EVERY = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
 JUDGED = [
