@@ -1,5 +1,6 @@
 """Whatever a model's layers are, what is read of it is what brute force finds, in a batch and alone, and its losses and
 gradients are trl's."""
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -9,9 +10,11 @@ from conftest import small_tokenizer
 from families import FAMILIES, random_model
 
 from calib_nb.core import Judged
+from calib_nb.labels import labelled_rows, preference_pairs, trl_preferences
 from calib_nb.models import DEVICE_SETTINGS, LanguageModel, TextFormat, continue_greedily, spell_levels
 from calib_nb.prompts import level_grid
 from calib_nb.readout import read_expected, sample_texts, tree_passes
+from calib_nb.training import OBJECTIVES, collate, dpo_loss, make_example, reference_scores, score, text_loss
 
 pytestmark = pytest.mark.filterwarnings("error:.*path by path:UserWarning")
 QUICK = {"Llama 3", "Gemma 3", "gpt-oss", "LFM2", "BLOOM"}
@@ -30,7 +33,8 @@ def tokenizer():
 
 @cache
 def model_of(family):
-    return LanguageModel(family, random_model(family, len(tokenizer())), tokenizer(), family, None, DEVICE_SETTINGS["cpu"])
+    model = random_model(family, len(tokenizer()))
+    return LanguageModel(family, model, tokenizer(), family, None, DEVICE_SETTINGS["cpu"])
 
 
 def raw():
@@ -95,3 +99,84 @@ def test_samples_are_the_same_together_and_alone(family):
     numbers = [np.random.default_rng(i).random((2, 6)) for i in range(len(prompts))]
     together = sample_texts(lm, prompts, numbers, 1.0)
     assert together == [sample_texts(lm, [p], [u], 1.0)[0] for p, u in zip(prompts, numbers)]
+
+
+TRAINED = ["Gemma 3", "LFM2", "Mistral", "gpt-oss", "GPT-2", "Qwen3-Next", "Mamba", "BLOOM"]
+TRAINED = [pytest.param(name, marks=() if name in ("Gemma 3", "LFM2") else pytest.mark.slow) for name in TRAINED]
+
+
+def assert_alike(ours, theirs):
+    "Two gradients, to a thousandth of the largest entry, in single precision."
+    assert ours.abs().max() > 1e-3
+    assert torch.allclose(ours, theirs, atol=1e-3 * theirs.abs().max().item(), rtol=0)
+
+
+def batch_of(lm, rows, objective):
+    "The rows as a batch of their objective, with a reference where it needs one."
+    chosen = OBJECTIVES[objective]
+    examples = [make_example(raw(), row, chosen.confidences(row, 1)) for row in rows]
+    return collate(reference_scores(lm, examples) if chosen.reference else examples, lm)
+
+
+def gradient(loss, model):
+    "Of the loss, all weights in a row."
+    weights = list(model.parameters())
+    found = torch.autograd.grad(loss, weights, allow_unused=True)
+    return torch.cat([g.flatten() for g in found if g is not None])
+
+
+def trl_loss(trainer_class, config_class, model, texts, folder, **options):
+    "The loss of trl's own trainer on all texts, and its gradient; without what it adds for balanced experts."
+    from datasets import Dataset
+
+    model = deepcopy(model)
+    experts = {"router_aux_loss_coef": 0.0} if hasattr(model.config, "router_aux_loss_coef") else {}
+
+    arguments = config_class(
+        output_dir=str(folder),
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=None,
+        **experts,
+        **options.pop("arguments", {}),
+    )
+    trainer = trainer_class(
+        model=model, args=arguments, train_dataset=Dataset.from_list(texts), processing_class=tokenizer(), **options
+    )
+    rows = [dict(trainer.train_dataset[i]) for i in range(len(texts))]
+    batch = {name: value for name, value in trainer.data_collator(rows).items() if isinstance(value, torch.Tensor)}
+    loss = trainer.compute_loss(trainer.model.eval(), batch)
+    return loss.item(), gradient(loss, model)
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_text_loss_and_gradient_are_trls(family, tmp_path):
+    from trl import SFTConfig, SFTTrainer
+
+    lm, rows = model_of(family), labelled_rows(JUDGED)
+    ours = text_loss(score(lm.model, batch_of(lm, rows, "text")))
+    texts = [{"prompt": raw().prompt(r["question"]), "completion": r["output"] + "<end>"} for r in rows]
+    theirs, their_gradient = trl_loss(SFTTrainer, SFTConfig, lm.model, texts, tmp_path)
+    assert ours.item() == pytest.approx(theirs, abs=2e-6)
+    assert_alike(gradient(ours, lm.model), their_gradient)
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_preference_loss_and_gradient_are_trls(family, tmp_path):
+    from trl import DPOConfig, DPOTrainer
+
+    lm, pairs = model_of(family), preference_pairs(JUDGED)
+    batch = batch_of(lm, pairs, "dpo")
+    moved = deepcopy(lm.model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in moved.parameters():
+            weight.mul_(1 + 0.05 * torch.randn_like(weight))
+    ours = dpo_loss(score(moved, batch), beta=0.05)
+    texts = [{**t, **{name: t[name] + "<end>" for name in ("chosen", "rejected")}} for t in trl_preferences(pairs)]
+    options = {"ref_model": lm.model, "arguments": {"beta": 0.05}}
+    theirs, their_gradient = trl_loss(DPOTrainer, DPOConfig, moved, texts, tmp_path, **options)
+    assert ours.item() == pytest.approx(theirs, abs=2e-6)
+    assert_alike(gradient(ours, moved), their_gradient)
