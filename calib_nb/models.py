@@ -29,6 +29,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from jinja2 import TemplateError
 from tqdm.auto import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -40,7 +41,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from .core import content_key, file_sha256, packaged_file, unknown_name
+from .core import content_key, file_sha256, packaged_file, read_json, unknown_name
 from .prompts import PROMPTS, Prompt, answer_request, few_shot_request
 
 # %% ../nbs/07_models.ipynb #32458232
@@ -162,6 +163,15 @@ def _base_of(model):
     "The model below the adapters."
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
+# %% ../nbs/07_models.ipynb #d9c2c08f
+def _generation_ends(model):
+    "Ids of the tokens at which the model's own defaults of generation stop."
+    defaults = getattr(model, "generation_config", None)
+    ends = getattr(defaults, "eos_token_id", None)
+    if ends is None:
+        return set()
+    return set(ends) if isinstance(ends, list) else {ends}
+
 # %% ../nbs/07_models.ipynb #4daf6321
 @dataclass
 class LanguageModel:
@@ -180,9 +190,19 @@ class LanguageModel:
 
     @property
     def pad_token(self):
-        "Id of the token that fills a batch; it is never attended to."
-        own = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if own is None else own
+        "Id of the token that fills a batch; it is never attended to, so any will do."
+        known = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0
+        return next(token for token in known if token is not None)
+
+    @property
+    def positions(self):
+        "How long a text may be, in tokens; None where the model knows no end."
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def thinks(self):
+        "Whether it writes a thought before it answers, and its chat template has no switch for that."
+        return bool(self.tokenizer.chat_template) and _thinks(self.tokenizer)
 
     @property
     def plain_attention(self):
@@ -201,7 +221,8 @@ class LanguageModel:
         texts = self.tokenizer.batch_decode([[i] for i in tokens], skip_special_tokens=False)
         has_template = self.tokenizer.chat_template is not None
         ends = {self.tokenizer.eos_token, TextFormat(self.tokenizer, has_template).terminator}
-        return [i for i in tokens if "\n" in texts[i] or texts[i] in ends]
+        configured = _generation_ends(self.model)
+        return [i for i in tokens if "\n" in texts[i] or texts[i] in ends or i in configured]
 
     @property
     def turn_ends(self):
@@ -219,6 +240,19 @@ def folder_key(folder):  # of a local model
     hashes = {f.relative_to(folder).as_posix(): file_sha256(f) for f in files}
     return content_key(sorted(hashes.items()))
 
+# %% ../nbs/07_models.ipynb #ae69a8d8
+def _check_folder(folder):
+    "ValueError where a local folder holds no model in the format of transformers, with what it holds instead."
+    if (folder / "config.json").exists():
+        return
+    if (folder / "adapter_config.json").exists():
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
+        raise ValueError(f"{folder} is an adapter, not a model: give {base}, or merge the two and save the result")
+    if any(folder.glob("*.gguf")):
+        remedy = "load it with transformers (`gguf_file=`), `save_pretrained` to a folder, and give that"
+        raise ValueError(f"{folder} holds a GGUF file, not safetensors: {remedy}")
+    raise ValueError(f"{folder} holds no model: there is no config.json in it")
+
 # %% ../nbs/07_models.ipynb #4505c4ae
 def _locate(name):
     "Where to load a model from, and its key where it is known before loading."
@@ -226,6 +260,7 @@ def _locate(name):
         spec = EMBEDDED_MODELS[name]
         return _embedded_folder(spec), spec.sha256[:16]
     if Path(name).is_dir():
+        _check_folder(Path(name))
         return Path(name), folder_key(name)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return name, None
@@ -298,24 +333,129 @@ def load_model(
     return LanguageModel(name, model, tokenizer, key, quantization, settings)
 
 # %% ../nbs/07_models.ipynb #2d003fef
-def _chat(tokenizer, texts):
-    "Turns of user and assistant, the user's first and last, up to where the assistant's text begins."
+_SWITCHES = "enable_thinking", "thinking"  # names that chat templates give to the switch for thoughts
+
+
+_CODE = re.compile(r"\{[%{].*?[%}]\}", re.DOTALL)  # of a template, as against its text
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+def _switched_off(tokenizer):
+    "Arguments of the chat template that switch thoughts off, where it has such a switch."
+    code = _QUOTED.sub("", " ".join(_CODE.findall(tokenizer.get_chat_template())))
+    return {name: False for name in _SWITCHES if re.search(rf"(?<![.\w]){name}\b", code)}
+
+
+def _templated(tokenizer, texts, **options):  # options of `apply_chat_template`
+    "Turns of user and assistant, the user's first."
     roles = ["user", "assistant"] * len(texts)
     turns = [{"role": role, "content": text} for role, text in zip(roles, texts)]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return tokenizer.apply_chat_template(turns, tokenize=False, **_switched_off(tokenizer), **options)
+
+
+def _chat(tokenizer, texts):
+    "Turns of user and assistant, the user's first and last, up to where the assistant's text begins."
+    return _templated(tokenizer, texts, add_generation_prompt=True)
 
 
 def _end_of_turn(tokenizer):
-    "What the chat template puts behind an assistant's text."
-    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "RESPONSE"}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
-    return text.split("RESPONSE")[-1].strip() or tokenizer.eos_token
+    "What the chat template puts behind an assistant's text; of several tokens the first."
+    text = _templated(tokenizer, ["Q", "RESPONSE"])
+    end = text.split("RESPONSE")[-1].strip()
+    first = _control_pattern(tokenizer).match(end)
+    return (first[0] if first else end) or _end_of_text(tokenizer)
+
+
+def _end_of_text(tokenizer):
+    "The end-of-text token; the end of the line for a tokenizer that has none."
+    return tokenizer.eos_token or "\n"
 
 
 def _start_of_text(tokenizer):
     "What the tokenizer puts before raw text; a chat template brings its own."
-    starts = tokenizer("").input_ids == [tokenizer.bos_token_id]
-    return tokenizer.bos_token if starts else ""
+    before = tokenizer("a").input_ids
+    text = tokenizer("a", add_special_tokens=False).input_ids
+    started = tokenizer.bos_token_id is not None and before[:1] == [tokenizer.bos_token_id] != text[:1]
+    return tokenizer.bos_token if started else ""
+
+# %% ../nbs/07_models.ipynb #ff13015c
+_THOUGHTS = (  # how a thought begins and ends
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+)
+
+
+def _open_thought(text):
+    "What ends the thought that a text leaves open; '' where there is none."
+    for begin, end in _THOUGHTS:
+        if text.rstrip().endswith(begin):
+            return end
+    return ""
+
+
+def _thinks(tokenizer):
+    "Whether the chat template speaks of thoughts, and has no switch for them or opens one in spite of it."
+    if _open_thought(_chat(tokenizer, ["Q"])):
+        return True
+    template = tokenizer.get_chat_template()
+    return not _switched_off(tokenizer) and any(end in template for _, end in _THOUGHTS)
+
+
+def _reply_opening(tokenizer):
+    "What stands between the request and a reply that is given: an empty thought, or the name of a channel."
+    asked = _chat(tokenizer, ["Q"])
+    if end := _open_thought(asked):
+        return f"\n{end}\n\n"
+    written = _templated(tokenizer, ["Q", "RESPONSE"]).split("RESPONSE")[0]
+    return written.removeprefix(asked) if written.startswith(asked) else ""
+
+
+def _without_thought(text, opened=False):  # opened: whether the prompt has begun a thought
+    "What follows the thought; '' where the thought does not end."
+    for begin, end in _THOUGHTS:
+        if end in text:
+            return text.rpartition(end)[2]
+        if begin in text:
+            return ""
+    return "" if opened else text
+
+# %% ../nbs/07_models.ipynb #e2ae6484
+_CUT = "\ufdd0"  # stands for no character, and never will
+_PATTERNS = WeakKeyDictionary()  # tokenizer: (how many added tokens it had, pattern)
+
+
+def _is_control(token, template):  # token: an added one of the tokenizer
+    "Whether a token steers the model; blanks, and tokens of ordinary text that were added for its sake, do not."
+    named = len(token.content.strip()) > 1
+    return named and (token.special or token.content in template)
+
+
+def _control_pattern(tokenizer):
+    "A pattern of the names of all control tokens."
+    added = tokenizer.added_tokens_decoder
+    known = _PATTERNS.get(tokenizer)
+    template = str(tokenizer.chat_template or "")
+    state = len(added), template
+    if known and known[0] == state:
+        return known[1]
+    names = {token.content for token in added.values() if _is_control(token, template)}
+    names |= {name for thought in _THOUGHTS for name in thought if name in template}
+    ordered = sorted(names, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+    _PATTERNS[tokenizer] = state, pattern
+    return pattern
+
+
+def _as_text(tokenizer, text):
+    "The text with a mark in each name of a control token."
+    pattern, text = _control_pattern(tokenizer), text.replace(_CUT, "")
+    while pattern.search(text):
+        text = pattern.sub(lambda name: name[0][0] + _CUT + name[0][1:], text)
+    return text
 
 # %% ../nbs/07_models.ipynb #4f72b4e1
 def _raw(tokenizer, texts):
@@ -333,9 +473,18 @@ def _answer_prompt(tokenizer, question):
 
 
 def _check_template(tokenizer, wanted):
-    "ValueError where a chat template is wanted and there is none."
-    if wanted and tokenizer.chat_template is None:
+    "ValueError where a chat template is wanted and there is none, or none that writes what it is given."
+    if not wanted:
+        return
+    if tokenizer.chat_template is None:
         raise ValueError(f"{tokenizer.name_or_path} has no chat template; use a preset without one")
+    try:
+        shown = _chat(tokenizer, ["QUESTION?"])
+    except TemplateError as error:
+        shown = f"({error})"
+    if "QUESTION?" not in shown:
+        said = f"the chat template of {tokenizer.name_or_path} does not write a user's message: {shown[:200]!r}"
+        raise ValueError(f"{said}; use a preset without one")
 
 # %% ../nbs/07_models.ipynb #a4ba3030
 @dataclass(frozen=True)
@@ -348,10 +497,16 @@ class _Conversation:
     def __post_init__(self):
         _check_template(self.tokenizer, self.chat_template)
 
+    def as_text(self, text: str):  # of a question or an answer
+        "The same text, in which no name of a control token is read as that token."
+        return _as_text(self.tokenizer, text)
+
     def turns(self, *texts: str):  # the user's request, the reply, the next request, ...
         "A conversation up to where the model's next text begins."
-        write = _chat if self.chat_template else _raw
-        return write(self.tokenizer, texts)
+        texts = [self.as_text(text) for text in texts]
+        if not self.chat_template:
+            return _raw(self.tokenizer, texts)
+        return _chat(self.tokenizer, texts) + _reply_opening(self.tokenizer)
 
     def prompt(self, question: str):  # as it is asked
         "The request for answer and confidence, up to where the response begins."
@@ -359,14 +514,14 @@ class _Conversation:
 
     def answer_prompt(self, question: str):  # as it is asked
         "The request for an answer alone; it does not depend on the preset."
-        return _answer_prompt(self.tokenizer, question)
+        return _answer_prompt(self.tokenizer, self.as_text(question))
 
     def _head(self, question, answer):
         "The text up to where the confidence stands."
         asked = self.wording.opening(question)
         if self.wording.second:
             asked += [answer, self.wording.second]
-        return self.turns(*asked) + self.wording.reply.format(answer=answer)
+        return self.turns(*asked) + self.wording.reply.format(answer=self.as_text(answer))
 
 # %% ../nbs/07_models.ipynb #9f676289
 @dataclass(frozen=True)
@@ -376,7 +531,7 @@ class TextFormat(_Conversation):
     @property
     def terminator(self):
         "The text that ends a response."
-        return _end_of_turn(self.tokenizer) if self.chat_template else self.tokenizer.eos_token
+        return _end_of_turn(self.tokenizer) if self.chat_template else _end_of_text(self.tokenizer)
 
     def response(
         self,
@@ -393,7 +548,9 @@ class TextFormat(_Conversation):
 
     def encode(self, text: str):  # that already holds its special tokens
         "Token ids."
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        parts = text.split(_CUT)
+        ids = [self.tokenizer(part, add_special_tokens=False).input_ids for part in parts]
+        return [token for part in ids for token in part]
 
 # %% ../nbs/07_models.ipynb #15d91f22
 def common_length(*sequences):  # of tokens
@@ -428,7 +585,9 @@ def spell_answer(
     "How the tokenizer spells an answer behind the request for it."
     lead = "" if fmt.tokenizer.chat_template else " "  # the examples of `few_shot_request` have a blank there
     head = fmt.answer_prompt(question)
-    start, whole = fmt.encode(head), fmt.encode(head + lead + answer)
+    if fmt.tokenizer.chat_template:
+        head += _reply_opening(fmt.tokenizer)
+    start, whole = fmt.encode(head), fmt.encode(head + lead + fmt.as_text(answer))
     n = common_length(start, whole)
     return start[:n], whole[n:]
 
@@ -747,13 +906,25 @@ def left_padded(
     }
 
 
+def _answers_in(lm, prompts, new):  # new: token ids behind the prompts, (prompts, tokens)
+    "The texts, without special tokens and without thoughts."
+    texts = lm.tokenizer.batch_decode(new, skip_special_tokens=True)
+    whole = lm.tokenizer.batch_decode(new, skip_special_tokens=False)
+    opened = [bool(_open_thought(lm.tokenizer.decode(prompt[-8:]))) for prompt in prompts]
+    answers = []
+    for text, all_of_it, begun in zip(texts, whole, opened):
+        rest = _without_thought(all_of_it, begun)
+        answers.append(text if rest == all_of_it else _control_pattern(lm.tokenizer).sub("", rest))
+    return answers
+
+
 def _generate(lm, prompts, **options):  # options of `generate`
     "The text behind each prompt of one batch."
     inputs = left_padded(prompts, lm.pad_token, lm.device)
     with torch.no_grad():
         out = lm.model.generate(**inputs, pad_token_id=lm.pad_token, repetition_penalty=1.0, **options)
     start = inputs["input_ids"].shape[1]
-    return lm.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)
+    return _answers_in(lm, prompts, out[:, start:])
 
 # %% ../nbs/07_models.ipynb #de178fa5
 def _batches(prompts, size):

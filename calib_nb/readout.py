@@ -194,7 +194,7 @@ def question_end(
     "Where the question's last token stands."
     prompt = fmt.prompt(question)
     before = fmt.wording.request.partition("{question}")[0]
-    asked = before + question
+    asked = fmt.as_text(before + question)
     end = prompt.rindex(asked) + len(asked)
     return common_length(fmt.encode(prompt[:end]), fmt.encode(prompt)) - 1
 
