@@ -42,7 +42,10 @@ def _write_cache(path, known):
     write_jsonl(path, rows)
 
 # %% ../nbs/08_answers.ipynb #a9c89cc9
-def _tokens_of(fmt, question):
+_THOUGHT_TOKENS = 1024  # room for a thought before the answer
+
+
+def _tokens_of(fmt, question, thinks):
     "How many tokens a question takes with its answer and a confidence, at most."
     answer = getattr(question, "model_answer", None)
     confidence = 12  # tokens
@@ -50,6 +53,7 @@ def _tokens_of(fmt, question):
         return len(fmt.encode(fmt.response(question.question, answer))) + confidence
     asked = len(fmt.encode(fmt.answer_prompt(question.question)))
     written = len(fmt.encode(fmt.response(question.question, "")))
+    asked += _THOUGHT_TOKENS if thinks else 0
     return max(asked, written + confidence) + MAX_ANSWER_TOKENS
 
 
@@ -63,10 +67,10 @@ def need_room(
     ends = {f"{lm.name} has positions for": lm.positions, "the preset allows": max_length}
     known = {what: end for what, end in ends.items() if end is not None}
     for question in questions if known else []:
-        tokens = _tokens_of(fmt, question)
+        tokens = _tokens_of(fmt, question, lm.thinks and max_length is None)
         for what, end in known.items():
             if tokens > end:
-                named = f"question '{question.id}' ({question.question[:60]!r} ...)"
+                named = f"question '{question.id[:40]}' ({question.question[:60]!r} ...)"
                 remedy = "shorten it, leave it out, or take a model or a preset (`max_length`) with more room"
                 raise ValueError(f"{named} needs {tokens} tokens with its answer, {what} {end}: {remedy}")
 
@@ -82,9 +86,6 @@ def _ask(lm, prompts, max_new_tokens, known, path):  # prompts: question -> toke
     room = {"lines": True} if lm.thinks else {}  # a thought has several lines
     with lm.base():
         continue_greedily(lm, list(prompts.values()), max_new_tokens, done=keep, progress="answers", **room)
-
-
-_THOUGHT_TOKENS = 1024  # room for a thought before the answer
 
 
 def _need_answers(lm, rows):
@@ -112,7 +113,7 @@ def answer_questions(
     counts: dict | None = None,  # gets what was done: asked, known, tokens
 ) -> list[dict]:  # `id, question, model_answer, text`, in the order of `questions`
     "The base model's greedy answers, resumed from the cache. Raises ValueError for too long a question, or no answers."
-    fmt = TextFormat(lm.tokenizer, chat_template=False)
+    fmt = TextFormat(lm.tokenizer, chat_template=bool(lm.tokenizer.chat_template))
     need_room(lm, fmt, questions)
     max_new_tokens += _THOUGHT_TOKENS if lm.thinks else 0
     path = answer_cache(lm, folder, max_new_tokens)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .answers import answer_questions
+from .answers import answer_questions, need_room
 from calib_nb.core import (
     SCHEMA,
     Judged,
@@ -454,13 +454,22 @@ class _Loaded(_Planned):
             remedy = "name the revision, or delete the folder"
             now = f"now '{p.model}' is {lm.key}"
             raise ValueError(f"{self.folder.path} was begun with model {made_with}, {now}; {remedy}")
+        self._need_room(lm)
         self._note_model(lm)
         return lm
+
+    def _need_room(self, lm):
+        "ValueError for a question that is too long for the model, or for the training that follows."
+        fmt = TextFormat(lm.tokenizer, self.preset.chat_template)
+        for split, questions in self.splits.items():
+            trained_on = self.method.steps and split == "train"
+            need_room(lm, fmt, questions, self.preset.max_length if trained_on else None)
 
     def _note_model(self, lm):
         "The manifest gets what was loaded, and where it runs."
         model = {"name": self.parameters.model, "key": lm.key}
         model["quantization"] = self.preset.quantization
+        model.update(lm.reading)
         device = {"type": str(lm.device), "threads": str(torch.get_num_threads())}
         for name, value in lm.settings.items():
             device[name] = str(value)

@@ -197,7 +197,7 @@ class LanguageModel:
     @property
     def positions(self):
         "How long a text may be, in tokens; None where the model knows no end."
-        return getattr(self.model.config, "max_position_embeddings", None)
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     @property
     def thinks(self):
@@ -209,6 +209,15 @@ class LanguageModel:
         "Whether all layers are attention with positions, so that texts may share a pass and a beginning."
         return _takes_masks(self.model.config)
 
+    @property
+    def reading(self):
+        "How it is read and asked, for a manifest."
+        attention = "plain: trees, with windows where it has some" if self.plain_attention else "other: path by path"
+        thought = "none, or switched off in its chat template"
+        if self.thinks:
+            thought = "before each answer, taken off; left empty where a confidence is read"
+        return {"attention": attention, "thought": thought}
+
     def base(self):
         "A context in which adapters are off: the base model."
         has_adapters = hasattr(self.model, "disable_adapter")
@@ -219,7 +228,7 @@ class LanguageModel:
         "Tokens that end a line or a turn: generation stops there."
         tokens = range(len(self.tokenizer))
         texts = self.tokenizer.batch_decode([[i] for i in tokens], skip_special_tokens=False)
-        has_template = self.tokenizer.chat_template is not None
+        has_template = bool(self.tokenizer.chat_template)
         ends = {self.tokenizer.eos_token, TextFormat(self.tokenizer, has_template).terminator}
         configured = _generation_ends(self.model)
         return [i for i in tokens if "\n" in texts[i] or texts[i] in ends or i in configured]
@@ -476,7 +485,7 @@ def _check_template(tokenizer, wanted):
     "ValueError where a chat template is wanted and there is none, or none that writes what it is given."
     if not wanted:
         return
-    if tokenizer.chat_template is None:
+    if not tokenizer.chat_template:
         raise ValueError(f"{tokenizer.name_or_path} has no chat template; use a preset without one")
     try:
         shown = _chat(tokenizer, ["QUESTION?"])
@@ -484,7 +493,7 @@ def _check_template(tokenizer, wanted):
         shown = f"({error})"
     if "QUESTION?" not in shown:
         said = f"the chat template of {tokenizer.name_or_path} does not write a user's message: {shown[:200]!r}"
-        raise ValueError(f"{said}; use a preset without one")
+        raise ValueError(f"{said}; mend it, or remove it and use a preset without one")
 
 # %% ../nbs/07_models.ipynb #a4ba3030
 @dataclass(frozen=True)
