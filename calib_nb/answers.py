@@ -45,16 +45,20 @@ def _write_cache(path, known):
 _THOUGHT_TOKENS = 1024  # room for a thought before the answer
 
 
-def _tokens_of(fmt, question, thinks):
+def _tokens_asked(lm, fmt, question):
+    "How many tokens a question takes with its answer, where it is to be answered, at most."
+    if hasattr(question, "model_answer"):
+        return 0
+    thought = _THOUGHT_TOKENS if lm.thinks else 0
+    return len(fmt.encode(fmt.answer_prompt(question.question))) + thought + MAX_ANSWER_TOKENS
+
+
+def _tokens_written(fmt, question):
     "How many tokens a question takes with its answer and a confidence, at most."
     answer = getattr(question, "model_answer", None)
+    text = fmt.response(question.question, answer or "")
     confidence = 12  # tokens
-    if answer is not None:
-        return len(fmt.encode(fmt.response(question.question, answer))) + confidence
-    asked = len(fmt.encode(fmt.answer_prompt(question.question)))
-    written = len(fmt.encode(fmt.response(question.question, "")))
-    asked += _THOUGHT_TOKENS if thinks else 0
-    return max(asked, written + confidence) + MAX_ANSWER_TOKENS
+    return len(fmt.encode(text)) + confidence + (MAX_ANSWER_TOKENS if answer is None else 0)
 
 
 def need_room(
@@ -64,12 +68,12 @@ def need_room(
     max_length: int | None = None,  # of the preset, for questions to train on; None: the model's end alone
 ) -> None:
     "Raises ValueError for the first question that is too long, with what can be done."
-    ends = {f"{lm.name} has positions for": lm.positions, "the preset allows": max_length}
-    known = {what: end for what, end in ends.items() if end is not None}
-    for question in questions if known else []:
-        tokens = _tokens_of(fmt, question, lm.thinks and max_length is None)
-        for what, end in known.items():
-            if tokens > end:
+    for question in questions:
+        written = _tokens_written(fmt, question)
+        longest = max(written, _tokens_asked(lm, fmt, question))
+        ends = [(longest, f"{lm.name} has positions for", lm.positions), (written, "the preset allows", max_length)]
+        for tokens, what, end in ends:
+            if end is not None and tokens > end:
                 named = f"question '{question.id[:40]}' ({question.question[:60]!r} ...)"
                 remedy = "shorten it, leave it out, or take a model or a preset (`max_length`) with more room"
                 raise ValueError(f"{named} needs {tokens} tokens with its answer, {what} {end}: {remedy}")

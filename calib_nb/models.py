@@ -521,9 +521,11 @@ class _Conversation:
         "The request for answer and confidence, up to where the response begins."
         return self.turns(*self.wording.opening(question))
 
-    def answer_prompt(self, question: str):  # as it is asked
+    def answer_prompt(self, question: str, at_once: bool = False):  # as it is asked; whether a thought is left out
         "The request for an answer alone; it does not depend on the preset."
-        return _answer_prompt(self.tokenizer, self.as_text(question))
+        asked = _answer_prompt(self.tokenizer, self.as_text(question))
+        opening = _reply_opening(self.tokenizer) if at_once and self.tokenizer.chat_template else ""
+        return asked + opening
 
     def _head(self, question, answer):
         "The text up to where the confidence stands."
@@ -593,9 +595,7 @@ def spell_answer(
 ) -> tuple:  # (prefix, answer): token ids
     "How the tokenizer spells an answer behind the request for it."
     lead = "" if fmt.tokenizer.chat_template else " "  # the examples of `few_shot_request` have a blank there
-    head = fmt.answer_prompt(question)
-    if fmt.tokenizer.chat_template:
-        head += _reply_opening(fmt.tokenizer)
+    head = fmt.answer_prompt(question, at_once=True)
     start, whole = fmt.encode(head), fmt.encode(head + lead + fmt.as_text(answer))
     n = common_length(start, whole)
     return start[:n], whole[n:]

@@ -689,7 +689,7 @@ def read_self_consistency(
 ) -> list[Confidence]:  # one for each answer, missing for an empty one
     "The share of sampled answers that the rules judge calls equivalent to the fixed answer; `extra` holds the groups."
     questions = list(dict.fromkeys(j.question for j in judged))
-    prompts = [fmt.encode(fmt.answer_prompt(q)) for q in questions]
+    prompts = [fmt.encode(fmt.answer_prompt(q, at_once=True)) for q in questions]
     numbers = [how.uniforms(seed, "consistency", q) for q in questions]
     title = _title("sampling answers", questions, more_than=10)
     texts = dict(zip(questions, sample_texts(lm, prompts, numbers, how.temperature, title)))

@@ -1,6 +1,7 @@
 """Whatever a model's layers are, what is read of it is what brute force finds, in a batch and alone, and its losses and
 gradients are trl's."""
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from conftest import small_tokenizer
 from families import FAMILIES, random_model
 
+from calib_nb import models
 from calib_nb.core import Judged
 from calib_nb.labels import labelled_rows, preference_pairs, trl_preferences
 from calib_nb.models import DEVICE_SETTINGS, LanguageModel, TextFormat, continue_greedily, spell_levels
@@ -92,13 +94,43 @@ def test_answers_are_what_brute_force_writes_together_and_alone(family):
     assert continue_greedily(lm, prompts, 12) == [greedily(lm, p, 12) for p in prompts]
 
 
+def drawn(lm, prompt, uniforms):
+    "A text by inversion, the whole text read anew for each token."
+    ids = list(prompt)
+    for u in uniforms:
+        with torch.no_grad():
+            shares = lm.model(input_ids=torch.tensor([ids])).logits[0, -1].double().softmax(-1).numpy()
+        ids.append(int(np.searchsorted(shares.cumsum(), u, side="right")))
+        if ids[-1] in lm.stop_tokens:
+            break
+    return lm.tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True)
+
+
 @pytest.mark.parametrize("family", EVERY)
-def test_samples_are_the_same_together_and_alone(family):
+def test_samples_are_what_brute_force_draws(family):
     lm, fmt = model_of(family), raw()
     prompts = [fmt.encode(fmt.prompt(j.question)) for j in JUDGED]
     numbers = [np.random.default_rng(i).random((2, 6)) for i in range(len(prompts))]
-    together = sample_texts(lm, prompts, numbers, 1.0)
-    assert together == [sample_texts(lm, [p], [u], 1.0)[0] for p, u in zip(prompts, numbers)]
+    for texts, prompt, rows in zip(sample_texts(lm, prompts, numbers, 1.0), prompts, numbers):
+        assert texts == [drawn(lm, prompt, row) for row in rows]
+
+
+@pytest.mark.filterwarnings("ignore:.*path by path:UserWarning")
+def test_a_model_that_is_taken_for_plain_is_noticed_and_read_path_by_path(monkeypatch):
+    monkeypatch.setattr(models, "_takes_masks", lambda config: True)
+    lm, fmt = replace(model_of("LFM2"), model=random_model("LFM2", len(tokenizer()))), raw()
+    said = r"LFM2 \(lfm2\): read as 'tree', a text is .* nats off; it is read path by path"
+    with pytest.warns(UserWarning, match=said):
+        read = tree_passes(lm, fmt, JUDGED)
+    for judged, passed in zip(JUDGED, read):
+        assert np.allclose(passed.levels, brute_force(lm, judged), atol=2e-4)
+
+
+def test_a_model_that_cannot_be_read_in_any_way_is_refused(monkeypatch):
+    monkeypatch.setattr(models, "_by_brute_force", lambda lm, tree, path: torch.zeros(len(path)))
+    lm = replace(model_of("BLOOM"), model=random_model("BLOOM", len(tokenizer())))
+    with pytest.raises(ValueError, match="BLOOM .*its confidences cannot be read here. Take another model"):
+        tree_passes(lm, raw(), JUDGED)
 
 
 TRAINED = ["Gemma 3", "LFM2", "Mistral", "gpt-oss", "GPT-2", "Qwen3-Next", "Mamba", "BLOOM"]
