@@ -439,6 +439,14 @@ class _Planned:
             questions=source,
         )
 
+# %% ../nbs/15_experiment.ipynb #6bbdcf09
+def _check_room(run, lm):
+    "ValueError for a question that is too long for the model, or for the training that follows."
+    fmt = TextFormat(lm.tokenizer, run.preset.chat_template)
+    for split, questions in run.splits.items():
+        trained_on = run.method.steps and split == "train"
+        need_room(lm, fmt, questions, run.preset.max_length if trained_on else None)
+
 # %% ../nbs/15_experiment.ipynb #15ea0021
 class _Loaded(_Planned):
     "The model, and how it is read."
@@ -454,16 +462,9 @@ class _Loaded(_Planned):
             remedy = "name the revision, or delete the folder"
             now = f"now '{p.model}' is {lm.key}"
             raise ValueError(f"{self.folder.path} was begun with model {made_with}, {now}; {remedy}")
-        self._need_room(lm)
+        _check_room(self, lm)
         self._note_model(lm)
         return lm
-
-    def _need_room(self, lm):
-        "ValueError for a question that is too long for the model, or for the training that follows."
-        fmt = TextFormat(lm.tokenizer, self.preset.chat_template)
-        for split, questions in self.splits.items():
-            trained_on = self.method.steps and split == "train"
-            need_room(lm, fmt, questions, self.preset.max_length if trained_on else None)
 
     def _note_model(self, lm):
         "The manifest gets what was loaded, and where it runs."

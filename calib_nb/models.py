@@ -172,27 +172,9 @@ def _generation_ends(model):
         return set()
     return set(ends) if isinstance(ends, list) else {ends}
 
-# %% ../nbs/07_models.ipynb #4daf6321
-@dataclass
-class LanguageModel:
-    "A model with its tokenizer, and what identifies them."
-    name: str  # as the user gave it
-    model: torch.nn.Module  # in eval mode
-    tokenizer: object  # of transformers
-    key: str  # hash of the model's files, or hub name and commit
-    quantization: str | None = None  # None or 'nf4'
-    settings: dict = field(default_factory=dict)  # a row of `DEVICE_SETTINGS`
-
-    @property
-    def device(self):
-        "Where the model lies; its inputs have to go there."
-        return self.model.device
-
-    @property
-    def pad_token(self):
-        "Id of the token that fills a batch; it is never attended to, so any will do."
-        known = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0
-        return next(token for token in known if token is not None)
+# %% ../nbs/07_models.ipynb #5c148217
+class _Kind:
+    "What a model can do, from its configuration and its chat template."
 
     @property
     def positions(self):
@@ -218,6 +200,28 @@ class LanguageModel:
             thought = "before each answer, taken off; left empty where a confidence is read"
         return {"attention": attention, "thought": thought}
 
+# %% ../nbs/07_models.ipynb #4daf6321
+@dataclass
+class LanguageModel(_Kind):
+    "A model with its tokenizer, and what identifies them."
+    name: str  # as the user gave it
+    model: torch.nn.Module  # in eval mode
+    tokenizer: object  # of transformers
+    key: str  # hash of the model's files, or hub name and commit
+    quantization: str | None = None  # None or 'nf4'
+    settings: dict = field(default_factory=dict)  # a row of `DEVICE_SETTINGS`
+
+    @property
+    def device(self):
+        "Where the model lies; its inputs have to go there."
+        return self.model.device
+
+    @property
+    def pad_token(self):
+        "Id of the token that fills a batch; it is never attended to, so any will do."
+        known = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0
+        return next(token for token in known if token is not None)
+
     def base(self):
         "A context in which adapters are off: the base model."
         has_adapters = hasattr(self.model, "disable_adapter")
@@ -228,10 +232,9 @@ class LanguageModel:
         "Tokens that end a line or a turn: generation stops there."
         tokens = range(len(self.tokenizer))
         texts = self.tokenizer.batch_decode([[i] for i in tokens], skip_special_tokens=False)
-        has_template = bool(self.tokenizer.chat_template)
-        ends = {self.tokenizer.eos_token, TextFormat(self.tokenizer, has_template).terminator}
-        configured = _generation_ends(self.model)
-        return [i for i in tokens if "\n" in texts[i] or texts[i] in ends or i in configured]
+        ends = {self.tokenizer.eos_token, TextFormat(self.tokenizer, bool(self.tokenizer.chat_template)).terminator}
+        named = _generation_ends(self.model)
+        return [i for i in tokens if "\n" in texts[i] or texts[i] in ends or i in named]
 
     @property
     def turn_ends(self):
@@ -366,7 +369,7 @@ def _chat(tokenizer, texts):
     "Turns of user and assistant, the user's first and last, up to where the assistant's text begins."
     return _templated(tokenizer, texts, add_generation_prompt=True)
 
-
+# %% ../nbs/07_models.ipynb #28d246f1
 def _end_of_turn(tokenizer):
     "What the chat template puts behind an assistant's text; of several tokens the first."
     text = _templated(tokenizer, ["Q", "RESPONSE"])
@@ -422,7 +425,7 @@ def _reply_opening(tokenizer):
     written = _templated(tokenizer, ["Q", "RESPONSE"]).split("RESPONSE")[0]
     return written.removeprefix(asked) if written.startswith(asked) else ""
 
-
+# %% ../nbs/07_models.ipynb #e0fa3f88
 def _without_thought(text, opened=False):  # opened: whether the prompt has begun a thought
     "What follows the thought; '' where the thought does not end."
     for begin, end in _THOUGHTS:
@@ -701,7 +704,7 @@ _ONE_MASK = {
 _MASK_BY_KIND = {"cohere2", "gemma2", "gemma3_text", "gpt_oss", "olmo3", "qwen2", "qwen3", "smollm3"}
 _KINDS = {"full_attention", "sliding_attention"}
 
-
+# %% ../nbs/07_models.ipynb #a7e9c179
 def _takes_masks(config):
     "Whether every layer is attention that we can give a mask to."
     known = config.model_type in _ONE_MASK | _MASK_BY_KIND
