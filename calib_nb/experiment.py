@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .answers import answer_questions
+from .answers import answer_questions, need_room
 from .choices import chance_level
 from calib_nb.core import (
     SCHEMA,
@@ -537,6 +537,14 @@ class _Planned:
             questions=source,
         )
 
+# %% ../nbs/15_experiment.ipynb #6bbdcf09
+def _check_room(run, lm):
+    "ValueError for a question that is too long for the model, or for the training that follows."
+    fmt = TextFormat(lm.tokenizer, run.preset.chat_template)
+    for split, questions in run.splits.items():
+        trained_on = run.method.steps and split == "train"
+        need_room(lm, fmt, questions, run.preset.max_length if trained_on else None)
+
 # %% ../nbs/15_experiment.ipynb #15ea0021
 class _Loaded(_Planned):
     "The model, and how it is read."
@@ -552,6 +560,7 @@ class _Loaded(_Planned):
             remedy = "name the revision, or delete the folder"
             now = f"now '{p.model}' is {lm.key}"
             raise ValueError(f"{self.folder.path} was begun with model {made_with}, {now}; {remedy}")
+        _check_room(self, lm)
         self._note_model(lm)
         return lm
 
@@ -559,6 +568,7 @@ class _Loaded(_Planned):
         "The manifest gets what was loaded, and where it runs."
         model = {"name": self.parameters.model, "key": lm.key}
         model["quantization"] = self.preset.quantization
+        model.update(lm.reading)
         device = {"type": str(lm.device), "threads": str(torch.get_num_threads())}
         for name, value in lm.settings.items():
             device[name] = str(value)

@@ -36,6 +36,7 @@ from calib_nb.models import (
     common_length,
     continue_greedily,
     left_padded,
+    read_trees,
     spell_answer,
     spell_levels,
     token_tree,
@@ -168,11 +169,9 @@ def _tree_forward(
     """One forward pass: log-probabilities `(1 + nodes, vocabulary)` in fp32, row 0 the end of the prefix.
 
     Hidden states are `(trees, length, width)`."""
-    inputs = tree_batch(trees, lm.pad_token, lm.model.dtype, lm.device)
-    out = lm.model(**inputs, use_cache=False, output_hidden_states=hidden)
+    logits, states = read_trees(lm.model, tree_batch(trees, lm), hidden)
     sizes = [1 + len(t.tokens) for t in trees]
-    scores = out.logits.float().log_softmax(-1).split(sizes)
-    return scores, out.hidden_states if hidden else None
+    return logits.float().log_softmax(-1).split(sizes), states
 
 # %% ../nbs/12_readout.ipynb #967e0fe8
 def _path_scores(tree: TokenTree, logp: torch.Tensor) -> list[torch.Tensor]:
@@ -196,7 +195,7 @@ def question_end(
     "Where the question's last token stands."
     prompt = fmt.prompt(question)
     before = fmt.wording.request.partition("{question}")[0]
-    asked = before + question
+    asked = fmt.as_text(before + question)
     end = prompt.rindex(asked) + len(asked)
     return common_length(fmt.encode(prompt[:end]), fmt.encode(prompt)) - 1
 
@@ -401,6 +400,28 @@ class _Samples:
         )
         self.logits = out.logits[:, -1]
 
+# %% ../nbs/12_readout.ipynb #2e727515
+class _Rereading:
+    "The same for any model: texts are rows, read as a whole for each token."
+
+    def __init__(self, lm, prompts, owner):  # owner: for each sample the index of its prompt, (samples,)
+        self.lm = lm
+        self.texts = [prompts[i] for i in owner.tolist()]
+        self._read_all()
+
+    def _read_all(self):
+        rows = [token_tree(text, [text[-1:]]) for text in self.texts]  # any one token: what follows the text is read
+        self.logits, _ = read_trees(self.lm.model, tree_batch(rows, self.lm))
+
+    def keep(self, rows):  # indices of the samples that go on
+        "Those that have ended are not read any more."
+        self.texts = [self.texts[i] for i in rows.tolist()]
+
+    def read(self, tokens):  # the next token of each sample, (samples, 1)
+        "Read one token more; `logits` are then those of the token behind it."
+        self.texts = [text + new for text, new in zip(self.texts, tokens.tolist())]
+        self._read_all()
+
 # %% ../nbs/12_readout.ipynb #0e1b133c
 @torch.no_grad()
 def _sample_tokens(
@@ -411,7 +432,8 @@ def _sample_tokens(
     temperature: float,
 ) -> list[list[int]]:
     "The token ids of each sample, up to the end of the line."
-    samples = _Samples(lm, prompts, torch.tensor(owner, device=lm.device))
+    writer = _Samples if lm.plain_attention else _Rereading
+    samples = writer(lm, prompts, torch.tensor(owner, device=lm.device))
     numbers = torch.tensor(uniforms, device=lm.device)
     stops = torch.tensor(lm.stop_tokens, device=lm.device)
     tokens = [[] for _ in owner]
@@ -672,7 +694,7 @@ def read_self_consistency(
 ) -> list[Confidence]:  # one for each answer, missing for an empty one
     "The share of sampled answers that the rules judge calls equivalent to the fixed answer; `extra` holds the groups."
     questions = list(dict.fromkeys(j.question for j in judged))
-    prompts = [fmt.encode(fmt.answer_prompt(q)) for q in questions]
+    prompts = [fmt.encode(fmt.answer_prompt(q, at_once=True)) for q in questions]
     numbers = [how.uniforms(seed, "consistency", q) for q in questions]
     title = _title("sampling answers", questions, more_than=10)
     texts = dict(zip(questions, sample_texts(lm, prompts, numbers, how.temperature, title)))

@@ -16,6 +16,7 @@ from calib_nb.models import (
     TextFormat,
     TokenTree,
     common_length,
+    read_trees,
     spell_answer,
     spell_levels,
     token_tree,
@@ -200,7 +201,7 @@ def collate(
     trees = [e.tree for e in examples]
     kept = [e.kept for e in examples]
     return {
-        "model": tree_batch(trees, lm.pad_token, lm.model.dtype, "cpu", kept),
+        "model": tree_batch(trees, lm, "cpu", kept),
         "text": _text_places(examples),
         "branch": _branch_places(examples),
         "shape": (len(examples), len(trees[0].paths)),
@@ -250,7 +251,7 @@ def score(
     batch: dict,  # from `collate`, on the model's device
 ) -> Scored:
     "One forward pass, with gradients; log-probabilities in fp32 or better."
-    logits = model(**batch["model"], use_cache=False).logits
+    logits, _ = read_trees(model, batch["model"])
     precision = torch.promote_types(logits.dtype, torch.float32)
     logp = logits.to(precision).log_softmax(-1)
     branches = _branch_sums(logp, batch)
