@@ -14,9 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from .core import Judged, Question, content_key, lookup, read_jsonl
+from .progress import Bar
 from .rules import Verdict, judge_by_rules, normalise, parse_date
 
 # %% ../nbs/09a_judge.ipynb #09bed111
@@ -113,13 +116,14 @@ class Grader:
         ask: Callable[[str], str],  # `ask(prompt) -> reply`; raises `Retry` for what may pass
         name: str,  # model and where it runs: part of the cache's name
         folder: str | Path | None = None,  # where grades are kept; None: in memory only
+        settings: dict | None = None,  # what else a grade depends on: part of the cache's name, too
         attempts: int = 5,  # how often a prompt is asked before it is given up
         workers: int = 4,  # requests at the same time
         backoff: float = 1.0,  # seconds before the second attempt; doubled each time, at most 60
     ):
         self.ask, self.name = ask, name
         self.attempts, self.workers, self.backoff = attempts, workers, backoff
-        path = folder and Path(folder) / f"grades-{content_key(name, _GRADER_PROMPT)}.jsonl"
+        path = folder and Path(folder) / f"grades-{content_key(name, _GRADER_PROMPT, settings)}.jsonl"
         self.cache = _GradeCache(path)
 
     def grades(
@@ -143,13 +147,22 @@ class Grader:
         return [Verdict(grade, f"graded by {self.name}") for grade in grades]
 
 # %% ../nbs/09a_judge.ipynb #b5239a30
+_LONGEST_WAIT = 300  # seconds, whatever a server asks for
+
+
 def _grades(grader: Grader, prompts: list[str]) -> tuple[list, list]:
     "The grade of each prompt, None where there is none, and what went wrong."
     known = grader.cache.known
     keys = {prompt: content_key(prompt) for prompt in prompts}
     new = [prompt for prompt, key in keys.items() if key not in known]
-    with ThreadPoolExecutor(grader.workers) as pool:
-        problems = list(filter(None, pool.map(lambda prompt: _grade(grader, prompt), new)))
+    pool, problems = ThreadPoolExecutor(grader.workers), []
+    with Bar("grades", len(new), quiet=not new) as bar:
+        try:
+            for problem in pool.map(lambda prompt: _grade(grader, prompt), new):
+                problems += [problem] if problem else []
+                bar.update()
+        finally:  # interrupted, or refused by the endpoint: what has not been asked yet is not asked
+            pool.shutdown(cancel_futures=True)
     return [known.get(keys[prompt]) for prompt in prompts], problems
 
 
@@ -163,9 +176,9 @@ def _grade(grader: Grader, prompt: str) -> str | None:
             problem, wait = f"the reply names no grade: {str(reply)[:80]!r}", 0
         except Retry as e:
             problem = str(e)
-            wait = max(e.seconds or 0, grader.backoff * 2**attempt)
+            wait = max(e.seconds or 0, min(grader.backoff * 2**attempt, 60))
         if attempt + 1 < grader.attempts:
-            time.sleep(min(wait, 60))
+            time.sleep(min(wait, _LONGEST_WAIT))
     return problem
 
 # %% ../nbs/09a_judge.ipynb #c6fc2a73
@@ -208,7 +221,18 @@ def endpoint_grader(
             "set OPENAI_API_KEY (any text for a server that needs none) and, for a server of your own, OPENAI_BASE_URL"
         )
     client = openai.OpenAI(timeout=timeout, max_retries=0)  # retries are counted here, garbage included
-    return Grader(lambda prompt: _reply(client, model, prompt), f"{model} at {client.base_url.host}", folder, **options)
+    settings = {**_REQUEST, "address": content_key(str(client.base_url))}
+    name = f"{model} at {_address(client.base_url)}"
+    return Grader(lambda prompt: _reply(client, model, prompt), name, folder, settings, **options)
+
+
+_REQUEST = {"temperature": 0, "max_tokens": 8}  # beside the model and the prompt, all that an endpoint is told
+
+
+def _address(url):  # of httpx
+    "Scheme, host, port and path: what tells servers apart, without a user's name, password or query."
+    port = f":{url.port}" if url.port else ""
+    return f"{url.scheme}://{url.host}{port}{url.path}".rstrip("/")
 
 
 def _openai():
@@ -226,19 +250,33 @@ def _reply(client, model: str, prompt: str) -> str:
     messages = [{"role": "user", "content": prompt}]
     garbage = (openai.APIResponseValidationError, json.JSONDecodeError, AttributeError, IndexError, TypeError)
     try:
-        reply = client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=8)
-        return reply.choices[0].message.content
+        reply = client.chat.completions.create(model=model, messages=messages, **_REQUEST)
+        return _without_key(reply.choices[0].message.content)
     except openai.APIStatusError as e:
         if e.status_code in (408, 409, 429) or e.status_code >= 500:
-            raise Retry(f"HTTP {e.status_code}", _seconds(e.response.headers.get("retry-after"))) from e
+            raise Retry(f"HTTP {e.status_code}", _seconds(e.response.headers.get("retry-after"))) from None
+        e.args = tuple(_without_key(str(part)) for part in e.args)  # a server may quote the key that it refuses
         raise
     except (openai.APIConnectionError, *garbage) as e:
-        raise Retry(f"{type(e).__name__}: {e}") from e
+        raise Retry(_without_key(f"{type(e).__name__}: {e}")) from None
+
+
+def _without_key(text: str | None) -> str | None:
+    "A text from the endpoint, in which the key is not to be read."
+    key = os.environ.get("OPENAI_API_KEY")
+    return text.replace(key, "(the key)") if text and key else text
 
 
 def _seconds(text: str | None) -> float | None:
-    "A Retry-After header in seconds; None where it is a date or missing."
-    return float(text) if text and re.fullmatch(r"\d+(\.\d+)?", text) else None
+    "A Retry-After header in seconds from now, which it says as a number or as a date (RFC 9110); None for neither."
+    if text and re.fullmatch(r"\d{1,9}(\.\d+)?", text):
+        return float(text)
+    try:
+        asked = parsedate_to_datetime(text or "")
+    except ValueError:
+        return None
+    aware = asked if asked.tzinfo else asked.replace(tzinfo=UTC)
+    return max(aware.timestamp() - time.time(), 0.0)
 
 # %% ../nbs/09a_judge.ipynb #fe5883df
 def _by_rules(

@@ -27,7 +27,6 @@ from pathlib import Path
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from tqdm.auto import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -39,6 +38,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from .core import content_key, file_sha256, packaged_file, unknown_name
+from .progress import Bar
 from .prompts import PROMPTS, Prompt, answer_request, few_shot_request
 
 # %% ../nbs/07_models.ipynb #32458232
@@ -543,7 +543,7 @@ def _batches(prompts, size):
 def _continue_texts(lm, prompts, done=None, progress=None, **options):  # options of `generate`
     "What the model writes behind each prompt: a list of texts."
     texts = {}
-    with tqdm(total=len(prompts), desc=progress, disable=progress is None) as bar:
+    with Bar(progress or "", len(prompts), quiet=progress is None) as bar:
         for batch in _batches(prompts, lm.settings["answer_batch"]):
             new = _generate(lm, [prompts[i] for i in batch], **options)
             new = dict(zip(batch, new))

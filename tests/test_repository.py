@@ -25,6 +25,7 @@ PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in ("run_method", "compare"
 ORDER = {module: place for place, module in enumerate(MODULES)}
 WITHOUT_TORCH = {
     "core",
+    "progress",
     "metrics",
     "resampling",
     "label_noise",
