@@ -832,8 +832,8 @@ class _Done(_Read):
         return first_line(self.parameters, self.preset, self.folder.path)
 
 # %% ../nbs/15_experiment.ipynb #752f438a
-class Run(_Done):
-    "One experiment in its folder. Ask for what you want: what it needs is made first."
+class _Measured(_Done):
+    "What the readings are worth."
 
     def sides(self) -> dict[str, list[Reading]]:
         "Readings by method: the baseline's and this method's."
@@ -851,6 +851,10 @@ class Run(_Done):
                     cards.setdefault(side, {})[readout] = card
                     bar.update()
         return cards
+
+# %% ../nbs/15_experiment.ipynb #rn000001
+class Run(_Measured):
+    "One experiment in its folder. Ask for what you want: what it needs is made first."
 
     @cached_property
     @_step(4)

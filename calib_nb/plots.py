@@ -88,7 +88,7 @@ def theme():
     finally:
         matplotlib.interactive(interactive)
 
-
+# %% ../nbs/03_plots.ipynb #sf000001
 def _show_controls(fig):
     "Write as escapes what a file of a figure must not hold, such as in a title that is the name of a question set."
     for text in fig.findobj(Text):

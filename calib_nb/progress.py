@@ -45,24 +45,10 @@ def _show(text):
 _EVERY = 2.0  # seconds after which the line is written again, though nothing was counted
 
 
-class Bar(tqdm):
-    "A progress bar with a title. In a notebook it is one line of text, which in the end says what was done."
+class _InOneLine(tqdm):
+    "A tqdm bar that a notebook shows as one line of text, `line`; None in a terminal."
 
-    def __init__(
-        self,
-        title: str,  # what is made, such as 'answers'
-        total: int | None = None,  # how many there are; None: only the time is shown
-        initial: int = 0,  # how many are done already
-        quiet: bool = False,  # whether nothing is shown
-    ):
-        self.title, self.line = title, None
-        notebook = _in_notebook() and not quiet
-        only_time = "{desc}: {elapsed}" if total is None else None
-        how = {"desc": title, "initial": initial, "bar_format": only_time, "disable": quiet, "gui": notebook}
-        super().__init__(total=total, mininterval=0.5, ncols=80, **how)
-        if notebook:
-            self.line, self.ended = _show(str(self)), threading.Event()
-            threading.Thread(target=self._beat, daemon=True).start()
+    line, ended = None, None
 
     def _beat(self):
         while not self.ended.wait(_EVERY):
@@ -78,15 +64,34 @@ class Bar(tqdm):
     def _replace(self, text):
         self.line.update({"text/plain": text}, raw=True, metadata={"progress": True})
 
-    @classmethod
-    def stop(cls):
-        "Close all bars that are open, such as where what they tell of was interrupted."
-        for bar in list(getattr(cls, "_instances", ())):
-            bar.close()
-
     def close(self):
         "Say what was done; once."
         if self.line and not self.ended.is_set():
             self.ended.set()
             self._replace(_done(self.title, self.n, self.total, self.format_dict["elapsed"]))
         super().close()
+
+# %% ../nbs/00a_progress.ipynb #pb000016
+class Bar(_InOneLine):
+    "A progress bar with a title. In a notebook it is one line of text, which in the end says what was done."
+
+    def __init__(
+        self,
+        title: str,  # what is made, such as 'answers'
+        total: int | None = None,  # how many there are; None: only the time is shown
+        initial: int = 0,  # how many are done already
+        quiet: bool = False,  # whether nothing is shown
+    ):
+        self.title, notebook = title, _in_notebook() and not quiet
+        only_time = "{desc}: {elapsed}" if total is None else None
+        how = {"desc": title, "initial": initial, "bar_format": only_time, "disable": quiet, "gui": notebook}
+        super().__init__(total=total, mininterval=0.5, ncols=80, **how)
+        if notebook:
+            self.line, self.ended = _show(str(self)), threading.Event()
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    @classmethod
+    def stop(cls):
+        "Close all bars that are open, such as where what they tell of was interrupted."
+        for bar in list(getattr(cls, "_instances", ())):
+            bar.close()

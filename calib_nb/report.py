@@ -50,7 +50,7 @@ def _whole() -> Iterator[None]:
     with pd.option_context({f"display.{name}": value for name, value in options.items()}):
         yield
 
-
+# %% ../nbs/15a_report.ipynb #sf000002
 def _seen(value):
     "A text as it can be shown; anything else as it is."
     return visible(value) if isinstance(value, str) else value
