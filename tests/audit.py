@@ -21,7 +21,9 @@ def audited(pins):
 
 def vulnerable(dependency):
     "A line for a package with known vulnerabilities; empty for one without."
-    found = [f"{v['id']} (mended in {', '.join(v['fix_versions']) or 'no version'})" for v in dependency.get("vulns", [])]
+    found = []
+    for known in dependency.get("vulns", []):
+        found.append(f"{known['id']} (mended in {', '.join(known['fix_versions']) or 'no version'})")
     return f"{dependency['name']} {dependency['version']}: {'; '.join(found)}" if found else ""
 
 
