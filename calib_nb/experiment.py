@@ -9,6 +9,7 @@ __all__ = ['PROTOCOLS', 'Parameters', 'run_readouts', 'notebook_parameters', 'pl
 # %% ../nbs/15_experiment.ipynb #eb512a6d
 import ast
 import difflib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -123,6 +124,15 @@ def _check_prompt(p):  # `Parameters`
         raise ValueError(f"{said}: leave 'prompt' empty, or take protocol 'two_step'")
 
 
+def _check_place(name, value):  # 'out' or 'publish'; where to write
+    "Raises ValueError for what no file system takes, and for a publication that would lie outside of `figures/`."
+    parts = Path(value).parts
+    if any("\0" in part or len(part.encode(errors="replace")) > 200 for part in parts):
+        raise ValueError(f"parameter '{name}': a part of {visible(value, 60)!r} has a null character or over 200 bytes")
+    if name == "publish" and ".." in parts:
+        raise ValueError(f"parameter 'publish' is a name such as 'sft', not {visible(value, 60)!r}")
+
+
 def _check_names(p):  # `Parameters`
     "Raises `UnknownName` for a name that is none, ValueError where a judge lacks its grader."
     lookup(PRESETS, p.preset, "preset")
@@ -135,6 +145,8 @@ def _check_names(p):  # `Parameters`
     if p.judge != "rules" and not p.grader:
         raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
     check_options(p.method, p.options)
+    for name in ("out", "publish"):
+        _check_place(name, getattr(p, name))
 
 # %% ../nbs/15_experiment.ipynb #26753a51
 def run_readouts(p: Parameters) -> tuple:  # of a run
@@ -486,7 +498,7 @@ def _code_of(p):  # `Parameters`
 
 def _as_file_name(name):
     "A name without what a file system or a shell takes for something else, in at most 60 bytes."
-    plain = re.sub(r"[^\w.,@+-]+", "_", name)
+    plain = re.sub(r"[^\w.,@+-]+", "_", name).lstrip(".")
     return plain.encode()[:60].decode(errors="ignore")
 
 
@@ -498,7 +510,7 @@ def run_name(
     shown = "out", "publish", "readout", "original"
     what = {name: value for name, value in asdict(p).items() if name not in shown}
     what["prompt"] = _asked_by(p)
-    model = folder_key(p.model) if Path(p.model).is_dir() else ""
+    model = folder_key(p.model) if os.path.isdir(p.model) else ""
     code = code_hash(*_code_of(p))
     key = content_key(what, source, model, code, length=8)
     dataset = p.dataset.split(":")[0]
@@ -960,7 +972,7 @@ def comparison_plan(names: dict) -> list[dict]:  # a notebook's `globals()`
     given = notebook_parameters(names, (*known, "methods", "seeds", "publish"))
     methods, seeds = words_of(given.pop("methods")), _seeds_of(given.pop("seeds"))
     options = given.pop("options", {})
-    given.pop("publish", None)
+    _check_place("publish", given.pop("publish", ""))
     _check_methods(methods, options)
     plan = []
     for method in methods:

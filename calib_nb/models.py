@@ -213,7 +213,7 @@ def _locate(name):
     if name in EMBEDDED_MODELS:
         spec = EMBEDDED_MODELS[name]
         return _embedded_folder(spec), spec.sha256[:16]
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # False for what cannot be a path
         return Path(name), folder_key(name)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return name, None
