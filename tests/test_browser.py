@@ -4,6 +4,7 @@ import time
 
 import nbformat
 import pytest
+from conftest import ROOT
 from lab import Lab, browser_path, notebook, server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -178,3 +179,76 @@ def test_own_variables_near_misses_other_kinds_and_an_interrupt(lab, tiny):
     for place in (9, 10):
         lab.execute(place)
     assert lab.text(10).splitlines()[-1] == "24", "and it goes on"
+
+
+# The page of the main job, from beginning to end
+
+
+@pytest.fixture(scope="module")
+def page_of_the_main_job(lab, tiny):
+    "The page with small parameters, as a user would set them."
+    content = nbformat.read(ROOT / "nbs/run_method.ipynb", 4)
+    content.cells = [cell for cell in content.cells if cell.cell_type == "code"]
+    for cell in content.cells:
+        cell.outputs, cell.execution_count = [], None
+    content.cells[0].source += "\n" + PARAMETERS.format(model=tiny, judged=judged_file(lab.folder))
+    return content
+
+
+def seconds_between_signs(lab, places, limit=600):
+    "Runs all cells; the longest time in which the outputs of the page did not change, and the time to the first."
+    start = last = time.monotonic()
+    lab.page.evaluate("""() => {
+        window.done = false
+        window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.done = true })
+    }""")
+    before, silences = "", []
+    while not lab.page.evaluate("window.done"):
+        said = "".join(str(lab.outputs(place)) for place in range(places))
+        if said != before:
+            silences.append(time.monotonic() - last)
+            before, last = said, time.monotonic()
+        assert time.monotonic() - start < limit
+        time.sleep(0.3)
+    return silences
+
+
+def errors(lab, places):
+    "The errors that the page shows, by cell."
+    found = {}
+    for place in range(places):
+        said = [output["evalue"] for output in lab.outputs(place) if output["output_type"] == "error"]
+        if said:
+            found[place] = said
+    return found
+
+
+@pytest.mark.long
+def test_the_main_job_in_jupyterlab_run_twice_changed_restarted_and_kept(lab, page_of_the_main_job):
+    n = len(page_of_the_main_job.cells)
+    lab.open("run_method.ipynb", page_of_the_main_job)
+    silences = seconds_between_signs(lab, n)
+    assert errors(lab, n) == {}
+    assert silences[0] < 10, "the first sign of life"
+    assert max(silences) < 70
+    assert "as saved, run_method.ipynb does not show this run yet. Save and run this cell again." in lab.text(n - 1)
+    (folder,) = (path.parent for path in (lab.folder / "runs").glob("*-sft-*/manifest.json"))
+    assert not (folder / "run_method.ipynb").exists()
+    lab.save()
+    lab.execute(n - 1)
+    kept = nbformat.read(folder / "run_method.ipynb", 4)
+    assert "Save" not in lab.text(n - 1) and "Brier skill" in str(kept) and "image/png" in str(kept)
+    assert "widget" not in str(kept) and "training: " in str(kept)
+    metrics = (folder / "metrics.json").read_bytes()
+    seconds_between_signs(lab, n)
+    assert errors(lab, n) == {}, "all cells twice in one kernel"
+    lab.write(0, page_of_the_main_job.cells[0].source + "\nmethod = 'baseline'")
+    lab.execute(0)
+    lab.execute(n - 1)
+    assert "as saved, run_method.ipynb" in lab.text(n - 1) or "Save" not in lab.text(n - 1)
+    lab.restart()
+    lab.write(0, page_of_the_main_job.cells[0].source)
+    seconds_between_signs(lab, n)
+    assert errors(lab, n) == {} and "is finished: nothing is made again" in "".join(map(lab.text, range(n)))
+    assert (folder / "metrics.json").read_bytes() == metrics, "after a restart the same"
+    assert "Brier skill" in str(nbformat.read(folder / "run_method.ipynb", 4)), "what was kept stays"
