@@ -93,5 +93,6 @@ class Bar(_InOneLine):
     @classmethod
     def stop(cls):
         "Close all bars that are open, such as where what they tell of was interrupted."
-        for bar in list(getattr(cls, "_instances", ())):
-            bar.close()
+        for bar in list(getattr(cls, "_instances", ())):  # those of tqdm are among them
+            if isinstance(bar, cls):
+                bar.close()

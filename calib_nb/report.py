@@ -368,25 +368,35 @@ def _saved_notebook():
     return session if session.suffix == ".ipynb" and session.is_file() else None
 
 # %% ../nbs/15a_report.ipynb #kn000001
+_UNKNOWN = object()  # the value of what is computed: it cannot be told without running it
+
+
+def _target_values(target, value):  # of an assignment, as syntax trees
+    "name -> value of what an assignment assigns."
+    names = [node.id for node in ast.walk(target) if isinstance(node, ast.Name)]
+    try:
+        found = ast.literal_eval(value)
+    except ValueError:
+        return dict.fromkeys(names, _UNKNOWN)
+    return dict(zip(names, [found] if isinstance(target, ast.Name) else found))
+
+
+def _constants(source):
+    "name -> value of what a cell assigns."
+    given = {}
+    for statement in ast.parse(source).body:
+        for target in getattr(statement, "targets", []):
+            given |= _target_values(target, statement.value)
+    return given
+
+
 def _saved_parameters(cells):  # of a notebook
-    "What its cells of parameters assign, papermill's the last; only plain values."
+    "What its cells of parameters assign, papermill's the last."
     given = {}
     for cell in cells:
         if {"parameters", "injected-parameters"} & {*cell["metadata"].get("tags", [])}:
             given |= _constants("".join(cell["source"]))
-    return given
-
-
-def _constants(source):
-    "name -> value of the lines of a cell that assign a constant."
-    given = {}
-    for statement in ast.parse(source).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            try:
-                given[statement.targets[0].id] = ast.literal_eval(statement.value)
-            except ValueError:
-                pass  # computed, so it cannot be told without running it
-    return given
+    return {name: value for name, value in given.items() if value is not _UNKNOWN}
 
 # %% ../nbs/15a_report.ipynb #kn000003
 def _differing(run, cells):
