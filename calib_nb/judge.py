@@ -162,7 +162,7 @@ def _grades(grader: Grader, prompts: list[str]) -> tuple[list, list]:
                 problems += [problem] if problem else []
                 bar.update()
         finally:  # interrupted, or refused by the endpoint: what has not been asked yet is not asked
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
     return [known.get(keys[prompt]) for prompt in prompts], problems
 
 
