@@ -123,7 +123,7 @@ def _check_prompt(p):  # `Parameters`
         said = f"protocol 'joint' asks for answer and confidence at once, prompt '{p.prompt}' for a given answer's"
         raise ValueError(f"{said}: leave 'prompt' empty, or take protocol 'two_step'")
 
-
+# %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
     "Raises ValueError for what no file system takes, and for a publication that would lie outside of `figures/`."
     parts = Path(value).parts

@@ -33,6 +33,9 @@ def notebook(*sources, parameters=None):
 def server(folder):
     "The address of a JupyterLab like that of `make lab`, which shows another folder; its kernels import this checkout."
     shutil.copy(ROOT / "settings.ini", folder)  # the project's root, where saving cleans a notebook
+    settings = folder / ".settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}')  # cells that are out of sight are in the page, too
     options = {
         "ServerApp.root_dir": folder,
         "IdentityProvider.token": TOKEN,
