@@ -30,7 +30,6 @@ from weakref import WeakKeyDictionary
 import torch
 from bitsandbytes.nn import Linear4bit
 from jinja2 import TemplateError
-from tqdm.auto import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -42,6 +41,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from .core import content_key, file_sha256, packaged_file, read_json, unknown_name
+from .progress import Bar
 from .prompts import PROMPTS, Prompt, answer_request, few_shot_request
 
 # %% ../nbs/07_models.ipynb #32458232
@@ -271,7 +271,7 @@ def _locate(name):
     if name in EMBEDDED_MODELS:
         spec = EMBEDDED_MODELS[name]
         return _embedded_folder(spec), spec.sha256[:16]
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # False for what cannot be a path
         _check_folder(Path(name))
         return Path(name), folder_key(name)
     if name.count("/") == 1 and not name.startswith((".", "/")):
@@ -960,7 +960,7 @@ def _continue_texts(lm, prompts, done=None, progress=None, **options):  # option
     "What the model writes behind each prompt: a list of texts."
     texts = {}
     batches = _batches if lm.plain_attention else _unpadded_batches
-    with tqdm(total=len(prompts), desc=progress, disable=progress is None) as bar:
+    with Bar(progress or "", len(prompts), quiet=progress is None) as bar:
         for batch in batches(prompts, lm.settings["answer_batch"]):
             new = _generate(lm, [prompts[i] for i in batch], **options)
             new = dict(zip(batch, new))

@@ -24,7 +24,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm.auto import tqdm
 
 from .answers import MAX_ANSWER_TOKENS
 from .choices import choices_of, read_choice
@@ -42,6 +41,7 @@ from calib_nb.models import (
     token_tree,
     tree_batch,
 )
+from .progress import Bar
 from .prompts import Confidence, parse_guesses, short_answer
 from .rules import judge_by_rules
 
@@ -144,7 +144,7 @@ def _batches(
 ) -> Iterator[list[int]]:
     "Lists of indices, items of similar length together."
     order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))
-    with tqdm(total=len(order), desc=progress, disable=progress is None) as bar:
+    with Bar(progress or "", len(order), quiet=progress is None) as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             yield batch

@@ -22,6 +22,7 @@ from calib_nb.models import (
     token_tree,
     tree_batch,
 )
+from .progress import Bar
 from .prompts import PROMPTS, level_grid
 
 # %% ../nbs/11_training.ipynb #f516b670
@@ -38,7 +39,6 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -470,6 +470,8 @@ def load_adapter(
     if base["key"] != lm.key:
         trained_on = f"{base['name']} ({base['key']})"
         raise ValueError(f"{folder}: this adapter was trained on {trained_on}, not on {lm.name} ({lm.key})")
+    if not (Path(folder) / "adapter_model.safetensors").exists():
+        raise ValueError(f"{folder}: no adapter_model.safetensors; other files may hold code, and are not read")
     model = PeftModel.from_pretrained(remove_adapter(lm).model, folder)
     return replace(lm, model=model.eval())
 
@@ -520,7 +522,7 @@ class Progress(TrainerCallback):
     "A progress bar over the updates, with the latest loss."
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training")
+        self.bar = Bar("training", state.max_steps, state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
@@ -627,12 +629,13 @@ def reference_scores(
 ) -> list[Example]:
     "The examples with the base model's log-probability of each branch."
     done = []
-    with torch.no_grad(), lm.base():
-        for i in tqdm(range(0, len(examples), batch_size), desc="reference"):
+    with torch.no_grad(), lm.base(), Bar("reference", len(examples)) as bar:
+        for i in range(0, len(examples), batch_size):
             part = examples[i : i + batch_size]
             batch = _to(collate(part, lm), lm.device)
             branches = score(lm.model.eval(), batch).branches.tolist()
             done += [replace(e, reference=tuple(b)) for e, b in zip(part, branches)]
+            bar.update(len(part))
     return done
 
 # %% ../nbs/11_training.ipynb #48a1b1bb
