@@ -38,7 +38,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from .core import content_key, file_sha256, packaged_file, unknown_name
+from .core import content_key, file_sha256, locked, packaged_file, sweep, unknown_name, written
 from .prompts import PROMPTS, Prompt, answer_request, few_shot_request
 
 # %% ../nbs/07_models.ipynb #32458232
@@ -147,13 +147,20 @@ def _embedded_folder(spec):
     folder = _cache_folder() / f"{spec.package}-{spec.sha256[:16]}"
     if (folder / "config.json").exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
-        made = Path(part) / "model"
-        _convert(packaged_gguf(spec, part), made)
-        if not folder.exists():  # another process may have been faster
-            shutil.move(made, folder)
+    with locked(folder):
+        sweep(folder.parent)
+        if not (folder / "config.json").exists():  # another process may have been faster
+            _make_embedded(spec, folder)
     return folder
+
+
+def _make_embedded(spec, folder):
+    "Convert a model into `folder`, whole or not at all."
+    with written(folder) as part:
+        pieces = part / "pieces"
+        pieces.mkdir(parents=True)
+        _convert(packaged_gguf(spec, pieces), part)
+        shutil.rmtree(pieces)
 
 # %% ../nbs/07_models.ipynb #4daf6321
 @dataclass

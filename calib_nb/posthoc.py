@@ -176,8 +176,9 @@ class Bins:
         self,
         confidence: np.ndarray,  # in [0, 1], (n,)
     ) -> np.ndarray:  # (n,)
-        index = np.searchsorted(self.edges, np.asarray(confidence, float), side="right")
-        return np.asarray(self.shares)[index]
+        p = np.asarray(confidence, float)
+        index = np.searchsorted(self.edges, p, side="right")
+        return np.where(np.isnan(p), np.nan, np.asarray(self.shares)[index])
 
 
 def fit_histogram(

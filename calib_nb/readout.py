@@ -959,7 +959,9 @@ def _cost_of(lm: LanguageModel) -> Iterator[dict]:
 
 # %% ../nbs/12_readout.ipynb #16eddb74
 def _read_as(judged, split, found, names):  # found: a `Confidence`
-    "The reading of one answer."
+    "The reading of one answer; what is not a number, where the model's own are none, is missing."
+    if found.value is not None and not np.isfinite(found.value):
+        found = Confidence(None, "missing", {"reason": "the model's numbers are not finite"})
     confidence = {"confidence": found.value, "provenance": found.provenance, "extra": found.extra}
     return judged.reading(split=split, **confidence, **names)
 

@@ -27,6 +27,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # this checkout's library, whichever is installed
 SIZES = {"n_train": 12, "n_calibration": 6, "n_test": 8, "preset": "raw"}
 CASES = {  # name -> parameters of `run_method`
     "sft": {"method": "sft"},
@@ -37,7 +38,7 @@ CASES = {  # name -> parameters of `run_method`
     "joint": {"method": "sft", "protocol": "joint"},
 }
 ENOUGH = 120  # seconds: a run that takes longer counts as stuck
-CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate")  # audit events that change a file
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate")  # audit events
 TIMES = ("seconds", "runtime", "per_second", "cpu_")  # names of numbers that differ from run to run
 
 
@@ -94,10 +95,12 @@ def make_questions(path, model):
     from calib_nb.rules import judge_by_rules
 
     words = "amber birch cedar delta ember flint grove haven inlet joker knoll lemon maple noble ocean pearl".split()
-    asked = [Question(str(i), f"Which {a} is in the {b}?", ["x"]) for i, (a, b) in enumerate(zip(words * 12, pairs(words)))]
+    texts = [f"Which {a} is in the {b}?" for a, b in zip(words * 12, pairs(words))]
+    asked = [Question(str(i), text, ["x"]) for i, text in enumerate(texts)]
     with tempfile.TemporaryDirectory() as cache:
         rows = answer_questions(load_model(str(model)), asked, cache)
-    right = [r for r in rows if judge_by_rules(r["model_answer"], [r["model_answer"]], r["question"]).grade == "correct"]
+    said = {row["question"]: row["model_answer"] for row in rows}
+    right = [row for row in rows if judge_by_rules(said[row["question"]], [said[row["question"]]]).grade == "correct"]
     kept = []
     for place, row in enumerate(right[:40]):
         answer = row["model_answer"] if place % 2 else "somewhere else"
@@ -108,7 +111,7 @@ def make_questions(path, model):
 
 
 def pairs(words):
-    "Each word, sixteen times, shifted."
+    "The words, twelve times, each time shifted by one more."
     return [words[(i + shift) % len(words)] for shift in range(1, 13) for i in range(len(words))]
 
 
@@ -192,7 +195,9 @@ def execute(parameters, out, log, **kill):
         try:
             import calib_nb.embeddings
             from calib_nb.experiment import run_method
+            from calib_nb.models import DEVICE_SETTINGS
 
+            DEVICE_SETTINGS["cpu"]["answer_batch"] = 8  # several batches, so that answering can be cut in between
             calib_nb.embeddings._encode = fake_vectors
             draw_less()
             events = Events(out, **kill)
@@ -397,8 +402,8 @@ def tally(kills, seed, cases, work, limit, say):
             break
         killed, outcome, detail = known[name].try_once(way)
         done.append({"case": name, "way": way, "killed": killed, "outcome": outcome, "detail": detail})
-        if outcome != "identical":
-            say(f"{name} {way}: {outcome}: {detail}")
+        if outcome != "identical" or len(done) % 20 == 0:
+            say(f"{len(done)}: {name} {way}: {outcome}: {detail}")
     return summary(done, known, time.monotonic() - begun)
 
 
