@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'choose_device', 'EmbeddedModel', 'packaged_gguf', 'LanguageModel', 'folder_key',
            'load_model', 'TextFormat', 'common_length', 'spell_levels', 'spell_answer', 'TokenTree', 'token_tree',
-           'tree_batch', 'left_padded', 'continue_greedily', 'sample_responses']
+           'tree_batch', 'left_padded', 'in_halves', 'continue_greedily', 'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
 import logging
@@ -538,6 +538,22 @@ def _generate(lm, prompts, **options):  # options of `generate`
     start = inputs["input_ids"].shape[1]
     return lm.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)
 
+# %% ../nbs/07_models.ipynb #cc1fb057
+def in_halves(
+    work: Callable,  # `work(batch) -> dict`, with an entry for each item
+    batch: list,  # what it is done to
+) -> dict:
+    "`work(batch)`; where memory does not suffice, of half of it at a time. MemoryError where one item is too much."
+    try:
+        return work(batch)
+    except torch.cuda.OutOfMemoryError as e:
+        if len(batch) == 1:
+            remedy = "Take a smaller model, quantization 'nf4', or shorter texts"
+            raise MemoryError(f"one text alone does not fit into the GPU's memory. {remedy}") from e
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return {**in_halves(work, batch[:half]), **in_halves(work, batch[half:])}
+
 # %% ../nbs/07_models.ipynb #de178fa5
 def _batches(prompts, size):
     "Indices of prompts, the shortest first, `size` at a time."
@@ -549,11 +565,14 @@ def _batches(prompts, size):
 
 def _continue_texts(lm, prompts, done=None, progress=None, **options):  # options of `generate`
     "What the model writes behind each prompt: a list of texts."
+
+    def write(batch):
+        return dict(zip(batch, _generate(lm, [prompts[i] for i in batch], **options)))
+
     texts = {}
     with tqdm(total=len(prompts), desc=progress, disable=progress is None) as bar:
         for batch in _batches(prompts, lm.settings["answer_batch"]):
-            new = _generate(lm, [prompts[i] for i in batch], **options)
-            new = dict(zip(batch, new))
+            new = in_halves(write, batch)
             texts.update(new)
             if done:
                 done(new)

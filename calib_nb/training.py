@@ -17,6 +17,7 @@ from calib_nb.models import (
     TextFormat,
     TokenTree,
     common_length,
+    in_halves,
     spell_answer,
     spell_levels,
     token_tree,
@@ -494,13 +495,14 @@ def load_adapter(
 # %% ../nbs/11_training.ipynb #c9a9769b
 def _batch_of(examples, lm, objective, indices):  # indices: entries of the trainer's data set
     "Tensors of one batch, and beside them what trl counts where the loss is per token."
-    tensors = collate([examples[i["example"]] for i in indices], lm)
+    places = [i["example"] for i in indices]
+    tensors = {**collate([examples[i] for i in places], lm), "places": places}
     if not objective.per_token:
         return tensors
     scored = torch.cat([tensors["text"][:, 1], tensors["branch"][:, 1]])
     return {**tensors, "labels": scored, "shift_labels": scored}
 
-# %% ../nbs/11_training.ipynb #91358834
+# %% ../nbs/11_training.ipynb #2bb4bc59
 def _step_of(checkpoint):
     return int(checkpoint.name.rpartition("-")[2])
 
@@ -534,7 +536,7 @@ class _Clock:
         before = self.before["saved_seconds"], self.before["saved_cpu_seconds"]
         return {"seconds": before[0] + seconds, "cpu_seconds": before[1] + cpu}
 
-# %% ../nbs/11_training.ipynb #0ace5966
+# %% ../nbs/11_training.ipynb #42b1230f
 class _Diverged(FloatingPointError):
     "Loss or readings are no numbers any more."
 
@@ -556,7 +558,7 @@ class _ConfidenceTrainer(SFTTrainer):
     def __init__(self, lm, examples, objective, options, measure, clock, **kwargs):
         self.loss_of = partial(objective.loss, **options)
         self.measure = measure
-        self.clock = clock
+        self.clock, self.share = clock, 1.0  # of the loss: less than one for a part of a batch
         numbers = Dataset.from_dict({"example": list(range(len(examples)))})
         super().__init__(
             model=lm.model,
@@ -573,10 +575,32 @@ class _ConfidenceTrainer(SFTTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         batch = {**inputs, "tokens_in_update": num_items_in_batch}
-        loss = self.loss_of(score(model, batch))
+        loss = self.share * self.loss_of(score(model, batch))
         if not loss.isfinite():
             raise _Diverged(f"the loss of update {self.state.global_step + 1} is not a number")
         return loss
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        "A step; of half a batch at a time where memory does not suffice, weighed by rows where the loss is their mean."
+        gradients = {p: None if p.grad is None else p.grad.clone() for p in model.parameters() if p.requires_grad}
+        whole, share = inputs["places"], self.share
+
+        def step(places):
+            batch = inputs if places == whole else self.data_collator([{"example": i} for i in places])
+            self.share = share if num_items_in_batch is not None else share * len(places) / len(whole)
+            loss = super(_ConfidenceTrainer, self).training_step(model, batch, num_items_in_batch)
+            gradients.update((p, p.grad.clone()) for p in gradients)
+            return {tuple(places): loss}
+
+        def attempt(places):
+            for p, gradient in gradients.items():  # what an attempt that failed has added is taken back
+                p.grad = None if gradient is None else gradient.clone()
+            return step(places)
+
+        try:
+            return sum(in_halves(attempt, whole).values())
+        finally:
+            self.share = share
 
     def evaluate(self, *args, **kwargs):
         self.model.eval()
@@ -706,14 +730,17 @@ def reference_scores(
     batch_size: int = 16,  # examples in a forward pass
 ) -> list[Example]:
     "The examples with the base model's log-probability of each branch."
-    done = []
+
+    def read(places):
+        batch = _to(collate([examples[i] for i in places], lm), lm.device)
+        branches = score(lm.model.eval(), batch).branches.tolist()
+        return {i: replace(examples[i], reference=tuple(b)) for i, b in zip(places, branches)}
+
+    done, places = {}, list(range(len(examples)))
     with torch.no_grad(), lm.base():
         for i in tqdm(range(0, len(examples), batch_size), desc="reference"):
-            part = examples[i : i + batch_size]
-            batch = _to(collate(part, lm), lm.device)
-            branches = score(lm.model.eval(), batch).branches.tolist()
-            done += [replace(e, reference=tuple(b)) for e, b in zip(part, branches)]
-    return done
+            done.update(in_halves(read, places[i : i + batch_size]))
+    return [done[i] for i in places]
 
 # %% ../nbs/11_training.ipynb #48a1b1bb
 def _examples(fmt, rows, objective, preset, decimals, options):
@@ -769,7 +796,7 @@ def _measure_nothing(lm):
     "No numbers while training."
     return {}
 
-# %% ../nbs/11_training.ipynb #f355f5e2
+# %% ../nbs/11_training.ipynb #194775b0
 def _back_to_good(trainer, folder, reason):
     "Take the weights and the log of the last checkpoint after which a loss was a number. Raises where there is none."
     good = [c for c in _checkpoints(folder) if _step_of(c) < trainer.state.global_step]

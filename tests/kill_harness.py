@@ -203,7 +203,7 @@ def execute(parameters, out, log, **kill):
             events = Events(out, **kill)
             events.watch()
             run_method(**parameters, out=str(out))
-            print(json.dumps({"events": events.count, "modules": sorted(sys.modules)}))
+            log.with_suffix(".json").write_text(json.dumps({"events": events.count, "modules": sorted(sys.modules)}))
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -282,8 +282,8 @@ class Case:
         if status:
             sys.exit(f"{name} fails undisturbed:\n{self.log.read_text()[-3000:]}")
         self.expected, self.names = results(out), names(out)
-        last = json.loads(self.log.read_text().splitlines()[-1])
-        self.events, self.modules = last["events"], last["modules"]
+        said = json.loads(self.log.with_suffix(".json").read_text())
+        self.events, self.modules = said["events"], said["modules"]
 
     @property
     def log(self):
