@@ -92,7 +92,7 @@ def lookup(
         raise unknown_name(what, name, registry)
     return registry[name]
 
-# %% ../nbs/00_core.ipynb #bda40a89
+# %% ../nbs/00_core.ipynb #d92b51cd
 _BEGAN = f"{time.time_ns() % 16**6:06x}"  # a process number comes back, in a container even the same one
 _PART = re.compile(r"\.(?P<host>\w{6})-(?P<process>\d+)-(?P<began>\w{6})\.part$")
 
@@ -117,7 +117,7 @@ def _remove(path):
     else:
         path.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #73e43e7c
+# %% ../nbs/00_core.ipynb #421bed1e
 def _unwritable(path, error):
     "The error that says what to do."
     remedy = "Choose another folder by the parameter 'out', or allow writing there"
@@ -140,9 +140,10 @@ def written(path: str | Path) -> Iterator[Path]:
     except OSError as e:
         raise _unwritable(path, e) from e
     finally:
-        _remove(part)
+        with suppress(OSError):
+            _remove(part)
 
-# %% ../nbs/00_core.ipynb #ee60ac17
+# %% ../nbs/00_core.ipynb #6cb75791
 def _runs(process):  # its number
     "Whether there is such a process."
     try:
@@ -172,7 +173,7 @@ def sweep(folder: str | Path):
             if _left_over(part):
                 _remove(part)
 
-# %% ../nbs/00_core.ipynb #ca46fdb8
+# %% ../nbs/00_core.ipynb #15fca9b0
 def _claimed(file, name):
     "The open lock file, locked; who waits says for whom."
     try:
@@ -520,7 +521,7 @@ def packaged_file(
         raise ValueError(f"{path}: SHA-256 is {actual}, expected {sha256}; install {requirement} again")
     return path
 
-# %% ../nbs/00_core.ipynb #7697dca0
+# %% ../nbs/00_core.ipynb #d46a362a
 def with_check(row: dict) -> dict:
     "The row with a hash of itself, `check`."
     return {**row, "check": content_key(row, length=8)}
@@ -530,9 +531,11 @@ def _sound_row(line):
     "The row of a line without its check; None where the line is torn or changed. Earlier versions wrote no check."
     try:
         row = json.loads(line)
-        check = row.pop("check", None)
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
+    if not isinstance(row, dict):
+        return None
+    check = row.pop("check", None)
     return row if check in (None, content_key(row, length=8)) else None
 
 
@@ -543,7 +546,7 @@ def sound_rows(path: str | Path) -> list[dict]:  # without `check`
     rows = [_sound_row(line.decode("utf-8", "replace")) for line in lines if line.strip()]
     return [row for row in rows if row is not None]
 
-# %% ../nbs/00_core.ipynb #e622efa1
+# %% ../nbs/00_core.ipynb #373e5d6c
 def _hashes(folder):
     "SHA-256 of each file of a folder but the seal, by name."
     files = [f for f in sorted(folder.rglob("*")) if f.is_file() and f.name != "seal.json"]
@@ -857,7 +860,7 @@ def _check_schema(path, manifest):
         "Run it again with the same parameters, or read it with the version that made it"
     )
 
-# %% ../nbs/00_core.ipynb #06f5bbf4
+# %% ../nbs/00_core.ipynb #df7960fd
 def _check_writable(path):
     "Raises OSError before long work where a folder, or the one that it will be made in, cannot be written."
     there = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())

@@ -186,14 +186,16 @@ class Events:
         os.kill(os.getpid(), self.signal)
 
 
-def execute(parameters, out, log, **kill):
-    "In a child: the run, its output in a file. Does not return."
+def execute(runs, out, log, **kill):
+    "In a child: one run, or several one after the other, their output in a file. Does not return."
     code = 1
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
         try:
             import calib_nb.embeddings
+            from calib_nb.core import peak_memory_gib
             from calib_nb.experiment import run_method
             from calib_nb.models import DEVICE_SETTINGS
 
@@ -202,8 +204,13 @@ def execute(parameters, out, log, **kill):
             draw_less()
             events = Events(out, **kill)
             events.watch()
-            run_method(**parameters, out=str(out))
-            log.with_suffix(".json").write_text(json.dumps({"events": events.count, "modules": sorted(sys.modules)}))
+            peaks = []
+            for parameters in runs if isinstance(runs, list) else [runs]:
+                run_method(**parameters, out=str(out))
+                peaks.append(round(peak_memory_gib(), 3))
+            print(f"{peaks=}")
+            said = {"events": events.count, "modules": sorted(sys.modules), "peaks": peaks}
+            log.with_suffix(".json").write_text(json.dumps(said))
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -324,6 +331,60 @@ class Case:
         return "identical", ""
 
 
+# Other faults
+
+
+def both_at_once(first, second, work):
+    "Two commands into one folder of runs at the same time: the outcome against both undisturbed."
+    out = Path(tempfile.mkdtemp(prefix="both-", dir=work))
+    children = [start(case.parameters, out, case.log.with_suffix(f".{i}")) for i, case in enumerate((first, second))]
+    statuses = [wait(child)[0] for child in children]
+    found, left = results(out), names(out)
+    if any(statuses):
+        return "stuck"
+    if found != {**first.expected, **second.expected}:
+        return "different"
+    return "identical" if left == first.names | second.names else "left over"
+
+
+def interrupted(case, work):
+    "Ctrl-C at five places, the command again after each: the worst outcome."
+    for part in range(1, 6):
+        out = Path(tempfile.mkdtemp(prefix="interrupt-", dir=work))
+        case.run(out, at=part * case.events // 6, signal=signal.SIGINT)
+        left = [name for name in names(out) if name.endswith((".part", ".lock"))]
+        outcome = case.outcome(out, case.run(out)[0])[0]
+        if outcome != "identical" or left:
+            return "left over" if left else outcome
+    return "identical"
+
+
+def other_faults(known, work):
+    "Fault -> outcome, for the first two cases."
+    first, second = list(known.values())[:2]
+    return {
+        "one folder at once": both_at_once(first, first, work),
+        "one cache at once": both_at_once(first, second, work),
+        "Ctrl-C": interrupted(first, work),
+    }
+
+
+SEVERAL = "baseline sft dpo performance_sft implicit brier log_score soft_labels shuffled constant_target".split()
+
+
+def memory(case, work):
+    "The peak memory of one process after each of ten methods, in GiB."
+    runs = []
+    for method in SEVERAL:
+        options = {"k": 5} if method in ("performance_sft", "soft_labels") else {}
+        runs.append({**case.parameters, "method": method, "options": options})
+    log = work / "memory.log"
+    status, _ = wait(start(runs, Path(tempfile.mkdtemp(dir=work)), log), 10 * ENOUGH)
+    if status:
+        sys.exit(f"ten methods in one process: {log.read_text()[-2000:]}")
+    return json.loads(log.with_suffix(".json").read_text())["peaks"]
+
+
 # Many of them
 
 
@@ -384,18 +445,20 @@ def hash_code(name):
     gc.freeze()
 
 
-def tally(kills, seed, cases, work, limit, say):
+def tally(given, cases, work, say):
     "Kill until there are enough, or the time is over; the counts by case."
+    kills, limit = given.kills, given.minutes * 60
     load_stack()
     prepare(work)
-    draw, done, begun = random.Random(seed), [], time.monotonic()
+    draw, done, begun = random.Random(given.seed), [], time.monotonic()
     known = {}
     for name in cases:
         load_stack(Case(name, work).modules)
         hash_code(name)
         known[name] = Case(name, work)
         say(f"{name}: {known[name].events} events, {known[name].seconds:.1f} s")
-    ways = [(name, way) for name in cases for way in plan(known[name], -(-kills // len(cases)), draw)]
+    each = -(-kills // len(cases))
+    ways = [(name, way) for name in cases for way in plan(known[name], each, draw)]
     draw.shuffle(ways)
     for name, way in ways[:kills]:
         if time.monotonic() - begun > limit:
@@ -404,7 +467,12 @@ def tally(kills, seed, cases, work, limit, say):
         done.append({"case": name, "way": way, "killed": killed, "outcome": outcome, "detail": detail})
         if outcome != "identical" or len(done) % 20 == 0:
             say(f"{len(done)}: {name} {way}: {outcome}: {detail}")
-    return summary(done, known, time.monotonic() - begun)
+    found = summary(done, known, time.monotonic() - begun)
+    if given.others:
+        found["others"] = other_faults(known, work)
+    if given.memory:
+        found["memory_gib"] = memory(next(iter(known.values())), work)
+    return found
 
 
 def summary(done, known, seconds):
@@ -430,11 +498,13 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--minutes", type=float, default=60, help="stop after this time")
+    parser.add_argument("--others", action="store_true", help="two runs at once, and Ctrl-C")
+    parser.add_argument("--memory", action="store_true", help="ten methods in one process")
     parser.add_argument("--write", action="store_true", help="write figures/reliability/reliability.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills-") as work:
         say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-        found = tally(given.kills, given.seed, given.cases.split(","), Path(work), given.minutes * 60, say)
+        found = tally(given, given.cases.split(","), Path(work), say)
     if given.write:
         path = ROOT / "figures/reliability/reliability.json"
         known = json.loads(path.read_text()) if path.exists() else {}
