@@ -354,6 +354,8 @@ def interrupted(case, work):
         case.run(out, at=part * case.events // 6, signal=signal.SIGINT)
         left = [name for name in names(out) if name.endswith((".part", ".lock"))]
         outcome = case.outcome(out, case.run(out)[0])[0]
+        if given.write:
+            store(summary(done, known, time.monotonic() - begun))
         if outcome != "identical" or left:
             return "left over" if left else outcome
     return "identical"
@@ -467,6 +469,8 @@ def tally(given, cases, work, say):
             break
         killed, outcome, detail = known[name].try_once(way)
         done.append({"case": name, "way": way, "killed": killed, "outcome": outcome, "detail": detail})
+        if given.write:
+            store(summary(done, known, time.monotonic() - begun))
         if outcome != "identical" or len(done) % 20 == 0:
             say(f"{len(done)}: {name} {way}: {outcome}: {detail}")
     found = summary(done, known, time.monotonic() - begun)
@@ -494,6 +498,13 @@ def summary(done, known, seconds):
     return {**counts, **about}
 
 
+def store(found):
+    "Write what came of it to the publication, after each command, so that a harness that is killed has said it."
+    path = ROOT / "figures/reliability/reliability.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"inputs": None, **found}, indent=1) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=300, help="commands that are killed, some of them twice")
@@ -508,10 +519,7 @@ def main():
         say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
         found = tally(given, given.cases.split(","), Path(work), say)
     if given.write:
-        path = ROOT / "figures/reliability/reliability.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({**known, "kills": found}, indent=1) + "\n")
+        store(found)
     print(json.dumps(found))
     sys.exit(found["commands"] != found["identical"])
 
