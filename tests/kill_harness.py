@@ -354,8 +354,6 @@ def interrupted(case, work):
         case.run(out, at=part * case.events // 6, signal=signal.SIGINT)
         left = [name for name in names(out) if name.endswith((".part", ".lock"))]
         outcome = case.outcome(out, case.run(out)[0])[0]
-        if given.write:
-            store(summary(done, known, time.monotonic() - begun))
         if outcome != "identical" or left:
             return "left over" if left else outcome
     return "identical"
