@@ -92,7 +92,7 @@ def lookup(
         raise unknown_name(what, name, registry)
     return registry[name]
 
-# %% ../nbs/00_core.ipynb #d92b51cd
+# %% ../nbs/00_core.ipynb #6a2dc7d6
 _BEGAN = f"{time.time_ns() % 16**6:06x}"  # a process number comes back, in a container even the same one
 _PART = re.compile(r"\.(?P<host>\w{6})-(?P<process>\d+)-(?P<began>\w{6})\.part$")
 
@@ -117,7 +117,7 @@ def _remove(path):
     else:
         path.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #421bed1e
+# %% ../nbs/00_core.ipynb #dba42d05
 def _unwritable(path, error):
     "The error that says what to do."
     remedy = "Choose another folder by the parameter 'out', or allow writing there"
@@ -143,7 +143,7 @@ def written(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             _remove(part)
 
-# %% ../nbs/00_core.ipynb #6cb75791
+# %% ../nbs/00_core.ipynb #6a1e09ab
 def _runs(process):  # its number
     "Whether there is such a process."
     try:
@@ -173,7 +173,7 @@ def sweep(folder: str | Path):
             if _left_over(part):
                 _remove(part)
 
-# %% ../nbs/00_core.ipynb #15fca9b0
+# %% ../nbs/00_core.ipynb #3b03bae1
 def _claimed(file, name):
     "The open lock file, locked; who waits says for whom."
     try:
@@ -198,7 +198,7 @@ def _same_file(handle, file):
     except FileNotFoundError:
         return False
 
-
+# %% ../nbs/00_core.ipynb #15e030d7
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
     "While it lasts no other process makes `path`; one that wants to waits. A process that is gone holds no lock."
@@ -521,7 +521,7 @@ def packaged_file(
         raise ValueError(f"{path}: SHA-256 is {actual}, expected {sha256}; install {requirement} again")
     return path
 
-# %% ../nbs/00_core.ipynb #d46a362a
+# %% ../nbs/00_core.ipynb #6c9312c4
 def with_check(row: dict) -> dict:
     "The row with a hash of itself, `check`."
     return {**row, "check": content_key(row, length=8)}
@@ -546,7 +546,7 @@ def sound_rows(path: str | Path) -> list[dict]:  # without `check`
     rows = [_sound_row(line.decode("utf-8", "replace")) for line in lines if line.strip()]
     return [row for row in rows if row is not None]
 
-# %% ../nbs/00_core.ipynb #373e5d6c
+# %% ../nbs/00_core.ipynb #fc8085d9
 def _hashes(folder):
     "SHA-256 of each file of a folder but the seal, by name."
     files = [f for f in sorted(folder.rglob("*")) if f.is_file() and f.name != "seal.json"]
@@ -768,8 +768,8 @@ def timed() -> Iterator[dict]:
 
 # %% ../nbs/00_core.ipynb #d27c729a
 @dataclass(frozen=True)
-class Kept:
-    "Lines in the cache, and beside them how they were made."
+class _KeptFiles:
+    "Lines in the cache, and beside them how they were made, with a hash of both."
 
     path: Path  # of the lines
 
@@ -792,6 +792,10 @@ class Kept:
     def about(self) -> dict:
         "How the lines were made."
         return {name: value for name, value in read_json(self.about_path).items() if name != "seal"}
+
+# %% ../nbs/00_core.ipynb #c5ceffa8
+class Kept(_KeptFiles):
+    "Lines in the cache, and how they get there."
 
     def write(
         self,
@@ -860,12 +864,19 @@ def _check_schema(path, manifest):
         "Run it again with the same parameters, or read it with the version that made it"
     )
 
-# %% ../nbs/00_core.ipynb #df7960fd
+# %% ../nbs/00_core.ipynb #1e92afe7
 def _check_writable(path):
     "Raises OSError before long work where a folder, or the one that it will be made in, cannot be written."
     there = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
     if not os.access(there, os.W_OK):
         raise _unwritable(path, OSError(errno.EACCES, "read-only, or not yours"))
+
+
+def _prepare(path, cache):
+    "Before long work: the folder can be written, and what killed processes left is gone."
+    _check_writable(path)
+    sweep(path)
+    sweep(cache)
 
 
 def _edited(path):
@@ -898,9 +909,7 @@ class _Manifested:
         if self.manifest:
             _check_schema(self.path, self.manifest)
         if not self.manifest.get("complete"):
-            _check_writable(self.path)
-        sweep(self.path)
-        sweep(self.cache)
+            _prepare(self.path, self.cache)
         start = {"schema": SCHEMA, "versions": versions(), "stages": {}, "complete": False}
         self.manifest = {**start, **self.manifest, **values}
         if self.manifest["versions"] != versions():

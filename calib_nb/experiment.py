@@ -307,7 +307,7 @@ def _read_missing(reader, judged, kept):
             _read_together(reader, judged, missing)
     return bool(missing)
 
-
+# %% ../nbs/15_experiment.ipynb #7284c093
 def _summed(kept, from_cache):  # readout -> `Kept`
     "How readings were made: seconds and tokens of each call once, code and costs by readout."
     abouts = {readout: place.about() for readout, place in kept.items()}
@@ -792,7 +792,7 @@ def _reader_of(run):  # a finished `RunFolder`
     decimals = METHODS[p.method].decimals
     return Reader(lm, fmt, p.method, p.seed, decimals, training.get("key", ""))
 
-
+# %% ../nbs/15_experiment.ipynb #b29f1054
 def read_more(
     folder: Path,  # a finished run's
     splits: tuple = ("calibration",),  # names in `SPLITS`

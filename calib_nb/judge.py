@@ -85,7 +85,7 @@ class Retry(Exception):
 class UngradedError(RuntimeError):
     "Some answers have no grade, after all attempts; what was graded is kept, so that another run goes on from there."
 
-
+# %% ../nbs/09a_judge.ipynb #bb913729
 class _GradeCache:
     "Grades by key, in memory and, where there is a path, in a file."
 

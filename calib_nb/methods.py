@@ -240,7 +240,7 @@ def _checkpoints_of(bench, key):
     "The folder of a training's checkpoints."
     return bench.folder.cache / f"adapter-{key}.checkpoints"
 
-
+# %% ../nbs/14_methods.ipynb #843cc92c
 def _kept_training(
     bench: Workbench,  # with the answers and the model
     key: str,  # a hash of all that the adapter depends on, the code as well

@@ -522,7 +522,7 @@ def _reply_tree(
     n = common_length(prefix, *whole)
     return token_tree(prefix[:n], [ids[n:] for ids in whole])
 
-
+# %% ../nbs/12_readout.ipynb #288315bc
 def _reply_scores(
     lm: LanguageModel,
     trees: list[TokenTree],

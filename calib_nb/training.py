@@ -476,7 +476,7 @@ def _no_room_as_oserror():
             raise
         raise OSError(errno.ENOSPC, "No space left on device") from e
 
-
+# %% ../nbs/11_training.ipynb #62a18e30
 def load_adapter(
     lm: LanguageModel,  # the base model
     folder: Path,  # from `save_adapter`
@@ -502,7 +502,7 @@ def _batch_of(examples, lm, objective, indices):  # indices: entries of the trai
     scored = torch.cat([tensors["text"][:, 1], tensors["branch"][:, 1]])
     return {**tensors, "labels": scored, "shift_labels": scored}
 
-# %% ../nbs/11_training.ipynb #2bb4bc59
+# %% ../nbs/11_training.ipynb #042d24cf
 def _step_of(checkpoint):
     return int(checkpoint.name.rpartition("-")[2])
 
@@ -536,7 +536,7 @@ class _Clock:
         before = self.before["saved_seconds"], self.before["saved_cpu_seconds"]
         return {"seconds": before[0] + seconds, "cpu_seconds": before[1] + cpu}
 
-# %% ../nbs/11_training.ipynb #42b1230f
+# %% ../nbs/11_training.ipynb #37b6664d
 class _Diverged(FloatingPointError):
     "Loss or readings are no numbers any more."
 
@@ -551,14 +551,42 @@ def _whole(checkpoint):
         remedy = "Free some disk space and give the same command again: it goes on from the checkpoint before"
         raise OSError(e.errno, f"{checkpoint}: cannot be written ({e.strerror}). {remedy}") from e
 
+# %% ../nbs/11_training.ipynb #0d52de36
+class _HalvingTrainer(SFTTrainer):
+    "trl's `SFTTrainer`, which halves a batch that does not fit into the GPU's memory."
+
+    share = 1.0  # of the loss: less than one for a part of a batch
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        "A step; of half a batch at a time where memory does not suffice, weighed by rows where the loss is their mean."
+        gradients = {p: None if p.grad is None else p.grad.clone() for p in model.parameters() if p.requires_grad}
+        whole, share = inputs["places"], self.share
+
+        def step(places):
+            batch = inputs if places == whole else self.data_collator([{"example": i} for i in places])
+            self.share = share if num_items_in_batch is not None else share * len(places) / len(whole)
+            loss = super(_HalvingTrainer, self).training_step(model, batch, num_items_in_batch)
+            gradients.update((p, p.grad.clone()) for p in gradients)
+            return {tuple(places): loss}
+
+        def attempt(places):
+            for p, gradient in gradients.items():  # what an attempt that failed has added is taken back
+                p.grad = None if gradient is None else gradient.clone()
+            return step(places)
+
+        try:
+            return sum(in_halves(attempt, whole).values())
+        finally:
+            self.share = share
+
 # %% ../nbs/11_training.ipynb #18d9a7a9
-class _ConfidenceTrainer(SFTTrainer):
+class _LossTrainer(_HalvingTrainer):
     "trl's `SFTTrainer` with one forward pass, an `Objective` for a loss, and an evaluation that calls `measure`."
 
     def __init__(self, lm, examples, objective, options, measure, clock, **kwargs):
         self.loss_of = partial(objective.loss, **options)
         self.measure = measure
-        self.clock, self.share = clock, 1.0  # of the loss: less than one for a part of a batch
+        self.clock = clock
         numbers = Dataset.from_dict({"example": list(range(len(examples)))})
         super().__init__(
             model=lm.model,
@@ -580,28 +608,6 @@ class _ConfidenceTrainer(SFTTrainer):
             raise _Diverged(f"the loss of update {self.state.global_step + 1} is not a number")
         return loss
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        "A step; of half a batch at a time where memory does not suffice, weighed by rows where the loss is their mean."
-        gradients = {p: None if p.grad is None else p.grad.clone() for p in model.parameters() if p.requires_grad}
-        whole, share = inputs["places"], self.share
-
-        def step(places):
-            batch = inputs if places == whole else self.data_collator([{"example": i} for i in places])
-            self.share = share if num_items_in_batch is not None else share * len(places) / len(whole)
-            loss = super(_ConfidenceTrainer, self).training_step(model, batch, num_items_in_batch)
-            gradients.update((p, p.grad.clone()) for p in gradients)
-            return {tuple(places): loss}
-
-        def attempt(places):
-            for p, gradient in gradients.items():  # what an attempt that failed has added is taken back
-                p.grad = None if gradient is None else gradient.clone()
-            return step(places)
-
-        try:
-            return sum(in_halves(attempt, whole).values())
-        finally:
-            self.share = share
-
     def evaluate(self, *args, **kwargs):
         self.model.eval()
         metrics = {f"eval_{name}": value for name, value in self.measure().items()}
@@ -611,6 +617,10 @@ class _ConfidenceTrainer(SFTTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+# %% ../nbs/11_training.ipynb #3b57719a
+class _ConfidenceTrainer(_LossTrainer):
+    "The same, with checkpoints that are sealed."
 
     def _save_checkpoint(self, model, trial):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -796,7 +806,7 @@ def _measure_nothing(lm):
     "No numbers while training."
     return {}
 
-# %% ../nbs/11_training.ipynb #194775b0
+# %% ../nbs/11_training.ipynb #b9524d6a
 def _back_to_good(trainer, folder, reason):
     "Take the weights and the log of the last checkpoint after which a loss was a number. Raises where there is none."
     good = [c for c in _checkpoints(folder) if _step_of(c) < trainer.state.global_step]

@@ -30,6 +30,7 @@ ABOUT = {  # publication: what it is
     "matrix": "Ten methods by nine readouts (`matrix.ipynb`).",
     "original_repository": "The original's evaluation of five methods and two models (`original_again.ipynb`).",
     "paper": "The original's training, on SmolLM2-135M (`compare.ipynb`).",
+    "reliability": "Killed runs, and what the same command made of them (`reliability.ipynb`).",
     "run_method": "The main job: one method beside the untrained model (`run_method.ipynb`).",
     "text": "Methods that teach the text (`compare.ipynb`).",
     "transfer": "Other relations, other question sets, another model (`transfer.ipynb`).",
