@@ -92,7 +92,7 @@ def lookup(
         raise unknown_name(what, name, registry)
     return registry[name]
 
-# %% ../nbs/00_core.ipynb #6a2dc7d6
+# %% ../nbs/00_core.ipynb #73bfca3d
 _BEGAN = f"{time.time_ns() % 16**6:06x}"  # a process number comes back, in a container even the same one
 _PART = re.compile(r"\.(?P<host>\w{6})-(?P<process>\d+)-(?P<began>\w{6})\.part$")
 
@@ -117,7 +117,7 @@ def _remove(path):
     else:
         path.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #dba42d05
+# %% ../nbs/00_core.ipynb #75ea139c
 def _unwritable(path, error):
     "The error that says what to do."
     remedy = "Choose another folder by the parameter 'out', or allow writing there"
@@ -143,7 +143,7 @@ def written(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             _remove(part)
 
-# %% ../nbs/00_core.ipynb #6a1e09ab
+# %% ../nbs/00_core.ipynb #68a13a21
 def _runs(process):  # its number
     "Whether there is such a process."
     try:
@@ -173,7 +173,7 @@ def sweep(folder: str | Path):
             if _left_over(part):
                 _remove(part)
 
-# %% ../nbs/00_core.ipynb #3b03bae1
+# %% ../nbs/00_core.ipynb #2ff9ac92
 def _claimed(file, name):
     "The open lock file, locked; who waits says for whom."
     try:
@@ -198,7 +198,7 @@ def _same_file(handle, file):
     except FileNotFoundError:
         return False
 
-# %% ../nbs/00_core.ipynb #15e030d7
+# %% ../nbs/00_core.ipynb #5024e534
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
     "While it lasts no other process makes `path`; one that wants to waits. A process that is gone holds no lock."
@@ -521,7 +521,7 @@ def packaged_file(
         raise ValueError(f"{path}: SHA-256 is {actual}, expected {sha256}; install {requirement} again")
     return path
 
-# %% ../nbs/00_core.ipynb #6c9312c4
+# %% ../nbs/00_core.ipynb #f1dda496
 def with_check(row: dict) -> dict:
     "The row with a hash of itself, `check`."
     return {**row, "check": content_key(row, length=8)}
@@ -546,7 +546,7 @@ def sound_rows(path: str | Path) -> list[dict]:  # without `check`
     rows = [_sound_row(line.decode("utf-8", "replace")) for line in lines if line.strip()]
     return [row for row in rows if row is not None]
 
-# %% ../nbs/00_core.ipynb #fc8085d9
+# %% ../nbs/00_core.ipynb #ad8b6f57
 def _hashes(folder):
     "SHA-256 of each file of a folder but the seal, by name."
     files = [f for f in sorted(folder.rglob("*")) if f.is_file() and f.name != "seal.json"]
@@ -767,6 +767,9 @@ def timed() -> Iterator[dict]:
         counts["tokens_per_second"] = round(counts["tokens"] / max(counts["seconds"], 1e-3), 1)
 
 # %% ../nbs/00_core.ipynb #d27c729a
+SCHEMA = 2  # of a run's folder and its files; 0.1 wrote none
+
+
 @dataclass(frozen=True)
 class _KeptFiles:
     "Lines in the cache, and beside them how they were made, with a hash of both."
@@ -793,7 +796,7 @@ class _KeptFiles:
         "How the lines were made."
         return {name: value for name, value in read_json(self.about_path).items() if name != "seal"}
 
-# %% ../nbs/00_core.ipynb #c5ceffa8
+# %% ../nbs/00_core.ipynb #d90f7dd4
 class Kept(_KeptFiles):
     "Lines in the cache, and how they get there."
 
@@ -849,7 +852,6 @@ class Stage:
         return read_records(path, self.record)
 
 # %% ../nbs/00_core.ipynb #3eb7f042
-SCHEMA = 2  # of a run's folder and its files; 0.1 wrote none
 _RESULTS = ("judged.jsonl", "baseline_readings.jsonl", "readings.jsonl", "metrics.json")  # what any finished run leaves
 
 
@@ -864,7 +866,7 @@ def _check_schema(path, manifest):
         "Run it again with the same parameters, or read it with the version that made it"
     )
 
-# %% ../nbs/00_core.ipynb #1e92afe7
+# %% ../nbs/00_core.ipynb #5bf1a62a
 def _check_writable(path):
     "Raises OSError before long work where a folder, or the one that it will be made in, cannot be written."
     there = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())

@@ -49,6 +49,7 @@ FILES = {  # name, or publication/name: what it is
     "accuracy_by_set.csv": "A row for each model and question set.",
     "prompts.csv": "A row for each split, prompt and readout, as text.",
     "pattern.csv": "A row for each model and method: the original's error, predicted and measured, and honest metrics.",
+    "reliability.json": "Killed commands: how many ended identical, different, stuck, or with files left over.",
     "coverage.csv": "A row for each forecaster, size and metric.",
     "compare/expected": "Reliability by the expected confidence, and forests of Brier skill and AUROC.",
     "fair_asking/prompts": "Brier skill and AUROC of each prompt's text on the test split, with 95 % intervals.",
