@@ -92,7 +92,7 @@ def lookup(
         raise unknown_name(what, name, registry)
     return registry[name]
 
-# %% ../nbs/00_core.ipynb #73bfca3d
+# %% ../nbs/00_core.ipynb #9fb1c026
 _BEGAN = f"{time.time_ns() % 16**6:06x}"  # a process number comes back, in a container even the same one
 _PART = re.compile(r"\.(?P<host>\w{6})-(?P<process>\d+)-(?P<began>\w{6})\.part$")
 
@@ -117,7 +117,7 @@ def _remove(path):
     else:
         path.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #75ea139c
+# %% ../nbs/00_core.ipynb #599a7000
 def _unwritable(path, error):
     "The error that says what to do."
     remedy = "Choose another folder by the parameter 'out', or allow writing there"
@@ -143,7 +143,7 @@ def written(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             _remove(part)
 
-# %% ../nbs/00_core.ipynb #68a13a21
+# %% ../nbs/00_core.ipynb #4392c128
 def _runs(process):  # its number
     "Whether there is such a process."
     try:
@@ -165,15 +165,28 @@ def _left_over(part):
         return owner["began"] != _BEGAN
     return not _runs(process)
 
+# %% ../nbs/00_core.ipynb #c4e8043d
+def _release(file):
+    "Remove a lock file that nobody holds. OSError where somebody does."
+    handle = os.open(file, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _same_file(handle, file):
+            file.unlink()
+    finally:
+        os.close(handle)
+
 
 def sweep(folder: str | Path):
-    "Remove what processes that are gone left half written in a folder, and in the folders in it."
-    for part in [*Path(folder).glob(".*.part"), *Path(folder).glob("*/.*.part")]:
+    "Remove what processes that are gone left half written in a folder, and in the folders in it, and their lock files."
+    for left in [*Path(folder).glob(".*"), *Path(folder).glob("*/.*")]:
         with suppress(OSError):  # another process may sweep, too; a folder that cannot be written stays as it is
-            if _left_over(part):
-                _remove(part)
+            if left.suffix == ".part" and _left_over(left):
+                _remove(left)
+            elif left.suffix == ".lock":
+                _release(left)
 
-# %% ../nbs/00_core.ipynb #2ff9ac92
+# %% ../nbs/00_core.ipynb #cb04c43d
 def _claimed(file, name):
     "The open lock file, locked; who waits says for whom."
     try:
@@ -198,7 +211,7 @@ def _same_file(handle, file):
     except FileNotFoundError:
         return False
 
-# %% ../nbs/00_core.ipynb #5024e534
+# %% ../nbs/00_core.ipynb #0725f62f
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
     "While it lasts no other process makes `path`; one that wants to waits. A process that is gone holds no lock."
@@ -521,7 +534,7 @@ def packaged_file(
         raise ValueError(f"{path}: SHA-256 is {actual}, expected {sha256}; install {requirement} again")
     return path
 
-# %% ../nbs/00_core.ipynb #f1dda496
+# %% ../nbs/00_core.ipynb #90fe3914
 def with_check(row: dict) -> dict:
     "The row with a hash of itself, `check`."
     return {**row, "check": content_key(row, length=8)}
@@ -546,7 +559,7 @@ def sound_rows(path: str | Path) -> list[dict]:  # without `check`
     rows = [_sound_row(line.decode("utf-8", "replace")) for line in lines if line.strip()]
     return [row for row in rows if row is not None]
 
-# %% ../nbs/00_core.ipynb #ad8b6f57
+# %% ../nbs/00_core.ipynb #a194b868
 def _hashes(folder):
     "SHA-256 of each file of a folder but the seal, by name."
     files = [f for f in sorted(folder.rglob("*")) if f.is_file() and f.name != "seal.json"]
@@ -796,7 +809,7 @@ class _KeptFiles:
         "How the lines were made."
         return {name: value for name, value in read_json(self.about_path).items() if name != "seal"}
 
-# %% ../nbs/00_core.ipynb #d90f7dd4
+# %% ../nbs/00_core.ipynb #0236b577
 class Kept(_KeptFiles):
     "Lines in the cache, and how they get there."
 
@@ -866,7 +879,7 @@ def _check_schema(path, manifest):
         "Run it again with the same parameters, or read it with the version that made it"
     )
 
-# %% ../nbs/00_core.ipynb #5bf1a62a
+# %% ../nbs/00_core.ipynb #369876b3
 def _check_writable(path):
     "Raises OSError before long work where a folder, or the one that it will be made in, cannot be written."
     there = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())

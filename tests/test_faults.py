@@ -112,6 +112,14 @@ def test_a_lock_is_not_held_by_the_dead(tmp_path):
     assert not (tmp_path / ".thing.lock").exists()
 
 
+def test_the_lock_files_of_dead_processes_are_swept_and_a_lock_that_is_held_stays(tmp_path):
+    (tmp_path / ".left.lock").write_text(str(gone()))
+    with locked(tmp_path / "thing"):
+        sweep(tmp_path)
+        assert os.listdir(tmp_path) == [".thing.lock"]
+    assert os.listdir(tmp_path) == []
+
+
 def orphaned(work):
     "Do it in a process whose parent is gone, as a kernel whose papermill was killed."
     os.waitpid(child(lambda: child(work)), 0)
