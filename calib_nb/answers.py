@@ -8,7 +8,7 @@ __all__ = ['MAX_ANSWER_TOKENS', 'answer_cache', 'need_room', 'answer_questions']
 # %% ../nbs/08_answers.ipynb #878ab047
 from pathlib import Path
 
-from .core import Question, code_hash, content_key, read_jsonl, write_jsonl
+from .core import Question, code_hash, content_key, locked, sound_rows, with_check, write_jsonl
 from .models import LanguageModel, TextFormat, continue_greedily
 from .responses import short_answer, without_thoughts
 
@@ -32,14 +32,15 @@ def answer_cache(
 
 def _read_cache(path):
     "question -> what the model wrote; empty where there is no file yet."
-    if not path.exists():
-        return {}
-    return {row["question"]: row["text"] for _, row in read_jsonl(path)}
+    return {row["question"]: row["text"] for row in sound_rows(path) if row.keys() == {"question", "text"}}
 
 
 def _write_cache(path, known):
-    rows = [{"question": question, "text": text} for question, text in known.items()]
-    write_jsonl(path, rows)
+    "Add to what is in the file now: another process may have written it meanwhile."
+    with locked(path):
+        both = {**_read_cache(path), **known}
+        rows = [with_check({"question": question, "text": text}) for question, text in both.items()]
+        write_jsonl(path, rows)
 
 # %% ../nbs/08_answers.ipynb #a9c89cc9
 _THOUGHT_TOKENS = 1024  # room for a thought before the answer

@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, wraps
 from pathlib import Path, PurePath
@@ -36,8 +37,10 @@ from calib_nb.core import (
     derived_seed,
     file_sha256,
     finished_run,
+    locked,
     lookup,
     project_root,
+    read_json,
     read_records,
     seed_everything,
     select,
@@ -468,15 +471,28 @@ def _read_once(
 ) -> tuple[list[Reading], dict]:  # (readings, all by the first readout first; how they were made)
     "The readings by these readouts, from the cache where they are known."
     kept = {readout: _kept_by(reader, cache, judged, readout) for readout in readouts}
-    missing = {readout: place for readout, place in kept.items() if not place.exists()}
-    if missing:
-        _read_together(reader, judged, missing)
+    fresh = _missing(kept) and _read_missing(reader, judged, kept)
     readings = []
     for readout, place in kept.items():
         readings += _with_facts(_stage_of(reader, readout).read(place.path), judged)
-    return readings, _summed(kept, from_cache=not missing)
+    return readings, _summed(kept, from_cache=not fresh)
 
 
+def _missing(kept):  # readout -> `Kept`
+    return {readout: place for readout, place in kept.items() if not place.exists()}
+
+
+def _read_missing(reader, judged, kept):
+    "Read what no other process reads meanwhile; whether there was anything."
+    with ExitStack() as locks:
+        for place in sorted(kept.values(), key=str):  # in one order, so that nobody waits in a circle
+            locks.enter_context(locked(place.path))
+        missing = _missing(kept)
+        if missing:
+            _read_together(reader, judged, missing)
+    return bool(missing)
+
+# %% ../nbs/15_experiment.ipynb #7284c093
 def _summed(kept, from_cache):  # readout -> `Kept`
     "How readings were made: seconds and tokens of each call once, code and costs by readout."
     abouts = {readout: place.about() for readout, place in kept.items()}
@@ -554,9 +570,11 @@ def _read_joint_once(p, reader, cache, judged):  # as in `_read_once`
     code = read_joint, JUDGES[p.judge], LanguageModel, TextFormat, PROMPTS["original"]
     stage = Stage("readings-joint", Reading, code)
     kept = stage.kept(cache, (reader.identity, asked, p.judge, p.grader))
-    fresh = not kept.exists()
-    if fresh:
-        kept.make(stage, lambda counts: read_joint(reader, judged, p.judge, _grader_of(p, cache)))
+
+    def make(counts):
+        return read_joint(reader, judged, p.judge, _grader_of(p, cache))
+
+    fresh = not kept.exists() and kept.make(stage, make)
     about = {**kept.about(), "from_cache": not fresh}
     return stage.read(kept.path), about
 
@@ -980,6 +998,7 @@ class _Measured(_Done):
                     bar.update()
         return cards
 
+
 # %% ../nbs/15_experiment.ipynb #rn000001
 class Run(_Measured):
     "One experiment in its folder. Ask for what you want: what it needs is made first."
@@ -994,12 +1013,11 @@ class Run(_Measured):
         test = select(self.sides()[self.parameters.method], split="test")
         made_from = [asdict(r) for r in test], self.accuracy["train"]
         kept = stage.kept(self.folder.cache, made_from)
-        fresh = not kept.exists()
-        if fresh:
-            kept.make(stage, self._metric_rows)
+        fresh = not kept.exists() and kept.make(stage, self._metric_rows)
         rows = {row.pop("readout"): row for row in stage.read(kept.path)}
-        write_json(self.folder.path / "metrics.json", {"schema": SCHEMA, **rows})
-        self.folder.note("metrics", {"key": stage.key(made_from), **kept.about(), "from_cache": not fresh})
+        path = write_json(self.folder.path / "metrics.json", {"schema": SCHEMA, **rows})
+        note = {"key": stage.key(made_from), "sha256": file_sha256(path), **kept.about()}
+        self.folder.note("metrics", {**note, "from_cache": not fresh})
         self.folder.add(complete=True)
         return rows
 
@@ -1036,7 +1054,7 @@ def _reader_of(run):  # a finished `RunFolder`
     decimals = METHODS[p.method].decimals
     return Reader(lm, fmt, p.method, p.seed, decimals, training.get("key", ""))
 
-
+# %% ../nbs/15_experiment.ipynb #b29f1054
 def read_more(
     folder: Path,  # a finished run's
     splits: tuple = ("calibration",),  # names in `SPLITS`
@@ -1046,12 +1064,21 @@ def read_more(
     run = finished_run(folder)
     code = code_hash(read_confidences, *(READOUTS[readout] for readout in readouts))
     path = run.path / f"more-{content_key(splits, readouts, code, length=8)}.jsonl"
-    if not path.exists():
+    if not _is_as_read(path):
         judged = [j for j in run.judged if j.extra["split"] in splits]
         readings, about = _read_once(_reader_of(run), run.cache, judged, readouts)
-        write_json(path.with_suffix(".costs.json"), about)
         write_jsonl(path, readings)
+        write_json(path.with_suffix(".costs.json"), {**about, "sha256": file_sha256(path)})
     return read_records(path, Reading)
+
+
+def _is_as_read(path):
+    "Whether readings are there and nobody changed them; an earlier version kept no hash of them."
+    costs = path.with_suffix(".costs.json")
+    if not path.exists() or not costs.exists():
+        return False
+    sha256 = file_sha256(path)
+    return read_json(costs).get("sha256", sha256) == sha256
 
 # %% ../nbs/15_experiment.ipynb #da776fb2
 def words_of(value: object) -> list[str]:  # 'sft,dpo', 0, '0,1': papermill makes a number of what looks like one

