@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+# %% ../nbs/15_experiment.ipynb #1833ac13
 from .answers import answer_questions, need_room
 from .choices import chance_level
 from calib_nb.core import (
@@ -733,8 +734,7 @@ class _Loaded(_Planned):
     ) -> Reader:
         "The model as it is read now."
         fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template, wording)
-        decimals = self.method.decimals
-        return Reader(self.lm, fmt, method, seed, decimals, adapter)
+        return Reader(self.lm, fmt, method, seed, self.method.decimals, adapter)
 
 # %% ../nbs/15_experiment.ipynb #0c6cb166
 class _Answered(_Loaded):
@@ -897,8 +897,7 @@ class _Trained(_ReadUntrained):
         "`labels.jsonl` and `adapter/`: the model after the method's recipe, as it is read."
         p = self.parameters
         untrained = self.baseline_readings, self.original_wording  # read before an adapter is put into the model
-        in_its_wording = untrained[1] or untrained[0]
-        before = _calibration_brier(in_its_wording, self.method.watches)
+        before = _calibration_brier(untrained[1] or untrained[0], self.method.watches)  # in the training's wording
         if not self.method.steps:
             return self.reader(p.method, p.seed)
         bench = follow_recipe(p.method, self._bench(), **p.options)

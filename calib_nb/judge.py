@@ -151,9 +151,6 @@ def _append(path, row):
         f.write((b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
 
 # %% ../nbs/09a_judge.ipynb #00ecf5d7
-_LONGEST_WAIT = 300  # seconds that a server's wish to wait is kept to
-
-
 class Grader:
     "Grades answers by `ask`, cached by content."
 
@@ -167,8 +164,8 @@ class Grader:
         workers: int = 4,  # requests at the same time
         backoff: float = 1.0,  # seconds before the second attempt; doubled each time, at most 60
     ):
-        self.ask, self.name = ask, name
-        self.attempts, self.workers, self.backoff = attempts, workers, backoff
+        self.ask, self.name, self.attempts = ask, name, attempts
+        self.workers, self.backoff = workers, backoff
         path = folder and Path(folder) / f"grades-{content_key(name, _GRADER_PROMPT, settings)}.jsonl"
         self.cache = _GradeCache(path)
 
@@ -193,6 +190,9 @@ class Grader:
         return [Verdict(grade, f"graded by {self.name}") for grade in grades]
 
 # %% ../nbs/09a_judge.ipynb #b5239a30
+_LONGEST_WAIT = 300  # seconds that a server's wish to wait is kept to
+
+
 def _grades(grader: Grader, prompts: list[str]) -> tuple[list, list]:
     "The grade of each prompt, None where there is none, and what went wrong."
     known = grader.cache.known

@@ -179,6 +179,7 @@ class GroupedTally:
         strata: np.ndarray | None = None,  # (n,) labels of strata
     ):
         "Count the rows of each group."
+        confidence, correct = M.check_arrays(confidence, correct)
         whole = M.tally(confidence, correct, strata)
         place = group, _column_of_rows(whole, confidence, strata)
         shape = n_groups, whole.value.size
