@@ -111,7 +111,7 @@ def _answer_row(question, text):
         **({"missing": note} if note == "unfinished thought" else {}),
     }
 
-
+# %% ../nbs/08_answers.ipynb #4bd44844
 def _check_thoughts(rows, lm, max_new_tokens):
     "Raises ValueError where most texts are thoughts that have no end: then nothing is known of the answers."
     thoughts = sum("missing" in row for row in rows)

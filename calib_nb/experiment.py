@@ -161,7 +161,6 @@ def _check_value(parameter, value):  # a field of `Parameters`
     if name.startswith("n_") and value < 1:
         raise ValueError(f"parameter '{name}' must be at least 1, found {value}")
 
-
 # %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
     "Raises ValueError for what no file system takes, and for a publication that would lie outside of `figures/`."
@@ -318,7 +317,6 @@ def notebook_parameters(
     for name, value in given.items():
         _check_plain(name, value)
     return given
-
 
 # %% ../nbs/15_experiment.ipynb #f06141b9
 def _preset_of(p: Parameters) -> Preset:
@@ -716,8 +714,7 @@ class _Loaded(_Planned):
 
     def _note_model(self, lm):
         "The manifest gets what was loaded, and where it runs."
-        model = {"name": self.parameters.model, "key": lm.key}
-        model["quantization"] = self.preset.quantization
+        model = {"name": self.parameters.model, "key": lm.key, "quantization": self.preset.quantization}
         model.update(lm.reading)
         device = {"type": str(lm.device), "threads": str(torch.get_num_threads())}
         for name, value in lm.settings.items():
@@ -896,9 +893,8 @@ class _Trained(_ReadUntrained):
     def trained(self) -> Reader:
         "`labels.jsonl` and `adapter/`: the model after the method's recipe, as it is read."
         p = self.parameters
-        untrained = self.baseline_readings, self.original_wording  # read before an adapter is put into the model
-        in_its_wording = untrained[1] or untrained[0]
-        before = _calibration_brier(in_its_wording, self.method.watches)
+        read, reworded = self.baseline_readings, self.original_wording  # before an adapter is put into the model
+        before = _calibration_brier(reworded or read, self.method.watches)
         if not self.method.steps:
             return self.reader(p.method, p.seed)
         bench = follow_recipe(p.method, self._bench(), **p.options)
@@ -997,7 +993,6 @@ class _Measured(_Done):
                     cards.setdefault(side, {})[readout] = card
                     bar.update()
         return cards
-
 
 # %% ../nbs/15_experiment.ipynb #rn000001
 class Run(_Measured):

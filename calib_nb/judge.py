@@ -151,9 +151,6 @@ def _append(path, row):
         f.write((b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
 
 # %% ../nbs/09a_judge.ipynb #00ecf5d7
-_LONGEST_WAIT = 300  # seconds that a server's wish to wait is kept to
-
-
 class Grader:
     "Grades answers by `ask`, cached by content."
 
@@ -193,6 +190,9 @@ class Grader:
         return [Verdict(grade, f"graded by {self.name}") for grade in grades]
 
 # %% ../nbs/09a_judge.ipynb #b5239a30
+_LONGEST_WAIT = 300  # seconds that a server's wish to wait is kept to
+
+
 def _grades(grader: Grader, prompts: list[str]) -> tuple[list, list]:
     "The grade of each prompt, None where there is none, and what went wrong."
     known = grader.cache.known
@@ -372,7 +372,6 @@ def _seconds(text: str | None) -> float | None:
         return max(aware.timestamp() - time.time(), 0.0)
     except (TypeError, ValueError, AttributeError, OverflowError, IndexError):
         return None
-
 
 # %% ../nbs/09a_judge.ipynb #4e7f1c54
 def judge_choice(
