@@ -394,15 +394,18 @@ def _events(text: str, pattern: re.Pattern) -> list[_Event]:
 
 # %% ../nbs/05a_responses.ipynb #8d893ce2
 _NEXT = re.compile(rf"[#>*\s]{{0,8}}(?:question|q|user|human)(?: \d{{1,3}})?[*_]{{0,2}} ?:|{_TURN}", re.IGNORECASE)
+_FRAME = re.compile(r"```|#{1,6} |<[^<>]{0,40}>$|\W*$")  # a fence, a heading, a tag, a rule
 
 
 def _own_part(text: str) -> str:
     "The text up to a question that follows something said; `Here it is:` in front of a repeated one says nothing."
-    said, place = "", 0
+    said, place = False, 0
     for line in text.split("\n"):
-        if said and not said.endswith(":") and _NEXT.match(line):
+        if said and _NEXT.match(line):
             return text[:place]
-        said = line.strip() or said
+        bare = line.strip()
+        if not _FRAME.match(bare):
+            said = not bare.rstrip("*_ ").endswith(":")
         place += len(line) + 1
     return text
 
