@@ -92,7 +92,7 @@ def _ask(lm, prompts, max_new_tokens, known, path):  # prompts: question -> toke
     with lm.base():
         continue_greedily(lm, list(prompts.values()), max_new_tokens, done=keep, progress="answers", **room)
 
-
+# %% ../nbs/08_answers.ipynb #7d4486c9
 def _need_answers(lm, rows):
     "ValueError where a model has answered nothing at all."
     if rows and not any(row["model_answer"] for row in rows):

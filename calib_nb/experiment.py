@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+# %% ../nbs/15_experiment.ipynb #1833ac13
 from .answers import answer_questions, need_room
 from .choices import chance_level
 from calib_nb.core import (
@@ -160,6 +161,7 @@ def _check_value(parameter, value):  # a field of `Parameters`
         raise ValueError(f"parameter '{name}' is empty. Leave it out for {default!r}")
     if name.startswith("n_") and value < 1:
         raise ValueError(f"parameter '{name}' must be at least 1, found {value}")
+
 
 # %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
@@ -317,6 +319,7 @@ def notebook_parameters(
     for name, value in given.items():
         _check_plain(name, value)
     return given
+
 
 # %% ../nbs/15_experiment.ipynb #f06141b9
 def _preset_of(p: Parameters) -> Preset:
@@ -714,7 +717,8 @@ class _Loaded(_Planned):
 
     def _note_model(self, lm):
         "The manifest gets what was loaded, and where it runs."
-        model = {"name": self.parameters.model, "key": lm.key, "quantization": self.preset.quantization}
+        model = {"name": self.parameters.model, "key": lm.key}
+        model["quantization"] = self.preset.quantization
         model.update(lm.reading)
         device = {"type": str(lm.device), "threads": str(torch.get_num_threads())}
         for name, value in lm.settings.items():
@@ -730,8 +734,7 @@ class _Loaded(_Planned):
     ) -> Reader:
         "The model as it is read now."
         fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template, wording)
-        decimals = self.method.decimals
-        return Reader(self.lm, fmt, method, seed, decimals, adapter)
+        return Reader(self.lm, fmt, method, seed, self.method.decimals, adapter)
 
 # %% ../nbs/15_experiment.ipynb #0c6cb166
 class _Answered(_Loaded):
@@ -893,8 +896,8 @@ class _Trained(_ReadUntrained):
     def trained(self) -> Reader:
         "`labels.jsonl` and `adapter/`: the model after the method's recipe, as it is read."
         p = self.parameters
-        read, reworded = self.baseline_readings, self.original_wording  # before an adapter is put into the model
-        before = _calibration_brier(reworded or read, self.method.watches)
+        untrained = self.baseline_readings, self.original_wording  # read before an adapter is put into the model
+        before = _calibration_brier(untrained[1] or untrained[0], self.method.watches)  # in the training's wording
         if not self.method.steps:
             return self.reader(p.method, p.seed)
         bench = follow_recipe(p.method, self._bench(), **p.options)
@@ -993,6 +996,7 @@ class _Measured(_Done):
                     cards.setdefault(side, {})[readout] = card
                     bar.update()
         return cards
+
 
 # %% ../nbs/15_experiment.ipynb #rn000001
 class Run(_Measured):

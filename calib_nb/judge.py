@@ -164,8 +164,8 @@ class Grader:
         workers: int = 4,  # requests at the same time
         backoff: float = 1.0,  # seconds before the second attempt; doubled each time, at most 60
     ):
-        self.ask, self.name = ask, name
-        self.attempts, self.workers, self.backoff = attempts, workers, backoff
+        self.ask, self.name, self.attempts = ask, name, attempts
+        self.workers, self.backoff = workers, backoff
         path = folder and Path(folder) / f"grades-{content_key(name, _GRADER_PROMPT, settings)}.jsonl"
         self.cache = _GradeCache(path)
 

@@ -867,8 +867,9 @@ def _difference(lm, trees, way):
         for path in (tree.paths[0], tree.paths[-1]):
             path = [(node, token) for node, token in path if node >= -1]
             read = torch.stack([logp[node + 1, token] for node, token in path])
-            apart = (read - _by_brute_force(lm, tree, path)).abs().max()
-            largest = max(largest, torch.nan_to_num(apart, nan=torch.inf).item())
+            truth = _by_brute_force(lm, tree, path)
+            apart = (read - truth)[truth.isfinite()].abs()  # weights that are NaN are no fault of the way
+            largest = max([largest, *apart.nan_to_num(nan=torch.inf).tolist()])
     return largest
 
 

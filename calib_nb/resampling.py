@@ -179,6 +179,7 @@ class GroupedTally:
         strata: np.ndarray | None = None,  # (n,) labels of strata
     ):
         "Count the rows of each group."
+        confidence, correct = M.check_arrays(confidence, correct)
         whole = M.tally(confidence, correct, strata)
         place = group, _column_of_rows(whole, confidence, strata)
         shape = n_groups, whole.value.size
@@ -453,10 +454,10 @@ class _Calibrated:
 
     def __init__(self, rows: ReadingArrays, ids: np.ndarray):  # with confidences; sorted ids of all questions
         n = len(rows.confidence)
-        self.confidence = rows.confidence
+        self.confidence, nothing = M.check_arrays(rows.confidence, np.zeros(n))
         self.question = np.searchsorted(ids, rows.id.astype(str))
-        self.tally = M.tally(rows.confidence, np.zeros(n))
-        column = np.searchsorted(self.tally.value, rows.confidence)
+        self.tally = M.tally(self.confidence, nothing)
+        column = np.searchsorted(self.tally.value, self.confidence)
         place = np.arange(n), column
         shape = n, len(self.tally.value)
         self.counted_in = sparse.csr_array((np.ones(n), place), shape=shape)
