@@ -815,6 +815,13 @@ class _Done(_Read):
 class Run(_Done):
     "One experiment in its folder. Ask for what you want: what it needs is made first."
 
+    def __repr__(self):
+        p = self.parameters
+        return f"Run({p.method} of {p.model} on {p.dataset}: {self.folder!r})"
+
+    def _repr_html_(self):
+        return self.folder._repr_html_()
+
     def sides(self) -> dict[str, list[Reading]]:
         "Readings by method: the baseline's and this method's."
         return {"baseline": self.baseline_readings, self.parameters.method: self.readings}
