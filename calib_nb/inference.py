@@ -20,7 +20,16 @@ from scipy.special import stdtrit
 from . import metrics as M
 from .core import Reading, _html_table, lookup
 from .label_noise import JudgeQuality, judge_draws
-from .resampling import METRICS, ReadingArrays, Sample, bootstrap, noise_floor, p_at_least, reading_arrays
+from calib_nb.resampling import (
+    METRICS,
+    ReadingArrays,
+    Sample,
+    _places,
+    bootstrap,
+    noise_floor,
+    p_at_least,
+    reading_arrays,
+)
 
 # %% ../nbs/02b_inference.ipynb #710ac34b
 @dataclass
@@ -76,7 +85,7 @@ def _binned_gaps(rows, groups, share=1.0):
     n = max(len(bins), 1)
     weight = m / n * share
     gap, residual, extra = _gaps_and_residuals(rows, bins, m)
-    group = np.searchsorted(groups, rows.group.astype(str))
+    group = _places(rows.group, groups)
     cell = group * len(m) + bins
     shape = len(groups), len(m)
     own_weight = _table(np.full(len(bins), share / n), cell, shape)
@@ -684,7 +693,7 @@ def _band_text(e, digits):
     band = f"; true labels {e.judge_low:.{digits}f} to {e.judge_high:.{digits}f}"
     return f"{band} ({e.judge_errors})" if e.judge_errors else band
 
-# %% ../nbs/02b_inference.ipynb #dc29c671
+# %% ../nbs/02b_inference.ipynb #a0158802
 def _estimate_line(estimate):
     return f"Estimate({as_text(estimate)}, n = {estimate.n})"
 

@@ -336,7 +336,7 @@ def test_a_confidence_of_a_score_of_inspect_is_read_from_its_metadata(here):
     Path("log.json").write_text(json.dumps(log))
     named = {"correct": "includes", "confidence": "with_confidence.confidence"}
     readings = Readings.from_file("log.json", **named)
-    assert [r.confidence for r in readings] == [round(i / 12, 12) for i in range(12)]
+    assert [r.confidence for r in readings] == [i / 12 for i in range(12)]
     assert sum(r.is_correct for r in readings) == 8
 
 
@@ -424,3 +424,44 @@ def test_the_package_is_a_command():
     command = [sys.executable, "-m", "calib_nb", "score", "--help"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert ended.stdout.startswith("Usage: calib_nb score") and "Examples:" in ended.stdout
+
+
+# Columns that are made of several, and ids that stand twice
+
+
+def test_several_columns_make_an_id_and_two_that_agree_an_outcome(here):
+    frame = pd.DataFrame({"llm": ["a", "a", "b"], "item": [1, 2, 1], "said": ["x", "y", ""], "key": ["x", "z", "x"]})
+    written(frame.assign(confidence=[0.1, 0.2, 0.3]), "mine.csv")
+    readings = Readings.from_file("mine.csv", id=["llm", "item"], correct=["said", "key"])
+    assert [(r.id, r.is_correct) for r in readings] == [("a / 1", True), ("a / 2", False)]
+    assert "id 'llm / item'" in str(readings.taken) and "1 without an outcome" in str(readings.taken)
+
+
+def test_of_an_id_that_stands_twice_the_first_counts_or_all_where_that_is_said(here):
+    written(frame_of(3, id=["a", "b", "a"], confidence=[0.1, 0.2, 0.3]), "mine.csv")
+    kept = {how: [r.confidence for r in Readings.from_file("mine.csv", repeats=how)] for how in ("first", "keep")}
+    assert kept == {"first": [0.1, 0.2], "keep": [0.1, 0.2, 0.3]}
+    with pytest.raises(ValueError, match="way to take repeats"):
+        Readings.from_file("mine.csv", repeats="last")
+
+
+def test_a_percent_sign_says_its_scale_and_none_is_taken_from_the_range(here):
+    written(frame_of(3, confidence=["85%", "0.5", "1"]), "mine.csv")
+    assert [r.confidence for r in Readings.from_file("mine.csv")] == [0.85, 0.5, 1.0]
+    written(frame_of(3, confidence=["85", "0.5", "1"]), "mine.csv")
+    assert "mine.csv:2" in refused("score", "mine.csv")
+
+
+# Many rows
+
+
+@pytest.mark.slow
+def test_above_the_limit_values_are_the_same_and_every_error_has_its_floor(monkeypatch):
+    readings = readings_from(frame_of(400))
+    usual = score(readings, 0.5, 200)
+    monkeypatch.setattr("calib_nb.scoring._MANY", 100)
+    many = score(readings, 0.5, 200)
+    assert {name: e.value for name, e in many.card.items()} == {name: e.value for name, e in usual.card.items()}
+    floors = [(many.card[name].floor_high, e.floor_high) for name, e in usual.card.items() if e.floor_high is not None]
+    assert len(floors) == 3 and all(a == pytest.approx(b, rel=0.25) for a, b in floors)
+    assert "no interval for debiased calibration error: none above 100 readings." in str(many)
