@@ -26,6 +26,7 @@ ORDER = {module: place for place, module in enumerate(MODULES)}
 WITHOUT_TORCH = {
     "core",
     "files",
+    "help",
     "metrics",
     "resampling",
     "label_noise",

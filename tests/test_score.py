@@ -465,3 +465,15 @@ def test_above_the_limit_values_are_the_same_and_every_error_has_its_floor(monke
     floors = [(many.card[name].floor_high, e.floor_high) for name, e in usual.card.items() if e.floor_high is not None]
     assert len(floors) == 3 and all(a == pytest.approx(b, rel=0.25) for a, b in floors)
     assert "no interval for debiased calibration error: none above 100 readings." in str(many)
+
+
+@pytest.mark.long
+def test_run_trains_and_leaves_a_run_that_show_shows(tmp_path):
+    sizes = "--n_train 24 --n_calibration 12 --n_test 12".split()
+    command = [sys.executable, "-m", "calib_nb", "run", "--method", "sft", *sizes, "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    [manifest] = tmp_path.glob("facts-*-sft-*/manifest.json")
+    shown = run("show", manifest.parent)
+    assert shown.exit_code == 0 and "complete" in shown.stdout.splitlines()[0]
+    assert "method = 'sft'" in shown.stdout and "training" in shown.stdout
