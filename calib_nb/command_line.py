@@ -348,9 +348,9 @@ def _judge(file, out, **o):
 
     The rules know names, numbers, dates and lists. A model as judge is part of a run (calib_nb run --judge).
     """
-    from calib_nb.formats import _files_of, scored_rows
+    from calib_nb.formats import _files_of, _scored_rows
 
-    judged = _judged_rows(scored_rows(_files_of(file)[0]), o)
+    judged = _judged_rows(_scored_rows(_files_of(file)[0]), o)
     text = "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in judged)
     if out:
         write_text(out, text)
@@ -476,6 +476,6 @@ def _run(**given):
     known = _notebook_parameters(notebook)
     chosen = {name: _value_of(known[name][0], str(value)) for name, value in given.items() if value is not None}
     method = chosen.get("method", known["method"][0])
-    made = project_root() / "runs" / f"{method}.ipynb"
+    made = project_root() / chosen.get("out", known["out"][0]) / f"{method}.ipynb"
     _execute(notebook, made, chosen)
     click.echo(f"executed: {made}")

@@ -107,7 +107,7 @@ def tally(
     hits = np.bincount(column, weights=y, minlength=value.size)
     return Tally(value, n, hits, _starts(strata))
 
-
+# %% ../nbs/01_metrics.ipynb #ed262b2d
 def _stratum_numbers(group, p):
     "(n,) the stratum of each row, from 0, in the order of the labels; all 0 without labels."
     if group is None:

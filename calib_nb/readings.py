@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from .core import PROVENANCES, Reading, RecordError, lookup
-from .files import _MISSING, CONFIDENCE_SCALES, _outcome, cell_confidence
-from .formats import _files_of, scored_rows
+from .files import _CONFIDENCE_SCALES, _MISSING, _cell_confidence, _outcome
+from .formats import _files_of, _scored_rows
 from .metrics import _as_printed
 
 # %% ../nbs/17a_readings.ipynb #7308c429
@@ -71,7 +71,7 @@ def _table_of_files(path):
     paths = [path] if isinstance(path, str | Path) else list(path)
     table = _Table()
     for file in [file for each in paths for file in _files_of(each)]:
-        rows = scored_rows(file)
+        rows = _scored_rows(file)
         if rows.where in table.files:
             raise RecordError(f"{rows.where}: named twice. Name each file once")
         table.add(rows, rows.where, rows.columns, rows.tool)
@@ -158,7 +158,7 @@ def _taken_columns(table, given):
             taken[need] = _made_column(table, need, name) if name else _found_column(table, need)
     return taken
 
-# %% ../nbs/17a_readings.ipynb #7777dcbc
+# %% ../nbs/17a_readings.ipynb #83d2071f
 def _made_column(table, need, names):
     "Add the column that is made of several. Returns its name. Raises `RecordError` for one that is not there."
     there = [_given_column(table, need, name) for name in names]
@@ -187,11 +187,11 @@ def _is_missing(value):
 
 def _confidences(table, name, scale):
     "The confidences of a column, None where there is none. Raises `RecordError` with the row."
-    lookup(CONFIDENCE_SCALES, scale or "fraction", "scale")
+    lookup(_CONFIDENCE_SCALES, scale or "fraction", "scale")
     found = []
     for i, value in enumerate(table.values(name)):
         try:
-            found.append(None if _is_empty(value) else cell_confidence(value, scale))
+            found.append(None if _is_empty(value) else _cell_confidence(value, scale))
         except ValueError as e:
             raise RecordError(f"{table.place(i)}: field '{name}' {e}") from None
     said = _as_printed([np.nan if p is None else p for p in found])
@@ -246,7 +246,7 @@ def _ids(table, taken):
         raise RecordError(f"{place}: field '{name}' is empty. Give each row an id of its own")
     return found
 
-
+# %% ../nbs/17a_readings.ipynb #e3afa1aa
 def _take_repeats(table, taken, repeats):
     "Refuse ids that stand twice, or keep the 'first' of each. Raises `RecordError`."
     ids, first = _ids(table, taken), {}
