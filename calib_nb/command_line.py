@@ -404,7 +404,7 @@ def _stage_lines(manifest):
     return lines
 
 
-@main.command("show", epilog="Example:\n\n\b\n  calib_nb show runs/sft-0-1a2b3c\n")
+@main.command("show", epilog="Example:\n\n\b\n  calib_nb show runs/facts-smollm2-135m-sft-default-seed0-1a2b3c4d\n")
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="The manifest and the metrics as JSON.")
 def _show(run, as_json):
@@ -440,8 +440,19 @@ def _notebook_parameters(path):
             comments[token.start[0]] = token.string.lstrip("# ")
     found = {}
     for node in ast.parse(source).body:
-        found[node.targets[0].id] = ast.literal_eval(node.value), comments.get(node.lineno, "")
+        said = comments.get(node.lineno) or _comment_above(source.splitlines(), node.lineno)
+        found[node.targets[0].id] = ast.literal_eval(node.value), said
     return found
+
+
+def _comment_above(lines, number):
+    "The comment that ends in the line before this one, counted from 1; '' where there is none."
+    above = []
+    for line in reversed(lines[: number - 1]):
+        if not line.startswith("#"):
+            break
+        above.append(line.lstrip("# "))
+    return " ".join(reversed(above))
 
 
 def _value_of(default, text):

@@ -393,6 +393,14 @@ def test_run_executes_the_notebook_with_its_parameters(monkeypatch):
     assert notebook == ROOT / "nbs/run_method.ipynb" and made == ROOT / "runs/dpo.ipynb"
     assert parameters == {"method": "dpo", "n_train": 24, "options": {"beta": 0.2}}
     refused("run", "--metod", "dpo", code=2)
+    assert run("run", "--method", "dpo", "--out", "mine").exit_code == 0 and called[1][1] == ROOT / "mine/dpo.ipynb"
+
+
+def test_each_option_of_run_says_what_it_is(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = run("run", "--help").output
+    assert "performance_sft" in said and "[default: 'sft']" in said
+    assert not [line for line in said.splitlines() if line.split()[2:3] == ["[default:"]]
 
 
 WITHOUT_TORCH = """
