@@ -15,7 +15,7 @@ EXAMPLES := checked=$$($(BIN)/python tests/outputs.py checked) && \
 TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run check test test-all outputs reproduce figures lab readme constraints pre-commit
+.PHONY: setup run check test test-all kills outputs reproduce figures lab readme constraints audit pre-commit
 
 setup: $(READY)
 
@@ -48,6 +48,11 @@ test-all: $(READY)
 	$(EXAMPLES)
 	$(TESTS)
 
+# Kills at least 300 runs, gives each command again, and writes figures/reliability/reliability.json; at most an hour,
+# and ten minutes for what it compares with. To be run whenever stages or training change.
+kills: $(READY)
+	nice -n 10 $(BIN)/python tests/kill_harness.py --kills 300 --others --memory --write
+
 # Writes what the numbered notebooks show anew: all that load a model, too. Look at what changes.
 outputs: $(READY)
 	$(BIN)/python tests/outputs.py write
@@ -63,6 +68,10 @@ readme: $(READY)
 # The newest versions that fit together become the pins; what changed is printed. Then: make test-all.
 constraints: $(READY)
 	$(BIN)/python tests/constraints.py $(ALONE)
+
+# The pins against the known vulnerabilities; 'not checked' where their list cannot be reached. Exit code 1 for one.
+audit: $(READY)
+	$(BIN)/python tests/audit.py
 
 # Before each commit: ruff and nbdev_clean, by the environment's own copies, so that no network is needed.
 pre-commit: $(READY)

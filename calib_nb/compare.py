@@ -29,6 +29,7 @@ from calib_nb.core import (
     finished_run,
     select,
     unknown_name,
+    visible,
     write_json,
     write_jsonl,
 )
@@ -654,7 +655,10 @@ def styled(table: pd.DataFrame) -> "pd.io.formats.style.Styler":  # table: from 
     "The table to look at, diagnoses in words. Needs jinja2, as pandas does."
     look = {"text-align": "left", "white-space": "nowrap"}
     shown = table.assign(diagnosis=table.diagnosis.map(_DIAGNOSES))
-    return shown.style.format(escape="html").set_properties(**look).set_uuid("methods")
+    shown = shown.rename(index=visible, columns=visible).map(visible)
+    style = shown.style.format(escape="html").format_index(escape="html").format_index(escape="html", axis=1)
+    plain = 'class="tex2jax_ignore mathjax_ignore"'  # a dollar sign is no formula
+    return style.set_properties(**look).set_table_attributes(plain).set_uuid("methods")
 
 # %% ../nbs/16_compare.ipynb #2f226f66
 def _markdown_line(cells):
@@ -888,7 +892,7 @@ def comparison_figure(
 
     Raises `UnknownName` for a readout that was not read."""
     methods, rivals = _parted(sets, readout)
-    where = f", {dataset}" if dataset else ""
+    where = f", {visible(dataset, 60)}" if dataset else ""
     with theme():
         fig = plt.figure(layout="constrained")
         _plot_comparison(fig, methods, rivals, readout, reference, min(columns, max(len(methods), 3)))
@@ -996,7 +1000,7 @@ def _overview(runs, sets):  # sets: of one readout
     reference = runs[0].training_accuracy
     model, dataset = (runs[0].parameters[name] for name in ("model", "dataset"))
     methods = [row for row in sets if row.method != ORIGINAL_WORDING]
-    what = f"{len(methods)} methods on {len(right)} test answers of {model} to {dataset}"
+    what = f"{len(methods)} methods on {len(right)} test answers of {visible(model, 60)} to {visible(dataset, 60)}"
     accuracies = f"{accuracy:.1%} are right, {reference:.1%} of the training answers were"
     return f"{what}; {accuracies}."
 

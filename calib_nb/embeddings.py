@@ -7,12 +7,13 @@ __all__ = ['EMBEDDERS', 'locate_embedder', 'embed', 'nearest_neighbours', 'simil
 
 # %% ../nbs/04_embeddings.ipynb #8cb38e43
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .core import content_key, file_sha256, packaged_file, read_jsonl, write_jsonl
+from .core import content_key, file_sha256, packaged_file, read_jsonl, write_jsonl, written
 
 # %% ../nbs/04_embeddings.ipynb #76f7e7a0
 @dataclass(frozen=True)
@@ -100,12 +101,27 @@ def _encode(texts, source, revision, batch):
 # %% ../nbs/04_embeddings.ipynb #0f8e2adf
 def _write_array(path, array):
     "Write an .npy file atomically."
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as f:
+    with written(path) as part, part.open("wb") as f:
         np.save(f, array, allow_pickle=False)
         f.flush()
         os.fsync(f.fileno())
-    part.replace(path)
+
+
+def _shard(index):
+    "`(array, keys)` of a shard. Raises an error where it is not as it was written."
+    path = index.with_suffix(".npy")
+    rows = [row for _, row in read_jsonl(index)]
+    keys = [row["key"] for row in rows]
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    entries = _entries(keys, file_sha256(path))
+    if content_key(keys) != index.stem or rows != entries or len(array) != len(keys):
+        raise ValueError(f"{index}: not as it was written")
+    return array, keys
+
+
+def _entries(keys, sha256):
+    "The index: which row belongs to which text, and the hash of the array."
+    return [{"key": k, "row": row, "sha256": sha256} for row, k in enumerate(keys)]
 
 # %% ../nbs/04_embeddings.ipynb #14b0c886
 class _EmbeddingCache:
@@ -118,9 +134,14 @@ class _EmbeddingCache:
             self._read_shard(index)
 
     def _read_shard(self, index):
-        array = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-        for _, entry in read_jsonl(index):
-            self.where[entry["key"]] = array, entry["row"]
+        "Take up a shard. One that is torn or changed, or whose array is gone, is removed: its vectors are made again."
+        try:
+            array, keys = _shard(index)
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            with suppress(OSError):
+                index.unlink(missing_ok=True)
+            return
+        self.where.update({k: (array, row) for row, k in enumerate(keys)})
 
     def missing(self, keys):
         "Those of `keys` that are not stored, each once, in order."
@@ -131,10 +152,9 @@ class _EmbeddingCache:
         self.where.update({k: (vectors, row) for row, k in enumerate(keys)})
         if self.folder:
             name = content_key(keys)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write_array(self.folder / f"{name}.npy", vectors)
-            entries = [{"key": k, "row": row} for row, k in enumerate(keys)]
-            write_jsonl(self.folder / f"{name}.jsonl", entries)
+            array = self.folder / f"{name}.npy"
+            _write_array(array, vectors)
+            write_jsonl(array.with_suffix(".jsonl"), _entries(keys, file_sha256(array)))
 
     def get(self, keys):
         "The vectors of `keys` as one float32 array."

@@ -7,17 +7,23 @@ __all__ = ['PROTOCOLS', 'Parameters', 'run_readouts', 'notebook_parameters', 'pl
            'Run', 'run_method', 'read_more', 'words_of', 'comparison_plan']
 
 # %% ../nbs/15_experiment.ipynb #eb512a6d
+import ast
+import difflib
 import json
 import os
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, wraps
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
 import torch
 
-from .answers import answer_questions
+# %% ../nbs/15_experiment.ipynb #1833ac13
+from .answers import answer_questions, need_room
 from .choices import chance_level
 from calib_nb.core import (
     SCHEMA,
@@ -26,18 +32,22 @@ from calib_nb.core import (
     Reading,
     RunFolder,
     Stage,
+    UnknownName,
     code_hash,
     content_key,
     derived_seed,
     file_sha256,
     finished_run,
+    locked,
     lookup,
     project_root,
+    read_json,
     read_records,
     seed_everything,
     select,
     timed,
     unknown_name,
+    visible,
     write_json,
     write_jsonl,
 )
@@ -49,6 +59,7 @@ from .metrics import brier_score
 from .models import LanguageModel, TextFormat, folder_key, load_model, sample_responses
 from .original import ORIGINALS
 from .outlook import first_line
+from .progress import Bar
 from .prompts import PROMPTS, Prompt, parse_response, prompt_for, with_examples
 from .questions import QUESTION_SETS, SPLITS, group_alike, load_questions, read_judged, split_questions
 from .readout import DEFAULT_READOUTS, READOUTS, asked_by, read_confidences
@@ -151,6 +162,32 @@ def _check_value(parameter, value):  # a field of `Parameters`
     if name.startswith("n_") and value < 1:
         raise ValueError(f"parameter '{name}' must be at least 1, found {value}")
 
+
+# %% ../nbs/15_experiment.ipynb #cp000001
+def _check_place(name, value):  # 'out' or 'publish'; where to write
+    "Raises ValueError for what no file system takes, and for a publication that would lie outside of `figures/`."
+    parts = Path(value).parts
+    if any("\0" in part or len(part.encode(errors="replace")) > 200 for part in parts):
+        raise ValueError(f"parameter '{name}': a part of {visible(value, 60)!r} has a null character or over 200 bytes")
+    if name == "publish" and ".." in parts:
+        raise ValueError(f"parameter 'publish' is a name such as 'sft', not {visible(value, 60)!r}")
+
+
+def _check_names(p):  # `Parameters`
+    "Raises `UnknownName` for a name that is none, ValueError where a judge lacks its grader."
+    lookup(PRESETS, p.preset, "preset")
+    lookup(PROTOCOLS, p.protocol, "protocol")
+    lookup(JUDGES, p.judge, "judge")
+    _check_prompt(p)
+    known = lookup(METHODS, p.method, "method").readouts
+    if p.readout not in known:
+        raise unknown_name("readout", p.readout, known)
+    if p.judge != "rules" and not p.grader:
+        raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
+    check_options(p.method, p.options)
+    for name in ("out", "publish"):
+        _check_place(name, getattr(p, name))
+
 # %% ../nbs/15_experiment.ipynb #a6d26eae
 def _check_file_words(p):  # `Parameters`
     "Raises ValueError where something is said of a file and there is none."
@@ -180,20 +217,6 @@ def _check_prompt(p):  # `Parameters`
         said = f"protocol 'joint' asks for answer and confidence at once, prompt '{p.prompt}' for a given answer's"
         raise ValueError(f"{said}: leave 'prompt' empty, or take protocol 'two_step'")
 
-
-def _check_names(p):  # `Parameters`
-    "Raises `UnknownName` for a name that is none, ValueError where a judge lacks its grader."
-    lookup(PRESETS, p.preset, "preset")
-    lookup(PROTOCOLS, p.protocol, "protocol")
-    lookup(JUDGES, p.judge, "judge")
-    _check_prompt(p)
-    known = lookup(METHODS, p.method, "method").readouts
-    if p.readout not in known:
-        raise unknown_name("readout", p.readout, known)
-    if p.judge != "rules" and not p.grader:
-        raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
-    check_options(p.method, p.options)
-
 # %% ../nbs/15_experiment.ipynb #26753a51
 def run_readouts(p: Parameters) -> tuple:  # of a run
     "The readouts of its protocol and its method."
@@ -201,29 +224,102 @@ def run_readouts(p: Parameters) -> tuple:  # of a run
         return METHODS[p.method].readouts
     return PROTOCOLS[p.protocol]
 
-# %% ../nbs/15_experiment.ipynb #19a46e65
+# %% ../nbs/15_experiment.ipynb #pa000001
 _PARAMETERS = tuple(f.name for f in fields(Parameters))  # their names
+_ENOUGH = 5  # so many known names are assigned in a cell of parameters
 
 
+def _assigned(source):
+    "The names that a cell assigns; none where it is no Python."
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return set()
+    targets = []
+    for statement in body:
+        targets += getattr(statement, "targets", [getattr(statement, "target", None)])
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _parameter_cells(names, known):
+    "What each cell of parameters has assigned, in the order in which they ran: (papermill's, the tagged ones)."
+    injected, tagged = [], []
+    for source in names.get("In", ()):
+        assigned = _assigned(source)
+        if source.lstrip().startswith("# Parameters\n"):  # papermill's first line
+            injected.append(assigned)
+        elif len(assigned & {*known}) >= _ENOUGH:
+            tagged.append(assigned)
+    return injected, tagged
+
+# %% ../nbs/15_experiment.ipynb #pa000004
+def _meant(names, known):
+    "The names that are meant as parameters, and those that an earlier form of a cell has left behind."
+    injected, tagged = _parameter_cells(names, known)
+    if not injected and not tagged:
+        everything = set() if "In" in names else {*names}
+        return everything, set()
+    meant = set().union(*injected[-1:], *tagged[-1:])
+    return meant, set().union(*injected, *tagged) - meant
+
+
+def _check_name(name, known, meant):
+    "Raises `UnknownName` for a name that is meant as a parameter, or looks like one, and is none."
+    if name in known or name.startswith("PAPERMILL_"):
+        return
+    if name in meant:
+        raise unknown_name("parameter", name, known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.81)
+    if near:
+        remedy = f"rename it, or take it away by `del {name}`"
+        raise UnknownName(f"is '{name}' meant to be the parameter '{near[0]}'? If so, correct it; if not, {remedy}")
+
+# %% ../nbs/15_experiment.ipynb #pa000006
+_PLAIN = str, int, float, bool, dict, type(None)
+
+
+def _as_plain(value):
+    "NumPy's scalars as Python's and paths as texts, inside lists and dicts, too; anything else as it is."
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, list):
+        return [_as_plain(v) for v in value]
+    return {k: _as_plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _is_plain(value):
+    "Whether a parameter may have this value."
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(v, _PLAIN) for v in values)
+
+
+def _check_plain(name, value):
+    "Raises TypeError for the value of a parameter that is no plain one."
+    if not _is_plain(value):
+        found = f"found {type(value).__name__}. Run the cell with the parameters again, or give the file's name"
+        raise TypeError(f"parameter '{name}' must be a text, a number, true or false, or a dict; {found}")
+
+# %% ../nbs/15_experiment.ipynb #19a46e65
 def notebook_parameters(
     names: dict,  # a notebook's `globals()`
     known: tuple = _PARAMETERS,  # the names that its parameters may have
 ) -> dict:
-    "The parameters among the plain values of a notebook. Raises `UnknownName` for one that is none."
-    given = {name: value for name, value in names.items() if _is_parameter(name, value)}
-    for name in given:
-        if name not in known and not name.startswith("PAPERMILL_"):
-            raise unknown_name("parameter", name, known)
-    return {name: value for name, value in given.items() if name in known}
+    """The parameters among the variables of a notebook. Raises `UnknownName` for one that is none, TypeError for a
+    value that is not plain, ValueError where the notebook has none yet."""
+    own = {name: _as_plain(value) for name, value in names.items() if name[:1] != "_" and name not in ("In", "Out")}
+    meant, left_over = _meant(names, known)
+    for name, value in own.items():
+        if _is_plain(value) and name not in left_over:
+            _check_name(name, known, meant)
+    given = {name: value for name, value in own.items() if name in known}
+    if "In" in names and not given:
+        raise ValueError("there are no parameters yet: run the cell that is tagged 'parameters' first")
+    for name, value in given.items():
+        _check_plain(name, value)
+    return given
 
-
-def _is_parameter(name, value):
-    "Whether a notebook's variable may be a parameter: a plain value, and nothing of the notebook's own."
-    if name.startswith("_") or name in ("In", "Out"):
-        return False
-    plain = str, int, float, bool, dict, type(None), np.generic, os.PathLike
-    values = value if isinstance(value, list) else [value]
-    return all(isinstance(v, plain) for v in values)
 
 # %% ../nbs/15_experiment.ipynb #f06141b9
 def _preset_of(p: Parameters) -> Preset:
@@ -245,7 +341,8 @@ def planned_splits(
     away = _questions_of(p, p.test_dataset) if p.test_dataset else []
     renamed = [replace(q, id=f"{p.test_dataset}:{q.id}") for q in away]
     templates = p.dataset.split(":")[0] == "facts" and not away
-    grouped, counts = group_alike([*home, *renamed], None if templates else 0.9, folder)
+    with Bar("looking for questions that are alike", quiet=templates):
+        grouped, counts = group_alike([*home, *renamed], None if templates else 0.9, folder)
     source = {"dataset": home.source, "grouping": counts}
     if not away:
         return _sized(p, _split(p, grouped)), source
@@ -375,15 +472,28 @@ def _read_once(
 ) -> tuple[list[Reading], dict]:  # (readings, all by the first readout first; how they were made)
     "The readings by these readouts, from the cache where they are known."
     kept = {readout: _kept_by(reader, cache, judged, readout) for readout in readouts}
-    missing = {readout: place for readout, place in kept.items() if not place.exists()}
-    if missing:
-        _read_together(reader, judged, missing)
+    fresh = _missing(kept) and _read_missing(reader, judged, kept)
     readings = []
     for readout, place in kept.items():
         readings += _with_facts(_stage_of(reader, readout).read(place.path), judged)
-    return readings, _summed(kept, from_cache=not missing)
+    return readings, _summed(kept, from_cache=not fresh)
 
 
+def _missing(kept):  # readout -> `Kept`
+    return {readout: place for readout, place in kept.items() if not place.exists()}
+
+
+def _read_missing(reader, judged, kept):
+    "Read what no other process reads meanwhile; whether there was anything."
+    with ExitStack() as locks:
+        for place in sorted(kept.values(), key=str):  # in one order, so that nobody waits in a circle
+            locks.enter_context(locked(place.path))
+        missing = _missing(kept)
+        if missing:
+            _read_together(reader, judged, missing)
+    return bool(missing)
+
+# %% ../nbs/15_experiment.ipynb #7284c093
 def _summed(kept, from_cache):  # readout -> `Kept`
     "How readings were made: seconds and tokens of each call once, code and costs by readout."
     abouts = {readout: place.about() for readout, place in kept.items()}
@@ -461,9 +571,11 @@ def _read_joint_once(p, reader, cache, judged):  # as in `_read_once`
     code = read_joint, JUDGES[p.judge], LanguageModel, TextFormat, PROMPTS["original"]
     stage = Stage("readings-joint", Reading, code)
     kept = stage.kept(cache, (reader.identity, asked, p.judge, p.grader))
-    fresh = not kept.exists()
-    if fresh:
-        kept.make(stage, lambda counts: read_joint(reader, judged, p.judge, _grader_of(p, cache)))
+
+    def make(counts):
+        return read_joint(reader, judged, p.judge, _grader_of(p, cache))
+
+    fresh = not kept.exists() and kept.make(stage, make)
     about = {**kept.about(), "from_cache": not fresh}
     return stage.read(kept.path), about
 
@@ -501,6 +613,12 @@ def _code_of(p):  # `Parameters`
     return *answers, read_confidences, read_joint, *readouts, *prompts, *training, *metrics
 
 
+def _as_file_name(name):
+    "A name without what a file system or a shell takes for something else, in at most 60 bytes."
+    plain = re.sub(r"[^\w.,@+-]+", "_", name).lstrip(".")
+    return plain.encode()[:60].decode(errors="ignore")
+
+
 def run_name(
     p: Parameters,  # of the run
     source: dict | None = None,  # what is known of the questions, from `planned_splits`
@@ -509,12 +627,12 @@ def run_name(
     shown = "out", "publish", "readout", "original"
     what = {name: value for name, value in asdict(p).items() if name not in shown}
     what["prompt"] = _asked_by(p)
-    model = folder_key(p.model) if Path(p.model).is_dir() else ""
+    model = folder_key(p.model) if os.path.isdir(p.model) else ""
     code = code_hash(*_code_of(p))
     key = content_key(what, source, model, code, length=8)
     known = p.dataset.split(":")[0]
     dataset = known if known in QUESTION_SETS else p.dataset.split("?")[0]
-    names = Path(dataset).stem, p.model.rstrip("/").split("/")[-1]
+    names = map(_as_file_name, (Path(dataset).stem, p.model.rstrip("/").split("/")[-1]))
     return f"{'-'.join(names)}-{p.method}-{p.preset}-seed{p.seed}-{key}"
 
 # %% ../nbs/15_experiment.ipynb #79ea4da7
@@ -537,6 +655,46 @@ class _Planned:
             questions=source,
         )
 
+# %% ../nbs/15_experiment.ipynb #st000002
+class _Interrupted(KeyboardInterrupt):
+    "A run was interrupted at a step."
+
+    def _render_traceback_(self):  # IPython shows these lines
+        return [f"KeyboardInterrupt: {self}"]
+
+
+def _interruption(run, step, error):
+    "What says that the run stopped at a step; of several, one inside another, the inner one."
+    Bar.stop()
+    if isinstance(error, _Interrupted):
+        return error
+    steps = 4 if run.method.steps else 2
+    return _Interrupted(f"interrupted at step {min(step, steps)} of {steps}; run the cells again to go on")
+
+
+def _step(number):  # 1 to 4
+    "Makes a property of a run a step that can be interrupted."
+
+    def decorate(make: Callable) -> Callable:
+        @wraps(make)
+        def made(run):
+            try:
+                return make(run)
+            except KeyboardInterrupt as error:
+                raise _interruption(run, number, error) from None
+
+        return made
+
+    return decorate
+
+# %% ../nbs/15_experiment.ipynb #6bbdcf09
+def _check_room(run, lm):
+    "ValueError for a question that is too long for the model, or for the training that follows."
+    fmt = TextFormat(lm.tokenizer, run.preset.chat_template)
+    for split, questions in run.splits.items():
+        trained_on = run.method.steps and split == "train"
+        need_room(lm, fmt, questions, run.preset.max_length if trained_on else None)
+
 # %% ../nbs/15_experiment.ipynb #15ea0021
 class _Loaded(_Planned):
     "The model, and how it is read."
@@ -546,12 +704,14 @@ class _Loaded(_Planned):
         "The untrained model. Raises ValueError where the folder was begun with another."
         p = self.parameters
         seed_everything(derived_seed(p.seed, "run"))
-        lm = load_model(p.model, p.revision or None, self.preset.quantization)
+        with Bar(f"loading {visible(p.model, 60)}"):
+            lm = load_model(p.model, p.revision or None, self.preset.quantization)
         made_with = self.folder.manifest.get("model", {}).get("key", lm.key)
         if made_with != lm.key:
             remedy = "name the revision, or delete the folder"
             now = f"now '{p.model}' is {lm.key}"
             raise ValueError(f"{self.folder.path} was begun with model {made_with}, {now}; {remedy}")
+        _check_room(self, lm)
         self._note_model(lm)
         return lm
 
@@ -559,6 +719,7 @@ class _Loaded(_Planned):
         "The manifest gets what was loaded, and where it runs."
         model = {"name": self.parameters.model, "key": lm.key}
         model["quantization"] = self.preset.quantization
+        model.update(lm.reading)
         device = {"type": str(lm.device), "threads": str(torch.get_num_threads())}
         for name, value in lm.settings.items():
             device[name] = str(value)
@@ -573,8 +734,7 @@ class _Loaded(_Planned):
     ) -> Reader:
         "The model as it is read now."
         fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template, wording)
-        decimals = self.method.decimals
-        return Reader(self.lm, fmt, method, seed, decimals, adapter)
+        return Reader(self.lm, fmt, method, seed, self.method.decimals, adapter)
 
 # %% ../nbs/15_experiment.ipynb #0c6cb166
 class _Answered(_Loaded):
@@ -603,6 +763,7 @@ class _Judged(_Answered):
     "Whether they are right."
 
     @cached_property
+    @_step(1)
     def judged(self) -> list[Judged]:
         "`judged.jsonl`: for each question its split, the answer, and whether it is right."
         p = self.parameters
@@ -683,11 +844,13 @@ class _ReadUntrained(_Counted):
     "The untrained model's readings."
 
     @cached_property
+    @_step(2)
     def baseline_readings(self) -> list[Reading]:
         "`baseline_readings.jsonl`: calibration and test as the untrained model sees them, asked by the run's prompt."
         return self._untrained("baseline_readings", _asked_by(self.parameters))
 
     @cached_property
+    @_step(2)
     def original_wording(self) -> list[Reading]:
         "`original_wording.jsonl`: the same in the original's wording; empty where that is the run's prompt."
         if _asked_by(self.parameters) == "original":
@@ -729,12 +892,12 @@ class _Trained(_ReadUntrained):
         return _calibration_brier(readings, self.method.watches)
 
     @cached_property
+    @_step(3)
     def trained(self) -> Reader:
         "`labels.jsonl` and `adapter/`: the model after the method's recipe, as it is read."
         p = self.parameters
         untrained = self.baseline_readings, self.original_wording  # read before an adapter is put into the model
-        in_its_wording = untrained[1] or untrained[0]
-        before = _calibration_brier(in_its_wording, self.method.watches)
+        before = _calibration_brier(untrained[1] or untrained[0], self.method.watches)  # in the training's wording
         if not self.method.steps:
             return self.reader(p.method, p.seed)
         bench = follow_recipe(p.method, self._bench(), **p.options)
@@ -762,6 +925,7 @@ class _Read(_Trained):
     "The trained model's readings."
 
     @cached_property
+    @_step(4)
     def readings(self) -> list[Reading]:
         "`readings.jsonl`: calibration and test as the trained model sees them."
         self.original_wording  # noqa: B018  a row of every table, so made
@@ -773,6 +937,7 @@ class _Read(_Trained):
         return self._keep("readings", readings, {**about, "from_cache": True})
 
     @cached_property
+    @_step(4)
     def original_readings(self) -> list[Reading]:
         "`original_document.jsonl` or `..._repository.jsonl`: the training questions as the original evaluated them."
         stage = _original_stage(self.parameters.original)
@@ -812,24 +977,33 @@ class _Done(_Read):
         return first_line(self.parameters, self.preset, self.folder.path)
 
 # %% ../nbs/15_experiment.ipynb #752f438a
-class Run(_Done):
-    "One experiment in its folder. Ask for what you want: what it needs is made first."
+class _Measured(_Done):
+    "What the readings are worth."
 
     def sides(self) -> dict[str, list[Reading]]:
         "Readings by method: the baseline's and this method's."
         return {"baseline": self.baseline_readings, self.parameters.method: self.readings}
 
     @cached_property
+    @_step(4)
     def cards(self) -> dict:
         "`{method: {readout: card}}` on the test split, for the untrained and the trained model."
-        cards = {}
-        for side, readings in self.sides().items():
-            for readout in run_readouts(self.parameters):
-                card = metric_card(select(readings, readout=readout, split="test"), self.accuracy["train"])
-                cards.setdefault(side, {})[readout] = card
+        cards, sides, readouts = {}, self.sides(), run_readouts(self.parameters)
+        with Bar("metrics", len(sides) * len(readouts)) as bar:
+            for side, readings in sides.items():
+                for readout in readouts:
+                    card = metric_card(select(readings, readout=readout, split="test"), self.accuracy["train"])
+                    cards.setdefault(side, {})[readout] = card
+                    bar.update()
         return cards
 
+
+# %% ../nbs/15_experiment.ipynb #rn000001
+class Run(_Measured):
+    "One experiment in its folder. Ask for what you want: what it needs is made first."
+
     @cached_property
+    @_step(4)
     def metrics(self) -> dict:
         "`metrics.json`: every metric of each readout on the test split."
         if self.parameters.original:
@@ -838,12 +1012,11 @@ class Run(_Done):
         test = select(self.sides()[self.parameters.method], split="test")
         made_from = [asdict(r) for r in test], self.accuracy["train"]
         kept = stage.kept(self.folder.cache, made_from)
-        fresh = not kept.exists()
-        if fresh:
-            kept.make(stage, self._metric_rows)
+        fresh = not kept.exists() and kept.make(stage, self._metric_rows)
         rows = {row.pop("readout"): row for row in stage.read(kept.path)}
-        write_json(self.folder.path / "metrics.json", {"schema": SCHEMA, **rows})
-        self.folder.note("metrics", {"key": stage.key(made_from), **kept.about(), "from_cache": not fresh})
+        path = write_json(self.folder.path / "metrics.json", {"schema": SCHEMA, **rows})
+        note = {"key": stage.key(made_from), "sha256": file_sha256(path), **kept.about()}
+        self.folder.note("metrics", {**note, "from_cache": not fresh})
         self.folder.add(complete=True)
         return rows
 
@@ -893,7 +1066,7 @@ def _reader_of(run):  # a finished `RunFolder`
     decimals = METHODS[p.method].decimals
     return Reader(lm, fmt, p.method, p.seed, decimals, training.get("key", ""))
 
-
+# %% ../nbs/15_experiment.ipynb #b29f1054
 def read_more(
     folder: Path,  # a finished run's
     splits: tuple = ("calibration",),  # names in `SPLITS`
@@ -903,12 +1076,21 @@ def read_more(
     run = finished_run(folder)
     code = code_hash(read_confidences, *(READOUTS[readout] for readout in readouts))
     path = run.path / f"more-{content_key(splits, readouts, code, length=8)}.jsonl"
-    if not path.exists():
+    if not _is_as_read(path):
         judged = [j for j in run.judged if j.extra["split"] in splits]
         readings, about = _read_once(_reader_of(run), run.cache, judged, readouts)
-        write_json(path.with_suffix(".costs.json"), about)
         write_jsonl(path, readings)
+        write_json(path.with_suffix(".costs.json"), {**about, "sha256": file_sha256(path)})
     return read_records(path, Reading)
+
+
+def _is_as_read(path):
+    "Whether readings are there and nobody changed them; an earlier version kept no hash of them."
+    costs = path.with_suffix(".costs.json")
+    if not path.exists() or not costs.exists():
+        return False
+    sha256 = file_sha256(path)
+    return read_json(costs).get("sha256", sha256) == sha256
 
 # %% ../nbs/15_experiment.ipynb #da776fb2
 def words_of(value: object) -> list[str]:  # 'sft,dpo', 0, '0,1': papermill makes a number of what looks like one
@@ -945,7 +1127,7 @@ def comparison_plan(names: dict) -> list[dict]:  # a notebook's `globals()`
     given = notebook_parameters(names, (*known, "methods", "seeds", "publish"))
     methods, seeds = words_of(given.pop("methods")), _seeds_of(given.pop("seeds"))
     options = given.pop("options", {})
-    given.pop("publish", None)
+    _check_place("publish", given.pop("publish", ""))
     _check_methods(methods, options)
     plan = []
     for method in methods:

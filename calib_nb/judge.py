@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from .choices import choices_of, read_choice
-from .core import Judged, Question, content_key, lookup, read_jsonl
+from .core import Judged, Question, content_key, lookup, sound_rows, with_check
+from .progress import Bar
 from .responses import without_thoughts
 from .rules import Verdict, judge_by_rules, normalise, parse_date
 
@@ -121,29 +123,34 @@ class Retry(Exception):
 class UngradedError(RuntimeError):
     "Some answers have no grade, after all attempts; what was graded is kept, so that another run goes on from there."
 
-
+# %% ../nbs/09a_judge.ipynb #bb913729
 class _GradeCache:
     "Grades by key, in memory and, where there is a path, in a file."
 
     def __init__(self, path: Path | None):
         self.path, self.known = path, {}
         self.lock = threading.Lock()
-        if path and path.exists():
-            self.known = {row["key"]: row["grade"] for _, row in read_jsonl(path)}
+        rows = sound_rows(path) if path else []
+        self.known = {row["key"]: row["grade"] for row in rows if row.keys() == {"key", "grade"}}
 
     def keep(self, key: str, grade: str):
-        "One line more; a line is written at once and whole."
+        "One line more, written at once. OSError where it cannot be."
         with self.lock:
             self.known[key] = grade
             if self.path:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8") as f:
-                    f.write(json.dumps({"key": key, "grade": grade}) + "\n")
+                _append(self.path, with_check({"key": key, "grade": grade}))
+
+
+def _append(path, row):
+    "Add a line; one that is torn off before it, by a killed process, is ended first."
+    with path.open("ab+", buffering=0) as f:
+        end = f.seek(0, os.SEEK_END)
+        f.seek(max(end - 1, 0))
+        torn = end and f.read(1) != b"\n"
+        f.write((b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
 
 # %% ../nbs/09a_judge.ipynb #00ecf5d7
-_LONGEST_WAIT = 300  # seconds that a server's wish to wait is kept to
-
-
 class Grader:
     "Grades answers by `ask`, cached by content."
 
@@ -152,13 +159,14 @@ class Grader:
         ask: Callable[[str], str],  # `ask(prompt) -> reply`; raises `Retry` for what may pass
         name: str,  # model and where it runs: part of the cache's name
         folder: str | Path | None = None,  # where grades are kept; None: in memory only
+        settings: dict | None = None,  # what else a grade depends on: part of the cache's name, too
         attempts: int = 5,  # how often a prompt is asked before it is given up
         workers: int = 4,  # requests at the same time
         backoff: float = 1.0,  # seconds before the second attempt; doubled each time, at most 60
     ):
-        self.ask, self.name = ask, name
-        self.attempts, self.workers, self.backoff = attempts, workers, backoff
-        path = folder and Path(folder) / f"grades-{content_key(name, _GRADER_PROMPT)}.jsonl"
+        self.ask, self.name, self.attempts = ask, name, attempts
+        self.workers, self.backoff = workers, backoff
+        path = folder and Path(folder) / f"grades-{content_key(name, _GRADER_PROMPT, settings)}.jsonl"
         self.cache = _GradeCache(path)
 
     def grades(
@@ -182,13 +190,22 @@ class Grader:
         return [Verdict(grade, f"graded by {self.name}") for grade in grades]
 
 # %% ../nbs/09a_judge.ipynb #b5239a30
+_LONGEST_WAIT = 300  # seconds that a server's wish to wait is kept to
+
+
 def _grades(grader: Grader, prompts: list[str]) -> tuple[list, list]:
     "The grade of each prompt, None where there is none, and what went wrong."
     known = grader.cache.known
     keys = {prompt: content_key(prompt) for prompt in prompts}
     new = [prompt for prompt, key in keys.items() if key not in known]
-    with ThreadPoolExecutor(grader.workers) as pool:
-        problems = list(filter(None, pool.map(lambda prompt: _grade(grader, prompt), new)))
+    pool, problems = ThreadPoolExecutor(grader.workers), []
+    with Bar("grades", len(new), quiet=not new) as bar:
+        try:
+            for problem in pool.map(lambda prompt: _grade(grader, prompt), new):
+                problems += [problem] if problem else []
+                bar.update()
+        finally:  # interrupted, or refused by the endpoint: what has not been asked yet is not asked
+            pool.shutdown(wait=False, cancel_futures=True)
     return [known.get(keys[prompt]) for prompt in prompts], problems
 
 
@@ -249,11 +266,13 @@ def endpoint_grader(
         )
     client = openai.OpenAI(timeout=timeout, max_retries=0)  # retries are counted here, garbage included
     endpoint = _Endpoint(client, model)
-    return Grader(lambda prompt: _reply(endpoint, prompt), f"{model} at {_address(client.base_url)}", folder, **options)
+    settings = {**endpoint.options, "address": content_key(str(client.base_url))}
+    name = f"{model} at {_address(client.base_url)}"
+    return Grader(lambda prompt: _reply(endpoint, prompt), name, folder, settings, **options)
 
 
-def _address(url) -> str:
-    "Where an endpoint is, without a name or password: two servers of one host are two graders."
+def _address(url):  # of httpx
+    "Scheme, host, port and path: what tells servers apart, without a user's name, password or query."
     port = f":{url.port}" if url.port else ""
     return f"{url.scheme}://{url.host}{port}{url.path}".rstrip("/")
 
@@ -327,23 +346,33 @@ def _reply(endpoint: "_Endpoint", prompt: str) -> str:
     openai = _openai()
     garbage = (openai.APIResponseValidationError, json.JSONDecodeError, AttributeError, IndexError, TypeError)
     try:
-        return endpoint.ask(prompt)
+        return _without_key(endpoint.ask(prompt))
     except openai.APIStatusError as e:
         if e.status_code in (408, 409, 429) or e.status_code >= 500:
-            raise Retry(f"HTTP {e.status_code}", _seconds(e.response.headers.get("retry-after"))) from e
+            raise Retry(f"HTTP {e.status_code}", _seconds(e.response.headers.get("retry-after"))) from None
+        e.args = tuple(_without_key(str(part)) for part in e.args)  # a server may quote the key that it refuses
         raise
     except (openai.APIConnectionError, *garbage) as e:
-        raise Retry(f"{type(e).__name__}: {e}") from e
+        raise Retry(_without_key(f"{type(e).__name__}: {e}")) from None
+
+
+def _without_key(text: str | None) -> str | None:
+    "A text from the endpoint, in which the key is not to be read."
+    key = os.environ.get("OPENAI_API_KEY")
+    return text.replace(key, "(the key)") if text and key else text
 
 
 def _seconds(text: str | None) -> float | None:
-    "A Retry-After header, which is a number or a date, in seconds from now; None where it is neither."
+    "A Retry-After header in seconds from now, which it says as a number or as a date (RFC 9110); None for neither."
     if text and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
         return float(text)
     try:
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+        asked = parsedate_to_datetime(text or "")
+        aware = asked if asked.tzinfo else asked.replace(tzinfo=UTC)
+        return max(aware.timestamp() - time.time(), 0.0)
     except (TypeError, ValueError, AttributeError, OverflowError, IndexError):
         return None
+
 
 # %% ../nbs/09a_judge.ipynb #4e7f1c54
 def judge_choice(

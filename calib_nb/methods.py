@@ -26,13 +26,16 @@ from calib_nb.core import (
     Reading,
     RunFolder,
     Stage,
+    broken,
     code_hash,
     content_key,
+    locked,
     lookup,
     read_json,
     timed,
     unknown_name,
     write_json,
+    written,
 )
 from .inference import find_constant_labels
 from calib_nb.labels import (
@@ -60,6 +63,7 @@ from calib_nb.training import (
     on_one_gpu,
     remove_adapter,
     save_adapter,
+    time_before,
     train,
     training_arguments,
 )
@@ -214,10 +218,9 @@ def soft_step(
 
 # %% ../nbs/14_methods.ipynb #14aa0002
 def _find_adapter(bench, key):
-    "The folder of the adapter with this key: in the cache, or in the run's own folder; None where there is none."
+    "The folder of the adapter with this key, in the cache or in the run's own; None where none is as it was written."
     for folder in (bench.folder.cache / f"adapter-{key}", bench.folder.path / "adapter"):
-        about = folder / "training.json"
-        if about.exists() and read_json(about).get("key") == key:
+        if not broken(folder) and read_json(folder / "training.json").get("key") == key:
             return folder
     return None
 
@@ -225,15 +228,19 @@ def _find_adapter(bench, key):
 def _make_adapter(bench, key, code, make):
     "Train, and keep the adapter: the trained model, and the adapter's folder."
     kept = bench.folder.cache / f"adapter-{key}"
-    checkpoints = kept.with_name(f"{kept.name}.checkpoints")
     with timed() as about:
-        lm, history = make(checkpoints)
+        about.update(time_before(_checkpoints_of(bench, key)))
+        lm, history = make(_checkpoints_of(bench, key))
         about["tokens"] = history[-1]["tokens"]
     save_adapter(lm, kept, training={"key": key, "code": code, "history": history, **about})
-    shutil.rmtree(checkpoints, ignore_errors=True)
     return lm, kept
 
 
+def _checkpoints_of(bench, key):
+    "The folder of a training's checkpoints."
+    return bench.folder.cache / f"adapter-{key}.checkpoints"
+
+# %% ../nbs/14_methods.ipynb #843cc92c
 def _kept_training(
     bench: Workbench,  # with the answers and the model
     key: str,  # a hash of all that the adapter depends on, the code as well
@@ -241,11 +248,13 @@ def _kept_training(
     make: Callable,  # `make(folder for checkpoints) -> (lm, history)`
 ) -> Workbench:  # with the trained model
     "The bench with the adapter that `make` trains, or with the one that is kept under `key`."
-    found = _find_adapter(bench, key)
-    if found:
-        lm, folder = load_adapter(bench.lm, found), found
-    else:
-        lm, folder = _make_adapter(bench, key, code, make)
+    with locked(bench.folder.cache / f"adapter-{key}"):
+        found = _find_adapter(bench, key)
+        if found:
+            lm, folder = load_adapter(bench.lm, found), found
+        else:
+            lm, folder = _make_adapter(bench, key, code, make)
+        shutil.rmtree(_checkpoints_of(bench, key), ignore_errors=True)
     about = {**read_json(folder / "training.json"), "folder": str(folder), "from_cache": found is not None}
     return replace(bench, lm=lm, trainings=[*bench.trainings, about])
 
@@ -661,11 +670,8 @@ def _keep_adapter(bench):
     about = bench.trainings[-1]
     target = bench.folder.path / "adapter"
     if Path(about["folder"]) != target:
-        part = target.with_name(".adapter.part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(about["folder"], part)
-        shutil.rmtree(target, ignore_errors=True)
-        part.replace(target)
+        with locked(target), written(target) as part:
+            shutil.copytree(about["folder"], part)
     note = {name: value for name, value in about.items() if name not in ("history", "folder")}
     bench.folder.note("training", note)
 

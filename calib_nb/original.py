@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from .core import Judged, Reading, derived_seed
 from .models import LanguageModel, TextFormat, left_padded, sample_responses
+from .progress import Bar
 from .prompts import Confidence, Response, parse_response, short_answer
 
 # %% ../nbs/12a_original.ipynb #12a00007
@@ -155,7 +155,7 @@ def _written_by_all(lm, prompts):
     "The same of all prompts, batch by batch, the shortest first."
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     size, found = lm.settings["answer_batch"], {}
-    with tqdm(total=len(order), desc="as the original") as bar:
+    with Bar("as the original", len(order)) as bar:
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             found.update(zip(batch, _written(lm, [prompts[i] for i in batch])))

@@ -21,10 +21,11 @@ import seaborn as sns
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from scipy import stats
 
 from . import metrics as M
-from .core import Reading
+from .core import Reading, visible
 from .label_noise import JudgeQuality, judge_truths
 from .resampling import reading_arrays
 
@@ -67,6 +68,7 @@ _LOOK = {
     "axes.titlelocation": "left",
     "svg.hashsalt": "calib_nb",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # two dollar signs in the name of a question set are no formula
 }
 
 
@@ -74,12 +76,25 @@ _LOOK = {
 def theme():
     "The look of all figures: seaborn's white grid, sized for a notebook column and for print."
     style, sizes = sns.axes_style("whitegrid", _GRID), sns.plotting_context("notebook", font_scale=0.9)
-    with style, sizes, plt.rc_context(_LOOK):
-        yield
-        # A notebook's backend switches interactive mode on at the first figure. Leaving the context would switch it
-        # off, and later figures would not be shown.
-        interactive = matplotlib.is_interactive()
-    matplotlib.interactive(interactive)
+    interactive = matplotlib.is_interactive()
+    try:
+        with style, sizes, plt.rc_context(_LOOK):
+            try:
+                yield
+            finally:
+                # A notebook's backend switches interactive mode on at the first figure, be it one that fails. Leaving
+                # the context would switch it off, and later figures would not be shown.
+                interactive = matplotlib.is_interactive()
+    finally:
+        matplotlib.interactive(interactive)
+
+# %% ../nbs/03_plots.ipynb #sf000001
+def _show_controls(fig):
+    "Write as escapes what a file of a figure must not hold, such as in a title that is the name of a question set."
+    for text in fig.findobj(Text):
+        said = text.get_text()
+        if visible(said) != said:
+            text.set_text(visible(said))
 
 
 def save_figure(
@@ -88,6 +103,7 @@ def save_figure(
 ) -> tuple[str, str]:  # both paths
     "Write `path`.svg and `path`.png, the same bytes for the same figure."
     svg, png = f"{path}.svg", f"{path}.png"
+    _show_controls(fig)
     with theme():  # resolution and the salt of ids in the SVG are read when a figure is saved
         fig.savefig(svg, metadata={"Date": None})
         fig.savefig(png, metadata={"Software": None})

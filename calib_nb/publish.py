@@ -36,6 +36,7 @@ from calib_nb.core import (
     Reading,
     RunFolder,
     content_key,
+    jsonable,
     project_root,
     read_json,
     select,
@@ -143,8 +144,12 @@ _ALWAYS = ("readings.csv.gz", "runs.json")
 
 
 def _publication_folder(name):
-    "Where the files of a publication are; a path stays what it is."
-    return project_root() / "figures" / name
+    "Where the files of a publication are; an absolute path stays what it is. Raises ValueError for one that leaves."
+    figures = project_root() / "figures"
+    place = figures / name
+    if not Path(name).is_absolute() and figures not in Path(os.path.normpath(place)).parents:
+        raise ValueError(f"publication '{name}' would be written outside of {figures}: give a name such as 'sft'")
+    return place
 
 
 def _publish_files(folder, names, publication):
@@ -212,6 +217,7 @@ def _defaults(notebook):
 
 def _option(name, value):
     "How papermill is given a value."
+    value = jsonable(value)
     if isinstance(value, str | int | float):
         return f"-p {name} {shlex.quote(str(value))}"
     return f"-y {shlex.quote(json.dumps({name: value}))}"

@@ -444,7 +444,7 @@ def _mapped_row(mapping, separator, row):
     rest = {k: v for k, v in row.items() if k not in used}
     return {**rest, **named, "answers": answers}
 
-# %% ../nbs/05_questions.ipynb #b164be4e
+# %% ../nbs/05_questions.ipynb #d8a3edff
 _MAPPED = ("id", "question", "answers", "choices", "group", "relation", "grade", "urls")  # what a mapping may name
 
 

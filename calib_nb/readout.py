@@ -24,7 +24,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm.auto import tqdm
 
 from .answers import MAX_ANSWER_TOKENS
 from .choices import choices_of, read_choice
@@ -35,12 +34,15 @@ from calib_nb.models import (
     TokenTree,
     common_length,
     continue_greedily,
+    in_halves,
     left_padded,
+    read_trees,
     spell_answer,
     spell_levels,
     token_tree,
     tree_batch,
 )
+from .progress import Bar
 from .prompts import Confidence, parse_guesses, short_answer
 from .rules import judge_by_rules
 
@@ -143,7 +145,7 @@ def _batches(
 ) -> Iterator[list[int]]:
     "Lists of indices, items of similar length together."
     order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))
-    with tqdm(total=len(order), desc=progress, disable=progress is None) as bar:
+    with Bar(progress or "", len(order), quiet=progress is None) as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             yield batch
@@ -168,11 +170,9 @@ def _tree_forward(
     """One forward pass: log-probabilities `(1 + nodes, vocabulary)` in fp32, row 0 the end of the prefix.
 
     Hidden states are `(trees, length, width)`."""
-    inputs = tree_batch(trees, lm.pad_token, lm.model.dtype, lm.device)
-    out = lm.model(**inputs, use_cache=False, output_hidden_states=hidden)
+    logits, states = read_trees(lm.model, tree_batch(trees, lm), hidden)
     sizes = [1 + len(t.tokens) for t in trees]
-    scores = out.logits.float().log_softmax(-1).split(sizes)
-    return scores, out.hidden_states if hidden else None
+    return logits.float().log_softmax(-1).split(sizes), states
 
 # %% ../nbs/12_readout.ipynb #967e0fe8
 def _path_scores(tree: TokenTree, logp: torch.Tensor) -> list[torch.Tensor]:
@@ -196,7 +196,7 @@ def question_end(
     "Where the question's last token stands."
     prompt = fmt.prompt(question)
     before = fmt.wording.request.partition("{question}")[0]
-    asked = before + question
+    asked = fmt.as_text(before + question)
     end = prompt.rindex(asked) + len(asked)
     return common_length(fmt.encode(prompt[:end]), fmt.encode(prompt)) - 1
 
@@ -309,14 +309,20 @@ def tree_passes(
     levels = fmt.wording.unit.texts(decimals)
     answers = [_level_tree(fmt, j, levels) for j in judged]
     sizes = [len(answer.tree) for answer in answers]
-    passes = {}
-    for batch in _batches(sizes, lm.settings["read_batch"], progress):
+
+    def read(batch):
         scores, states = _tree_forward(lm, [answers[i].tree for i in batch], hidden)
+        found = {}
         for row, i in enumerate(batch):
-            passes[i] = _tree_pass(lm, answers[i], scores[row], sampling, seed)
+            found[i] = _tree_pass(lm, answers[i], scores[row], sampling, seed)
             if hidden:
                 kept = _states_at(states, row, _places(fmt, answers[i]))
-                passes[i] = replace(passes[i], hidden=kept)
+                found[i] = replace(found[i], hidden=kept)
+        return found
+
+    passes = {}
+    for batch in _batches(sizes, lm.settings["read_batch"], progress):
+        passes.update(in_halves(read, batch))
     return [passes[i] for i in range(len(judged))]
 
 # %% ../nbs/12_readout.ipynb #462b7722
@@ -401,6 +407,28 @@ class _Samples:
         )
         self.logits = out.logits[:, -1]
 
+# %% ../nbs/12_readout.ipynb #2e727515
+class _Rereading:
+    "The same for any model: texts are rows, read as a whole for each token."
+
+    def __init__(self, lm, prompts, owner):  # owner: for each sample the index of its prompt, (samples,)
+        self.lm = lm
+        self.texts = [prompts[i] for i in owner.tolist()]
+        self._read_all()
+
+    def _read_all(self):
+        rows = [token_tree(text, [text[-1:]]) for text in self.texts]  # any one token: what follows the text is read
+        self.logits, _ = read_trees(self.lm.model, tree_batch(rows, self.lm))
+
+    def keep(self, rows):  # indices of the samples that go on
+        "Those that have ended are not read any more."
+        self.texts = [self.texts[i] for i in rows.tolist()]
+
+    def read(self, tokens):  # the next token of each sample, (samples, 1)
+        "Read one token more; `logits` are then those of the token behind it."
+        self.texts = [text + new for text, new in zip(self.texts, tokens.tolist())]
+        self._read_all()
+
 # %% ../nbs/12_readout.ipynb #0e1b133c
 @torch.no_grad()
 def _sample_tokens(
@@ -411,7 +439,8 @@ def _sample_tokens(
     temperature: float,
 ) -> list[list[int]]:
     "The token ids of each sample, up to the end of the line."
-    samples = _Samples(lm, prompts, torch.tensor(owner, device=lm.device))
+    writer = _Samples if lm.plain_attention else _Rereading
+    samples = writer(lm, prompts, torch.tensor(owner, device=lm.device))
     numbers = torch.tensor(uniforms, device=lm.device)
     stops = torch.tensor(lm.stop_tokens, device=lm.device)
     tokens = [[] for _ in owner]
@@ -440,14 +469,17 @@ def sample_texts(
 ) -> list[list[str]]:  # for each prompt its samples
     "Sampled texts up to the end of the line, in batches of similar length."
     size = max(1, lm.settings["answer_batch"] // max(map(len, uniforms), default=1))
-    texts = {}
-    for batch in _batches(list(map(len, prompts)), size, progress):
+
+    def write(batch):
         owner = [place for place, i in enumerate(batch) for _ in uniforms[i]]
         numbers = np.concatenate([uniforms[i] for i in batch])
         tokens = _sample_tokens(lm, [prompts[i] for i in batch], owner, numbers, temperature)
         written = iter([_text(lm, ids) for ids in tokens])
-        for i in batch:
-            texts[i] = [next(written) for _ in uniforms[i]]
+        return {i: [next(written) for _ in uniforms[i]] for i in batch}
+
+    texts = {}
+    for batch in _batches(list(map(len, prompts)), size, progress):
+        texts.update(in_halves(write, batch))
     return [texts[i] for i in range(len(prompts))]
 
 # %% ../nbs/12_readout.ipynb #a4a40535
@@ -513,18 +545,22 @@ def _reply_tree(
     n = common_length(prefix, *whole)
     return token_tree(prefix[:n], [ids[n:] for ids in whole])
 
-
+# %% ../nbs/12_readout.ipynb #288315bc
 def _reply_scores(
     lm: LanguageModel,
     trees: list[TokenTree],
     progress: str | None = None,  # a title for the progress bar
 ) -> list[list[np.ndarray]]:  # (tokens,) each
     "For each tree, the token log-probabilities of each reply."
+
+    def read(batch):
+        logps, _ = _tree_forward(lm, [trees[i] for i in batch])
+        paths = [_path_scores(trees[i], logp) for i, logp in zip(batch, logps)]
+        return {i: [s.double().cpu().numpy() for s in path] for i, path in zip(batch, paths)}
+
     scores = {}
     for batch in _batches(list(map(len, trees)), lm.settings["read_batch"], _title(progress, trees)):
-        logps, _ = _tree_forward(lm, [trees[i] for i in batch])
-        for i, logp in zip(batch, logps):
-            scores[i] = [s.double().cpu().numpy() for s in _path_scores(trees[i], logp)]
+        scores.update(in_halves(read, batch))
     return [scores[i] for i in range(len(trees))]
 
 
@@ -672,7 +708,7 @@ def read_self_consistency(
 ) -> list[Confidence]:  # one for each answer, missing for an empty one
     "The share of sampled answers that the rules judge calls equivalent to the fixed answer; `extra` holds the groups."
     questions = list(dict.fromkeys(j.question for j in judged))
-    prompts = [fmt.encode(fmt.answer_prompt(q)) for q in questions]
+    prompts = [fmt.encode(fmt.answer_prompt(q, at_once=True)) for q in questions]
     numbers = [how.uniforms(seed, "consistency", q) for q in questions]
     title = _title("sampling answers", questions, more_than=10)
     texts = dict(zip(questions, sample_texts(lm, prompts, numbers, how.temperature, title)))
@@ -964,7 +1000,9 @@ def _cost_of(lm: LanguageModel) -> Iterator[dict]:
 
 # %% ../nbs/12_readout.ipynb #16eddb74
 def _read_as(judged, split, found, names):  # found: a `Confidence`
-    "The reading of one answer."
+    "The reading of one answer; what is not a number, where the model's own are none, is missing."
+    if found.value is not None and not np.isfinite(found.value):
+        found = Confidence(None, "missing", {"reason": "the model's numbers are not finite"})
     confidence = {"confidence": found.value, "provenance": found.provenance, "extra": found.extra}
     return judged.reading(split=split, **confidence, **names)
 

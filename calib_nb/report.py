@@ -7,6 +7,7 @@ __all__ = ['comparison_table', 'time_table', 'findings', 'show_reliability', 'sh
            'show_labels', 'overconfident', 'original_table', 'original_finding', 'keep_notebook']
 
 # %% ../nbs/15a_report.ipynb #6c9b6fcb
+import ast
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import psutil
 from matplotlib.figure import Figure
 
 from .choices import chance_level
-from .core import select
+from .core import read_json, select, visible
 from .experiment import Run, run_readouts
 from .inference import SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
 from .labels import label_figure, label_table
@@ -50,21 +51,31 @@ def _whole() -> Iterator[None]:
     with pd.option_context({f"display.{name}": value for name, value in options.items()}):
         yield
 
+# %% ../nbs/15a_report.ipynb #sf000002
+def _seen(value):
+    "A text as it can be shown; anything else as it is."
+    return visible(value) if isinstance(value, str) else value
+
 
 class _Table(pd.DataFrame):
-    "A frame that is shown whole: no cell cut, and both rows of a header over every column."
+    """A frame that is shown whole: no cell cut, both rows of a header over every column, and what strangers wrote as
+    text, whatever it holds."""
 
     @property
     def _constructor(self):
         return _Table
 
+    def _plain(self):
+        "The same as a plain frame of texts that can be shown."
+        return pd.DataFrame(self).map(_seen).rename(index=_seen, columns=_seen)
+
     @_whole()
     def __repr__(self):
-        return super().__repr__()
+        return repr(self._plain())
 
     @_whole()
     def _repr_html_(self):
-        return super()._repr_html_()
+        return self._plain()._repr_html_()
 
 # %% ../nbs/15a_report.ipynb #611add07
 def _on_test(readings, readout):
@@ -216,7 +227,7 @@ def show_reliability(run: Run) -> Figure:
     readout = _shown_readout(run)
     panels = {side: _on_test(readings, readout) for side, readings in run.sides().items()}
     numbers = [_before_and_after(run, readout, metric) for metric in ("brier_skill_score", "auroc")]
-    about = f"{p.method}, {readout} readout, {Path(p.dataset).name}"
+    about = f"{p.method}, {readout} readout, {visible(Path(p.dataset).name, 60)}"
     figure = reliability_figure(panels, title=f"{about}:\n{', '.join(numbers)}")
     save_figure(figure, run.folder.path / "reliability")
     return _once(figure)
@@ -348,25 +359,105 @@ def original_finding(run: Run) -> _Prose:
     )
 
 # %% ../nbs/15a_report.ipynb #b38ea5d2
-def _executed_notebook():
-    "Path of the notebook that is being executed, or None where it cannot be told."
-    parent = psutil.Process().parent()
-    words = parent.cmdline()
+def _papermill_output(run):
+    "Path of the notebook that papermill writes; None where the kernel was started by something else."
+    try:
+        parent = psutil.Process().parent()
+        words, folder = parent.cmdline(), parent.cwd()
+    except (psutil.Error, AttributeError):  # it is gone, or another user's
+        return None
     notebooks = [word for word in words if word.endswith(".ipynb")]
-    by_papermill = any("papermill" in word for word in words)
-    if by_papermill and len(notebooks) > 1:
-        return Path(parent.cwd()) / notebooks[1]
-    session = os.environ.get("JPY_SESSION_NAME", "")
-    return Path(session) if session.endswith(".ipynb") else None
+    if len(notebooks) < 2 or not any("papermill" in word for word in words):
+        return None
+    return Path(folder) / notebooks[1].format(**asdict(run.parameters))  # papermill fills the parameters in
+
+
+def _saved_notebook():
+    "Path of the notebook of a Jupyter session; None where there is none."
+    session = Path(os.environ.get("JPY_SESSION_NAME", ""))
+    return session if session.suffix == ".ipynb" and session.is_file() else None
+
+# %% ../nbs/15a_report.ipynb #kn000001
+_UNKNOWN = object()  # the value of what is computed: it cannot be told without running it
+
+
+def _target_values(target, value):  # of an assignment, as syntax trees
+    "name -> value of what an assignment assigns."
+    names = [node.id for node in ast.walk(target) if isinstance(node, ast.Name)]
+    try:
+        found = ast.literal_eval(value)
+    except ValueError:
+        return dict.fromkeys(names, _UNKNOWN)
+    return dict(zip(names, [found] if isinstance(target, ast.Name) else found))
+
+
+def _constants(source):
+    "name -> value of what a cell assigns."
+    given = {}
+    for statement in ast.parse(source).body:
+        for target in getattr(statement, "targets", []):
+            given |= _target_values(target, statement.value)
+    return given
+
+
+def _saved_parameters(cells):  # of a notebook
+    "What its cells of parameters assign, papermill's the last."
+    given = {}
+    for cell in cells:
+        if {"parameters", "injected-parameters"} & {*cell["metadata"].get("tags", [])}:
+            given |= _constants("".join(cell["source"]))
+    return {name: value for name, value in given.items() if value is not _UNKNOWN}
+
+# %% ../nbs/15a_report.ipynb #kn000003
+def _differing(run, cells):
+    "The parameters that have another value in a saved notebook than in the run."
+    asked = asdict(run.parameters)
+    saved = _saved_parameters(cells)
+    return [name for name, value in saved.items() if name in asked and asked[name] != value]
+
+
+def _shows(run, cells):
+    "Whether a saved notebook holds what was executed: where it asks for the run's table, this run's table."
+    sources = ["".join(cell["source"]) for cell in cells]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    if not any("comparison_table(" in source for source in sources[:-1]):
+        return bool(outputs)
+    texts = ["".join(output.get("data", {}).get("text/html", [])) for output in outputs]
+    return comparison_table(run)._repr_html_() in texts
+
+
+def _unlike(run, notebook):
+    "Why a saved notebook is not what was executed; empty where it is."
+    try:
+        cells = [cell for cell in read_json(notebook)["cells"] if cell["cell_type"] == "code"]
+        other = _differing(run, cells)
+    except (ValueError, KeyError, SyntaxError):
+        return "cannot be read"
+    if other:
+        return f"has another {', '.join(other)}"
+    return "" if _shows(run, cells) else "does not show this run yet"
+
+# %% ../nbs/15a_report.ipynb #kn000004
+_KEPT = "run_method.ipynb"  # what the copy is called in the run's folder
+
+
+def _keep_copy(run):
+    "Copy the notebook that was executed; what there is to say about it, if anything."
+    notebook = _papermill_output(run)
+    if notebook is None and (notebook := _saved_notebook()):
+        unlike = _unlike(run, notebook)
+        if unlike:
+            return f" The notebook is not among them: as saved, {notebook.name} {unlike}. Save and run this cell again."
+    if notebook and notebook.is_file():
+        shutil.copyfile(notebook, run.folder.path / _KEPT)
+    return ""
 
 
 def keep_notebook(run: Run) -> str:
-    "Copy the executed notebook into the run's folder; returns a sentence that says where everything is."
-    p, folder = run.parameters, run.folder.path
-    source = _executed_notebook()
-    if source:
-        source = Path(str(source).format(**asdict(p)))  # papermill fills the parameters in
-        if source.is_file():
-            shutil.copyfile(source, folder / "run_method.ipynb")
+    """Copy the executed notebook into the run's folder; returns a sentence that says where everything is.
+
+    In JupyterLab that is the file as it was saved: it is copied only where it shows this run."""
+    folder = run.folder.path
+    said = _keep_copy(run)
     names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
-    return f"{p.out}/{folder.name}: {', '.join(sorted(names))}"
+    return f"{run.parameters.out}/{folder.name}: {', '.join(sorted(names))}{said and '.'}{said}"

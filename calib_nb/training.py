@@ -7,24 +7,31 @@ __all__ = ['PRESETS', 'OBJECTIVES', 'Preset', 'Example', 'make_example', 'answer
            'text_loss', 'expected_confidence', 'implicit_loss', 'sequence_likelihood_loss', 'dpo_loss', 'on_grid',
            'brier_loss', 'log_score_loss', 'soft_label_loss', 'the_label', 'all_levels', 'chosen_and_rejected',
            'Objective', 'no_future_warnings', 'add_adapter', 'remove_adapter', 'save_adapter', 'load_adapter',
-           'Progress', 'training_arguments', 'on_one_gpu', 'reference_scores', 'train', 'lora_weights', 'weight_shift']
+           'time_before', 'Progress', 'training_arguments', 'on_one_gpu', 'reference_scores', 'train', 'lora_weights',
+           'weight_shift']
 
 # %% ../nbs/11_training.ipynb #eba2f20f
-from .core import derived_seed, lookup, read_json, seed_everything, write_json
+from .core import broken, derived_seed, lookup, read_json, seal, seed_everything, write_json, written
 from calib_nb.models import (
     LanguageModel,
     TextFormat,
     TokenTree,
     common_length,
+    in_halves,
+    read_trees,
     spell_answer,
     spell_levels,
     token_tree,
     tree_batch,
 )
+from .progress import Bar
 from .prompts import PROMPTS, level_grid
 
 # %% ../nbs/11_training.ipynb #f516b670
+import errno
 import math
+import shutil
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -37,8 +44,8 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+from safetensors import SafetensorError
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 
 # %% ../nbs/11_training.ipynb #7f12a985
@@ -200,7 +207,7 @@ def collate(
     trees = [e.tree for e in examples]
     kept = [e.kept for e in examples]
     return {
-        "model": tree_batch(trees, lm.pad_token, lm.model.dtype, "cpu", kept),
+        "model": tree_batch(trees, lm, "cpu", kept),
         "text": _text_places(examples),
         "branch": _branch_places(examples),
         "shape": (len(examples), len(trees[0].paths)),
@@ -250,7 +257,7 @@ def score(
     batch: dict,  # from `collate`, on the model's device
 ) -> Scored:
     "One forward pass, with gradients; log-probabilities in fp32 or better."
-    logits = model(**batch["model"], use_cache=False).logits
+    logits, _ = read_trees(model, batch["model"])
     precision = torch.promote_types(logits.dtype, torch.float32)
     logp = logits.to(precision).log_softmax(-1)
     branches = _branch_sums(logp, batch)
@@ -451,43 +458,139 @@ def save_adapter(
     **records: object,  # JSON-able values by file name
 ) -> None:
     "Write the adapter (safetensors), the base model's key and `records` to `folder`, whole or not at all."
-    folder = Path(folder)
-    part = folder.with_name(f".{folder.name}.part")
-    lm.model.save_pretrained(part)
-    write_json(part / "base.json", {"name": lm.name, "key": lm.key})
-    for name, value in records.items():
-        write_json(part / f"{name}.json", value)
-    part.replace(folder)
+    with written(folder) as part, _no_room_as_oserror():
+        lm.model.save_pretrained(part)
+        write_json(part / "base.json", {"name": lm.name, "key": lm.key})
+        for name, value in records.items():
+            write_json(part / f"{name}.json", value)
+        seal(part)
 
 
+@contextmanager
+def _no_room_as_oserror():
+    "What safetensors and torch raise where a file cannot be written becomes an OSError."
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as e:
+        full = "No space left" in str(e) or "file write failed" in str(e) or "PytorchStreamWriter" in str(e)
+        if not full:
+            raise
+        raise OSError(errno.ENOSPC, "No space left on device") from e
+
+
+# %% ../nbs/11_training.ipynb #62a18e30
 def load_adapter(
     lm: LanguageModel,  # the base model
     folder: Path,  # from `save_adapter`
 ) -> LanguageModel:
-    "The model with the adapter in `folder`. Raises ValueError where it belongs to another base model."
+    "The model with the adapter in `folder`. Raises ValueError for another base model's, or where it was changed."
+    changed = broken(folder)
+    if changed and changed != ["seal.json"]:  # an adapter from elsewhere has no seal
+        raise ValueError(f"{folder}: {changed[0]} was changed after it was written; delete the folder and train again")
     base = read_json(Path(folder) / "base.json")
     if base["key"] != lm.key:
         trained_on = f"{base['name']} ({base['key']})"
         raise ValueError(f"{folder}: this adapter was trained on {trained_on}, not on {lm.name} ({lm.key})")
+    if not (Path(folder) / "adapter_model.safetensors").exists():
+        raise ValueError(f"{folder}: no adapter_model.safetensors; other files may hold code, and are not read")
     model = PeftModel.from_pretrained(remove_adapter(lm).model, folder)
     return replace(lm, model=model.eval())
 
 # %% ../nbs/11_training.ipynb #c9a9769b
 def _batch_of(examples, lm, objective, indices):  # indices: entries of the trainer's data set
     "Tensors of one batch, and beside them what trl counts where the loss is per token."
-    tensors = collate([examples[i["example"]] for i in indices], lm)
+    places = [i["example"] for i in indices]
+    tensors = {**collate([examples[i] for i in places], lm), "places": places}
     if not objective.per_token:
         return tensors
     scored = torch.cat([tensors["text"][:, 1], tensors["branch"][:, 1]])
     return {**tensors, "labels": scored, "shift_labels": scored}
 
+# %% ../nbs/11_training.ipynb #042d24cf
+def _step_of(checkpoint):
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _checkpoints(folder):
+    "The whole checkpoints, the newest last; what is left of others is deleted."
+    found = sorted(Path(folder).glob("checkpoint-*"), key=_step_of)
+    whole = [checkpoint for checkpoint in found if not broken(checkpoint)]
+    for checkpoint in set(found) - set(whole):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return whole
+
+
+def time_before(folder: str | Path) -> dict:  # of checkpoints
+    "The `saved_seconds` and `saved_cpu_seconds` of a training up to its last checkpoint, for `timed`."
+    whole = _checkpoints(folder)
+    spent = read_json(whole[-1] / "spent.json") if whole else {"seconds": 0, "cpu_seconds": 0}
+    return {f"saved_{name}": spent[name] for name in ("seconds", "cpu_seconds")}
+
+
+class _Clock:
+    "What a training has taken so far, earlier parts included."
+
+    def __init__(self, folder):
+        self.before = time_before(folder)
+        self.start = time.perf_counter(), time.process_time()
+
+    def spent(self):
+        now = time.perf_counter(), time.process_time()
+        seconds, cpu = (end - start for end, start in zip(now, self.start))
+        before = self.before["saved_seconds"], self.before["saved_cpu_seconds"]
+        return {"seconds": before[0] + seconds, "cpu_seconds": before[1] + cpu}
+
+# %% ../nbs/11_training.ipynb #37b6664d
+class _Diverged(FloatingPointError):
+    "Loss or readings are no numbers any more."
+
+
+@contextmanager
+def _whole(checkpoint):
+    "Where a checkpoint cannot be written, what there is of it is deleted. OSError says what to do."
+    try:
+        yield
+    except OSError as e:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        remedy = "Free some disk space and give the same command again: it goes on from the checkpoint before"
+        raise OSError(e.errno, f"{checkpoint}: cannot be written ({e.strerror}). {remedy}") from e
+
+# %% ../nbs/11_training.ipynb #0d52de36
+class _HalvingTrainer(SFTTrainer):
+    "trl's `SFTTrainer`, which halves a batch that does not fit into the GPU's memory."
+
+    share = 1.0  # of the loss: less than one for a part of a batch
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        "A step; of half a batch at a time where memory does not suffice, weighed by rows where the loss is their mean."
+        gradients = {p: None if p.grad is None else p.grad.clone() for p in model.parameters() if p.requires_grad}
+        whole, share = inputs["places"], self.share
+
+        def step(places):
+            batch = inputs if places == whole else self.data_collator([{"example": i} for i in places])
+            self.share = share if num_items_in_batch is not None else share * len(places) / len(whole)
+            loss = super(_HalvingTrainer, self).training_step(model, batch, num_items_in_batch)
+            gradients.update((p, p.grad.clone()) for p in gradients)
+            return {tuple(places): loss}
+
+        def attempt(places):
+            for p, gradient in gradients.items():  # what an attempt that failed has added is taken back
+                p.grad = None if gradient is None else gradient.clone()
+            return step(places)
+
+        try:
+            return sum(in_halves(attempt, whole).values())
+        finally:
+            self.share = share
+
 # %% ../nbs/11_training.ipynb #18d9a7a9
-class _ConfidenceTrainer(SFTTrainer):
+class _LossTrainer(_HalvingTrainer):
     "trl's `SFTTrainer` with one forward pass, an `Objective` for a loss, and an evaluation that calls `measure`."
 
-    def __init__(self, lm, examples, objective, options, measure, **kwargs):
+    def __init__(self, lm, examples, objective, options, measure, clock, **kwargs):
         self.loss_of = partial(objective.loss, **options)
         self.measure = measure
+        self.clock = clock
         numbers = Dataset.from_dict({"example": list(range(len(examples)))})
         super().__init__(
             model=lm.model,
@@ -504,22 +607,38 @@ class _ConfidenceTrainer(SFTTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         batch = {**inputs, "tokens_in_update": num_items_in_batch}
-        return self.loss_of(score(model, batch))
+        loss = self.share * self.loss_of(score(model, batch))
+        if not loss.isfinite():
+            raise _Diverged(f"the loss of update {self.state.global_step + 1} is not a number")
+        return loss
 
     def evaluate(self, *args, **kwargs):
         self.model.eval()
         metrics = {f"eval_{name}": value for name, value in self.measure().items()}
         self.model.train()
+        if (self.args.metric_for_best_model or "loss") not in {*metrics, "loss"}:
+            raise _Diverged(f"after update {self.state.global_step} no confidence can be read")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+# %% ../nbs/11_training.ipynb #3b57719a
+class _ConfidenceTrainer(_LossTrainer):
+    "The same, with checkpoints that are sealed."
+
+    def _save_checkpoint(self, model, trial):
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        with _whole(folder), _no_room_as_oserror():
+            super()._save_checkpoint(model, trial)
+            write_json(folder / "spent.json", self.clock.spent())
+            seal(folder)
 
 # %% ../nbs/11_training.ipynb #4e5debcc
 class Progress(TrainerCallback):
     "A progress bar over the updates, with the latest loss."
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training")
+        self.bar = Bar("training", state.max_steps, state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
@@ -625,14 +744,20 @@ def reference_scores(
     batch_size: int = 16,  # examples in a forward pass
 ) -> list[Example]:
     "The examples with the base model's log-probability of each branch."
-    done = []
-    with torch.no_grad(), lm.base():
-        for i in tqdm(range(0, len(examples), batch_size), desc="reference"):
-            part = examples[i : i + batch_size]
-            batch = _to(collate(part, lm), lm.device)
-            branches = score(lm.model.eval(), batch).branches.tolist()
-            done += [replace(e, reference=tuple(b)) for e, b in zip(part, branches)]
-    return done
+
+    def read(places):
+        batch = _to(collate([examples[i] for i in places], lm), lm.device)
+        branches = score(lm.model.eval(), batch).branches.tolist()
+        return {i: replace(examples[i], reference=tuple(b)) for i, b in zip(places, branches)}
+
+    done, places = {}, list(range(len(examples)))
+    with torch.no_grad(), lm.base(), Bar("reference", len(examples)) as bar:
+        for i in range(0, len(examples), batch_size):
+            part = places[i : i + batch_size]
+            done.update(in_halves(read, part))
+            bar.update(len(part))
+    return [done[i] for i in places]
+
 
 # %% ../nbs/11_training.ipynb #48a1b1bb
 def _examples(fmt, rows, objective, preset, decimals, options):
@@ -664,10 +789,20 @@ def _callbacks(patience):
     return [Progress()]
 
 
-def _history(state, examples):
+def _summed(entry, history, clock):
+    "The last entry of a log: loss and seconds of the whole training, not only of the part since it was resumed."
+    losses = [e["loss"] for e in history if "loss" in e]
+    if "train_loss" in entry and losses:
+        entry["train_loss"] = sum(losses) / len(losses)
+    if "train_runtime" in entry:
+        entry["train_runtime"] = round(entry["train_runtime"] + clock.before["saved_seconds"], 4)
+
+
+def _history(state, examples, clock):
     "The trainer's log with our names, and in its last entry how many tokens were read."
     tokens = sum(len(e.tree) for e in examples)
     state.log_history[-1]["tokens"] = round(state.epoch * tokens)
+    _summed(state.log_history[-1], state.log_history, clock)
     history = []
     for entry in state.log_history:
         history.append({name.removeprefix("eval_"): value for name, value in entry.items()})
@@ -677,6 +812,28 @@ def _history(state, examples):
 def _measure_nothing(lm):
     "No numbers while training."
     return {}
+
+# %% ../nbs/11_training.ipynb #b9524d6a
+def _back_to_good(trainer, folder, reason):
+    "Take the weights and the log of the last checkpoint after which a loss was a number. Raises where there is none."
+    good = [c for c in _checkpoints(folder) if _step_of(c) < trainer.state.global_step]
+    if not good:
+        remedy = "Lower the learning rate, or look at the model's weights and the labels"
+        raise FloatingPointError(f"{reason}, and there is no checkpoint before it. {remedy}") from reason
+    trainer._load_from_checkpoint(str(good[-1]))
+    trainer.state = TrainerState.load_from_json(str(good[-1] / "trainer_state.json"))
+    said = f"{reason}: training stopped, the adapter is that after update {_step_of(good[-1])}"
+    print(said)
+    trainer.state.log_history.append({"step": _step_of(good[-1]), "epoch": trainer.state.epoch, "stopped": said})
+
+
+def _run(trainer, folder):
+    "Train, from the last whole checkpoint on."
+    whole = _checkpoints(folder)
+    try:
+        trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+    except _Diverged as reason:
+        _back_to_good(trainer, folder, reason)
 
 # %% ../nbs/11_training.ipynb #3e95b1f7
 def train(
@@ -693,6 +850,7 @@ def train(
 ) -> tuple[LanguageModel, list[dict]]:  # trained, in eval mode; the log
     "`(lm, history)`: entries of `history` have `step`, `epoch`, and `loss` or what `evaluate_model` gave."
     chosen = lookup(OBJECTIVES, objective, "objective")
+    clock = _Clock(folder)
     lm, examples = _prepared(lm, rows, chosen, preset, seed, decimals, options)
     with no_future_warnings():
         trainer = _ConfidenceTrainer(
@@ -701,13 +859,13 @@ def train(
             objective=chosen,
             options=options,
             measure=partial(evaluate_model, lm),
+            clock=clock,
             args=on_one_gpu(training_arguments(lm, preset, seed, folder, patience)),
             callbacks=_callbacks(patience),
         )
-        found = any(Path(folder).glob("checkpoint-*"))
-        trainer.train(resume_from_checkpoint=found or None)
+        _run(trainer, folder)
     lm.model.eval()
-    return lm, _history(trainer.state, examples)
+    return lm, _history(trainer.state, examples, clock)
 
 # %% ../nbs/11_training.ipynb #7190e0a0
 def _dense(layer):

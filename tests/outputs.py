@@ -57,7 +57,7 @@ def is_noise(output):
     "Whether an output is a warning or a progress bar."
     if output.output_type == "stream":
         return output.name == "stderr"
-    return WIDGET in output.get("data", {})
+    return WIDGET in output.get("data", {}) or bool(output.get("metadata", {}).get("progress"))
 
 
 def joined(outputs):

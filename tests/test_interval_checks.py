@@ -1,4 +1,6 @@
 """The simulation of intervals: what it finds live, and what the committed one found."""
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -56,10 +58,12 @@ def test_the_committed_simulation_of_seeds_meets_the_demand():
     method = rows[rows.claim == "the method"]
     equal = method[method.difference == 0]
     assert rows.trials.min() >= 4000 and rows.coverage.min() >= 0.93
-    assert set(equal.metric) == {"auroc", "brier_skill_score"} and equal.rejected.max() <= 0.06
+    cells = {(row.metric, row.seeds, row.seed_sd) for row in equal.itertuples()}
+    assert cells == set(product(("auroc", "brier_skill_score"), (3, 5, 10), (0.0, 0.02, 0.05, 0.09)))
+    assert equal.rejected.max() <= 0.06
     assert not rows.duplicated(["metric", "seeds", "seed_sd", "difference", "claim"]).any()
     fixed = rows[(rows.claim == "these adapters") & (rows.seed_sd >= 0.05) & (rows.difference == 0)]
-    assert fixed.rejected.min() > 0.12, "what was done before"
+    assert set(fixed.seeds) == {1, 3, 5, 10} and fixed.rejected.min() > 0.12, "what was done before"
 
 
 def test_an_interval_for_the_method_holds_where_training_draws():

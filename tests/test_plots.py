@@ -57,6 +57,20 @@ def test_edge_cases_draw_without_warnings(data):
         fig.canvas.draw()
 
 
+def test_a_figure_that_fails_leaves_interactive_mode_and_settings_as_they_are_elsewhere():
+    before, interactive = dict(plt.rcParams), matplotlib.is_interactive()
+    try:
+        with pytest.raises(ValueError, match="it fails"):
+            with P.theme():
+                matplotlib.interactive(True)  # as a notebook's backend does at the first figure
+                raise ValueError("it fails")
+        assert matplotlib.is_interactive()
+    finally:
+        matplotlib.interactive(interactive)
+    changed = [name for name, value in plt.rcParams.items() if before[name] != value]
+    assert changed == [] or changed == ["interactive"]
+
+
 def test_bins_of_the_diagram_are_those_of_the_error():
     p, y = forecasts()
     record = P.reliability(p, y)

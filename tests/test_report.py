@@ -5,6 +5,8 @@ from functools import cached_property
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import nbformat
+import psutil
 import pytest
 
 from calib_nb import report
@@ -277,11 +279,11 @@ def test_a_model_whose_texts_say_nothing_gets_the_distance_of_a_half_from_the_ac
         assert table.loc[(side, "as the original, by probability"), "RMS"] == f"{0.6 - 1 / 3:.3f}"
 
 
-def executed_by(monkeypatch, words, folder):
+def executed_by(monkeypatch, words, folder, session=""):
     "As if the process that runs the kernel had been started with `words` in `folder`."
     parent = SimpleNamespace(cmdline=lambda: words, cwd=lambda: str(folder))
     monkeypatch.setattr(report.psutil, "Process", lambda: SimpleNamespace(parent=lambda: parent))
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.setenv("JPY_SESSION_NAME", session and str(folder / session))
 
 
 def test_the_notebook_that_papermill_writes_is_kept(tmp_path, monkeypatch):
@@ -295,13 +297,68 @@ def test_the_notebook_that_papermill_writes_is_kept(tmp_path, monkeypatch):
     assert said == "runs/run: manifest.json, run_method.ipynb"
 
 
-def test_the_notebook_of_a_jupyter_session_is_kept(tmp_path, monkeypatch):
+def saved(monkeypatch, folder, parameters, *shown):
+    "As if JupyterLab had saved a notebook with these parameters and tables."
+    executed_by(monkeypatch, ["python", "-m", "jupyterlab"], folder, "mine.ipynb")
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    for table in shown:
+        output = nbformat.v4.new_output("execute_result", {"text/html": table._repr_html_()})
+        cells.append(nbformat.v4.new_code_cell("comparison_table(run)", outputs=[output]))
+    cells.append(nbformat.v4.new_code_cell("keep_notebook(run)"))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "mine.ipynb")
+    return folder / "mine.ipynb"
+
+
+@pytest.fixture
+def shown(sft, table, monkeypatch):
+    "The run, its table made once, and no copy of a notebook."
+    monkeypatch.setattr(report, "comparison_table", lambda run: table)
+    copy = sft.folder.path / "run_method.ipynb"
+    yield sft, copy
+    copy.unlink(missing_ok=True)
+
+
+def test_the_notebook_of_a_jupyter_session_is_kept_where_it_shows_the_run(shown, table, tmp_path, monkeypatch):
+    run, copy = shown
+    file = saved(monkeypatch, tmp_path, "method = 'sft'\nseed = 0\nout = str('runs')", table)
+    assert "run_method.ipynb" in keep_notebook(run) and "Save" not in keep_notebook(run)
+    assert copy.read_bytes() == file.read_bytes()
+
+
+def test_a_saved_notebook_of_another_run_is_not_kept_and_the_sentence_says_what_to_do(
+    shown, table, tmp_path, monkeypatch
+):
+    run, copy = shown
+    other = table.replace("29", "28")
+    for parameters, tables, reason in (
+        ("method = 'baseline'\nseed = 4", [table], "has another method, seed"),
+        ("seed = 0", [other], "does not show this run yet"),
+        ("seed = 0", [], "does not show this run yet"),
+        ("seed = ", [table], "cannot be read"),
+    ):
+        saved(monkeypatch, tmp_path, parameters, *tables)
+        assert f"as saved, mine.ipynb {reason}. Save and run this cell again." in keep_notebook(run)
+        assert not copy.exists()
+
+
+def test_a_kernel_whose_parent_cannot_be_seen_ends_without_an_error(tmp_path, monkeypatch):
+    def hidden():
+        raise psutil.AccessDenied()
+
     run = MadeUpRun(tmp_path / "run")
-    notebook = tmp_path / "mine.ipynb"
-    notebook.write_text("{}")
-    executed_by(monkeypatch, ["python", "-m", "jupyterlab"], tmp_path)
-    monkeypatch.setenv("JPY_SESSION_NAME", str(notebook))
-    assert "run_method.ipynb" in keep_notebook(run)
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    for parent in (lambda: None, hidden, lambda: SimpleNamespace(cmdline=hidden)):
+        monkeypatch.setattr(report.psutil, "Process", lambda seen=parent: SimpleNamespace(parent=seen))
+        assert keep_notebook(run) == "runs/run: manifest.json"
+
+
+def test_text_of_strangers_is_text_in_a_table(tmp_path):
+    hostile = "</td><script>\x1b[31m\u202eabc"
+    table = report._Table({hostile: [hostile]}, index=[hostile])
+    for shown in (repr(table), table._repr_html_()):
+        assert "\x1b" not in shown and "\u202e" not in shown and shown.count("\\u202eabc") == 3
+    assert table._repr_html_().count("&lt;script&gt;") == 3
+    assert table.iloc[0, 0] == hostile, "what is computed with is unchanged"
 
 
 def test_without_a_notebook_only_the_files_are_listed(tmp_path, monkeypatch):

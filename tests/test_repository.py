@@ -27,6 +27,7 @@ WITHOUT_TORCH = {
     "core",
     "files",
     "help",
+    "progress",
     "metrics",
     "resampling",
     "label_noise",

@@ -270,6 +270,76 @@ def test_running_a_notebook_twice_in_one_kernel_finds_the_same_parameters():
     assert notebook_parameters({**left_over, "method": "sft"}) == {"method": "sft"}
 
 
+CELL = "method = 'sft'\nn_train = n_calibration = n_test = 10\nseed = 0\nout = 'runs'"  # tagged as parameters
+
+
+def session(*ran, **variables):
+    "A notebook's `globals()` after these cells, and these variables."
+    names = {"In": ["", *ran], "Out": {}, "_i": "", "pd": object()}
+    for source in ran:
+        exec(source, {}, names)
+    return {**names, **variables}
+
+
+def test_a_variable_of_ones_own_is_no_parameter():
+    names = session(CELL, i=3, text="mine", rows=[{"a": 1}], run=object())
+    assert set(notebook_parameters(names)) == {"method", "n_train", "n_calibration", "n_test", "seed", "out"}
+
+
+def test_what_papermill_injects_or_the_tagged_cell_assigns_is_meant_as_a_parameter():
+    for ran in ([CELL, "# Parameters\nthreads = 3\n"], [CELL + "\nthreads = 3"]):
+        with pytest.raises(ValueError, match="unknown parameter 'threads'"):
+            notebook_parameters(session(*ran))
+    assert notebook_parameters(session(CELL, "# Parameters\nseed = 3\n", "threads = 3"))["seed"] == 3
+
+
+def test_a_near_miss_is_asked_about_and_a_corrected_one_forgotten():
+    with pytest.raises(ValueError, match="is 'n_trian' meant to be the parameter 'n_train'.*`del n_trian`"):
+        notebook_parameters(session(CELL, "n_trian = 3"))
+    corrected = session(CELL.replace("method", "metodh"), CELL)
+    assert corrected["metodh"] == "sft" and notebook_parameters(corrected)["method"] == "sft"
+
+
+@pytest.mark.parametrize(
+    "name, value, taken",
+    [
+        ("seed", np.int64(3), 3),
+        ("judged", Path("mine.jsonl"), "mine.jsonl"),
+        ("model", np.str_("a"), "a"),
+        ("options", {"beta": np.float64(0.5), "file": Path("a")}, {"beta": 0.5, "file": "a"}),
+    ],
+)
+def test_values_of_numpy_and_paths_are_taken(name, value, taken):
+    found = notebook_parameters(session(CELL, **{name: value}))[name]
+    assert found == taken and type(found) is type(taken)
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), ("a", "b"), object(), {1, 2}, [object()]])
+def test_a_value_that_is_not_plain_is_refused_by_name_and_never_left_out(value):
+    with pytest.raises(TypeError, match="parameter 'judged' must be a text"):
+        notebook_parameters(session(CELL, judged=value))
+
+
+def test_before_the_cell_of_parameters_has_run_the_error_says_so():
+    with pytest.raises(ValueError, match="run the cell that is tagged 'parameters' first"):
+        notebook_parameters(session("i = 3"))
+
+
+@pytest.mark.parametrize("method, steps", [("sft", 4), ("baseline", 2)])
+def test_an_interrupt_says_at_which_step_it_was_in_one_line(tmp_path, monkeypatch, method, steps):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    run = Run(**FEW, out=str(tmp_path), method=method)
+    monkeypatch.setattr("calib_nb.experiment.load_model", interrupted)
+    for ask, step in (("judged", 1), ("readings", 1), ("metrics", 1)):
+        with pytest.raises(KeyboardInterrupt) as error:
+            getattr(run, ask)
+        said = f"interrupted at step {step} of {steps}; run the cells again to go on"
+        assert str(error.value) == said
+        assert error.value._render_traceback_() == [f"KeyboardInterrupt: {said}"], "what a notebook shows"
+
+
 def test_the_name_of_a_run_holds_the_content_of_its_data(tmp_path):
     first = run_name(Parameters(), {"dataset": {"sha256": "a"}})
     assert first == run_name(Parameters(), {"dataset": {"sha256": "a"}})
