@@ -454,7 +454,7 @@ def _comment_above(lines, number):
         above.append(line.lstrip("# "))
     return " ".join(reversed(above))
 
-
+# %% ../nbs/17d_command_line.ipynb #2a72edd3
 def _value_of(default, text):
     "A parameter from its text, of the default's type. Raises ValueError."
     return json.loads(text) if isinstance(default, dict) else type(default)(text)

@@ -475,6 +475,27 @@ def _why_undefined(arrays):
     reason = M.undefined_because(kept.confidence, kept.correct)
     return reason or "no relation has both correct and wrong answers"
 
+# %% ../nbs/02b_inference.ipynb #ebfe60fb
+def _estimate_row(name, e):
+    "A row of a card's table."
+    about = f"{e.estimand} ({e.claim})" if e.estimand and e.claim else e.estimand or e.reason
+    if e.bound_low is not None:
+        about += f"; {e.bound_low:.3f} to {e.bound_high:.3f}, whatever the missing confidences were"
+    return METRICS[name].label, as_text(e), e.n, about
+
+
+class _Card(dict):
+    "Name in `METRICS` -> `Estimate`."
+
+    def __repr__(self):
+        first = [name for name in SHOWN[3:] if name in self][:2] or list(self)[:2]
+        said = [f"{METRICS[name].label} {as_text(self[name])}" for name in first]
+        return f"Card({'; '.join(said)}; {len(self)} metrics)"
+
+    def _repr_html_(self):
+        rows = [_estimate_row(name, e) for name, e in self.items()]
+        return _html_table(("metric", "value [95 % interval]", "n", "about"), rows)
+
 # %% ../nbs/02b_inference.ipynb #a7ac4cd1
 def metric_card(
     readings: list[Reading],  # of one method and readout; several seeds are averaged within a question
@@ -699,27 +720,6 @@ def _estimate_line(estimate):
 
 
 Estimate.__repr__ = _estimate_line
-
-
-def _estimate_row(name, e):
-    "A row of a card's table."
-    about = f"{e.estimand} ({e.claim})" if e.estimand and e.claim else e.estimand or e.reason
-    if e.bound_low is not None:
-        about += f"; {e.bound_low:.3f} to {e.bound_high:.3f}, whatever the missing confidences were"
-    return METRICS[name].label, as_text(e), e.n, about
-
-
-class _Card(dict):
-    "Name in `METRICS` -> `Estimate`."
-
-    def __repr__(self):
-        first = [name for name in SHOWN[3:] if name in self][:2] or list(self)[:2]
-        said = [f"{METRICS[name].label} {as_text(self[name])}" for name in first]
-        return f"Card({'; '.join(said)}; {len(self)} metrics)"
-
-    def _repr_html_(self):
-        rows = [_estimate_row(name, e) for name, e in self.items()]
-        return _html_table(("metric", "value [95 % interval]", "n", "about"), rows)
 
 # %% ../nbs/02b_inference.ipynb #2070c0a2
 @dataclass

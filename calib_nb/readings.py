@@ -158,7 +158,7 @@ def _taken_columns(table, given):
             taken[need] = _made_column(table, need, name) if name else _found_column(table, need)
     return taken
 
-# %% ../nbs/17a_readings.ipynb #83d2071f
+# %% ../nbs/17a_readings.ipynb #984083a3
 def _made_column(table, need, names):
     "Add the column that is made of several. Returns its name. Raises `RecordError` for one that is not there."
     there = [_given_column(table, need, name) for name in names]
@@ -183,6 +183,10 @@ def _is_missing(value):
     if isinstance(value, str):
         return value.strip().casefold() in _MISSING
     return value is None or value is pd.NA or value is pd.NaT or value != value
+
+
+def _is_empty(value):
+    return not isinstance(value, list | dict) and _is_missing(value)
 
 
 def _confidences(table, name, scale):
@@ -246,7 +250,7 @@ def _ids(table, taken):
         raise RecordError(f"{place}: field '{name}' is empty. Give each row an id of its own")
     return found
 
-# %% ../nbs/17a_readings.ipynb #e3afa1aa
+# %% ../nbs/17a_readings.ipynb #ce25e5a5
 def _take_repeats(table, taken, repeats):
     "Refuse ids that stand twice, or keep the 'first' of each. Raises `RecordError`."
     ids, first = _ids(table, taken), {}
@@ -334,10 +338,6 @@ def _records(table, taken, name, scale):
     return found
 
 # %% ../nbs/17a_readings.ipynb #4698505b
-def _is_empty(value):
-    return not isinstance(value, list | dict) and _is_missing(value)
-
-
 def _as_text(value):
     "A value as one text; lists and nested values as JSON."
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value).strip()
