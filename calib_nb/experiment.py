@@ -51,7 +51,7 @@ from calib_nb.core import (
     write_json,
     write_jsonl,
 )
-from .files import CONFIDENCE_SCALES
+from .files import _CONFIDENCE_SCALES
 from .inference import metric_card
 from .judge import JUDGES, Grader, endpoint_grader, judge_answers, local_grader
 from .methods import METHODS, Workbench, check_options, executed_code, follow_recipe
@@ -191,7 +191,7 @@ def _check_names(p):  # `Parameters`
 # %% ../nbs/15_experiment.ipynb #a6d26eae
 def _check_file_words(p):  # `Parameters`
     "Raises ValueError where something is said of a file and there is none."
-    lookup(CONFIDENCE_SCALES, p.confidence_scale or "fraction", "confidence scale")
+    lookup(_CONFIDENCE_SCALES, p.confidence_scale or "fraction", "confidence scale")
     names = filter(None, (p.dataset, p.test_dataset))
     some_file = p.judged or any(name.split(":")[0] not in QUESTION_SETS for name in names)
     needs = {"columns": some_file, "answers_separator": some_file, "confidence_scale": p.judged}
@@ -1023,6 +1023,19 @@ class Run(_Measured):
     def _metric_rows(self, counts):
         cards = self.cards[self.parameters.method]
         return [{"readout": readout, **card} for readout, card in cards.items()]
+
+# %% ../nbs/15_experiment.ipynb #539d301f
+def _run_line(run):
+    p = run.parameters
+    return f"Run({p.method} of {p.model} on {p.dataset}: {run.folder!r})"
+
+
+def _run_html(run):
+    return run.folder._repr_html_()
+
+
+Run.__repr__ = _run_line
+Run._repr_html_ = _run_html
 
 # %% ../nbs/15_experiment.ipynb #577c2ae8
 def run_method(**parameters: object) -> Path:  # fields of `Parameters`
