@@ -99,7 +99,7 @@ class Parameters:
     revision: str = ""  # hub branch, tag or commit of the model
     dataset_revision: str = ""  # the same of the question set
     quantization: str = ""  # 'none' or 'nf4'; default: the preset's
-    options: dict = field(default_factory=dict)  # options of the method
+    options: dict = field(default_factory=dict)  # options of the method, as `check_options` takes them
 
     def __post_init__(self):
         for f in fields(self):
@@ -156,12 +156,22 @@ def _check_value(parameter, value):  # a field of `Parameters`
     name, kind, default = parameter.name, parameter.type, parameter.default
     if not isinstance(value, kind) or isinstance(value, bool):
         remedy = _REMEDIES[kind].format(name=name, default=default)
-        raise TypeError(f"parameter '{name}' must be {kind.__name__}, found {value!r}. {remedy}")
+        raise TypeError(f"parameter '{name}' must be {kind.__name__}, found {value!r:.200}. {remedy}")
     if value == "" and default:
         raise ValueError(f"parameter '{name}' is empty. Leave it out for {default!r}")
-    if name.startswith("n_") and value < 1:
-        raise ValueError(f"parameter '{name}' must be at least 1, found {value}")
+    if kind is int:
+        _check_number(name, value)
+    if kind is str and "\0" in value:
+        raise ValueError(f"parameter '{name}' holds a null character: {value!r:.80}. Write it without")
 
+
+def _check_number(name, value):
+    "Raises ValueError for fewer than one question, and for a seed that no generator of random numbers takes."
+    lowest, highest = (1, 10**9) if name.startswith("n_") else (0, 2**32 - 1)
+    if not lowest <= value <= highest:
+        shown = value if abs(value) < 10**40 else "a number of more than 40 digits"
+        remedy = f"Choose one up to {highest}"
+        raise ValueError(f"parameter '{name}' must be at least {lowest}, found {shown}. {remedy}")
 
 # %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
@@ -171,6 +181,22 @@ def _check_place(name, value):  # 'out' or 'publish'; where to write
         raise ValueError(f"parameter '{name}': a part of {visible(value, 60)!r} has a null character or over 200 bytes")
     if name == "publish" and ".." in parts:
         raise ValueError(f"parameter 'publish' is a name such as 'sft', not {visible(value, 60)!r}")
+    if name == "out":
+        _check_folder(project_root() / value)
+
+
+_OF_THE_SYSTEM = {"/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys"}
+
+
+def _check_folder(out):
+    "Raises ValueError where no folder can be made, or none should be."
+    there = next(folder for folder in [out, *out.parents] if os.path.lexists(folder))
+    remedy = "Name a folder in which you may write, such as 'runs'"
+    if not there.is_dir():
+        raise ValueError(f"parameter 'out' is {visible(str(out), 300)!r}, and {there} is no folder. {remedy}")
+    root = {str(folder) for folder in [out, *out.parents][-2:]}
+    if root & _OF_THE_SYSTEM and not out.is_relative_to("/dev/shm"):
+        raise ValueError(f"parameter 'out' is {visible(str(out), 300)!r}, a folder of the system. {remedy}")
 
 
 def _check_names(p):  # `Parameters`
@@ -184,15 +210,26 @@ def _check_names(p):  # `Parameters`
         raise unknown_name("readout", p.readout, known)
     if p.judge != "rules" and not p.grader:
         raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
-    check_options(p.method, p.options)
+    checked = check_options(p.method, p.options)
+    object.__setattr__(p, "options", {name: checked[name] for name in p.options})
     for name in ("out", "publish"):
         _check_place(name, getattr(p, name))
 
 # %% ../nbs/15_experiment.ipynb #a6d26eae
+def _check_set(name):
+    "Raises ValueError where a known set is followed by a colon and no relation."
+    known, part, relations = name.partition(":")
+    if known in QUESTION_SETS and part and not relations.strip(" ,"):
+        remedy = f"Write '{known}' for all, or name relations: '{known}:country_*'"
+        raise ValueError(f"data set {visible(name, 80)!r} names no relation behind the colon. {remedy}")
+
+
 def _check_file_words(p):  # `Parameters`
     "Raises ValueError where something is said of a file and there is none."
     lookup(CONFIDENCE_SCALES, p.confidence_scale or "fraction", "confidence scale")
-    names = filter(None, (p.dataset, p.test_dataset))
+    names = list(filter(None, (p.dataset, p.test_dataset)))
+    for name in names:
+        _check_set(name)
     some_file = p.judged or any(name.split(":")[0] not in QUESTION_SETS for name in names)
     needs = {"columns": some_file, "answers_separator": some_file, "confidence_scale": p.judged}
     for name, there in needs.items():
@@ -319,7 +356,6 @@ def notebook_parameters(
     for name, value in given.items():
         _check_plain(name, value)
     return given
-
 
 # %% ../nbs/15_experiment.ipynb #f06141b9
 def _preset_of(p: Parameters) -> Preset:
@@ -996,7 +1032,6 @@ class _Measured(_Done):
                     cards.setdefault(side, {})[readout] = card
                     bar.update()
         return cards
-
 
 # %% ../nbs/15_experiment.ipynb #rn000001
 class Run(_Measured):
