@@ -56,7 +56,7 @@ from .inference import metric_card
 from .judge import JUDGES, Grader, endpoint_grader, judge_answers, local_grader
 from .methods import METHODS, Workbench, check_options, executed_code, follow_recipe
 from .metrics import brier_score
-from .models import LanguageModel, TextFormat, folder_key, load_model, sample_responses
+from .models import LanguageModel, TextFormat, _check_model, folder_key, load_model, sample_responses
 from .original import ORIGINALS
 from .outlook import first_line
 from .progress import Bar
@@ -170,8 +170,8 @@ def _check_number(name, value):
     lowest, highest = (1, 10**9) if name.startswith("n_") else (0, 2**32 - 1)
     if not lowest <= value <= highest:
         shown = value if abs(value) < 10**40 else "a number of more than 40 digits"
-        remedy = f"Choose one up to {highest}"
-        raise ValueError(f"parameter '{name}' must be at least {lowest}, found {shown}. {remedy}")
+        bounds = f"at least {lowest} and at most {highest}"
+        raise ValueError(f"parameter '{name}' must be {bounds}, found {shown}. Choose another")
 
 # %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
@@ -681,6 +681,7 @@ class _Planned:
         self.preset = _preset_of(p)
         self.method = METHODS[p.method]
         out = project_root() / p.out
+        _check_model(p.model)
         self.splits, source = planned_splits(p, out / "cache")
         self.folder = RunFolder(out / run_name(p, source))
         self.folder.begin(

@@ -605,7 +605,7 @@ METHODS |= {
     ),
 }
 
-# %% ../nbs/14_methods.ipynb #dbc8f2ff
+# %% ../nbs/14_methods.ipynb #ee0fb1d2
 @dataclass(frozen=True)
 class _Range:
     "The values that an option may have."
@@ -635,7 +635,7 @@ class _Range:
             return False
         return self.lowest <= value <= self.highest and not (self.above and value == self.lowest)
 
-# %% ../nbs/14_methods.ipynb #af1f9023
+# %% ../nbs/14_methods.ipynb #de952d4f
 _SHARE, _TRUTH = _Range(float, highest=1), _Range(bool)
 _WEIGHT, _COUNT = _Range(float), _Range(int, 1)
 _EPOCHS = _Range(int, 1, 1000, optional=True)
@@ -665,7 +665,7 @@ def _range_of(method, name, default):
         return known
     return _Range(type(default), float("-inf"), float("inf"))
 
-# %% ../nbs/14_methods.ipynb #78c29c0e
+# %% ../nbs/14_methods.ipynb #10c6eaf5
 def _number_of(kind, value):
     "A value as the number that it can only mean; else as it is."
     if isinstance(value, np.generic):
@@ -692,7 +692,7 @@ def _in_range(method, name, value, default):
     if isinstance(value, str) and allowed.names:
         lookup(allowed.names, value, name)
     if not allowed.holds(value):
-        remedy = f"Correct it, or leave it out for {default!r}"
+        remedy = "Correct it, or leave it out" + ("" if default is None else f" for {default!r}")
         raise ValueError(f"option '{name}' of method '{method}' must be {allowed}; found {_shown(value)}. {remedy}")
     return value
 
