@@ -312,7 +312,8 @@ class RecordError(ValueError):
     "A line of a file that is not what it should be; the message names file, line, field and remedy."
 
     def __init__(self, message: str):  # which may quote the file: controls are shown as escapes, and it has an end
-        super().__init__(visible(message, 4000))
+        middle = " ... " if len(message) > 4000 else message[3000:-900]
+        super().__init__(visible(message[:3000] + middle + message[max(3000, len(message) - 900) :], 4000))
 
 
 def read_json(path: str | Path) -> object:
@@ -329,7 +330,7 @@ def read_json(path: str | Path) -> object:
 def _text_of(path):
     "The text of a UTF-8 file, with or without byte order mark."
     if not Path(path).is_file():
-        raise RecordError(f"{path}: no such file")
+        raise RecordError(f"{path}: no such file. Give the path of one that is there")
     data = Path(path).read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -338,7 +339,7 @@ def _text_of(path):
         raise RecordError(f"{path}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
 
 # %% ../nbs/00_core.ipynb #6b49ebc8
-_DEEPEST, _DIGITS = 100, 1000  # objects and arrays inside one another; of a whole number
+_DEEPEST, _DIGITS = 100, 300  # objects and arrays inside one another; of a whole number, as a float has 308
 
 
 def _constant(name):
@@ -362,8 +363,8 @@ def _once(pairs):
 
 _DECODER = json.JSONDecoder(parse_constant=_constant, parse_int=_whole, object_pairs_hook=_once)
 
-# %% ../nbs/00_core.ipynb #fdc47f3d
-def _parts(value):
+# %% ../nbs/00_core.ipynb #e15df62a
+def _inner(value):
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
@@ -371,7 +372,7 @@ def _is_deep(value):
     "Whether more than `_DEEPEST` objects and arrays stand inside one another."
     level = [value]
     for _ in range(_DEEPEST + 1):
-        level = [part for outer in level for part in _parts(outer)]
+        level = [part for outer in level for part in _inner(outer)]
     return bool(level)
 
 
@@ -396,7 +397,7 @@ def _whole_json(text):
         raise json.JSONDecodeError("more behind the end of the object", text, len(text) - len(rest))
     return value
 
-# %% ../nbs/00_core.ipynb #a0e53657
+# %% ../nbs/00_core.ipynb #2e1bb8f4
 def _json_object(line, where):
     "The dict on a line. Raises `RecordError` where it is none."
     try:
@@ -475,7 +476,7 @@ class Judged:
         answered = {"answer": self.model_answer, "is_correct": self.is_correct, "protocol": "two_step"}
         return Reading(**{**asked, **answered, **fields})
 
-# %% ../nbs/00_core.ipynb #2f93e153
+# %% ../nbs/00_core.ipynb #54e7d5e1
 _VERDICTS = {"correct": True, "incorrect": False, "not_attempted": False}  # verdict -> whether the answer is right
 
 
@@ -607,7 +608,7 @@ def read_records(
         _check_unique(record, number, path, seen)
         records.append(record)
     if not records:
-        raise RecordError(f"{path}: the file has no records")
+        raise RecordError(f"{path}: the file has no records. Was it written to its end?")
     return records
 
 # %% ../nbs/00_core.ipynb #d9211c47

@@ -56,7 +56,15 @@ from .inference import metric_card
 from .judge import JUDGES, Grader, endpoint_grader, judge_answers, local_grader
 from .methods import METHODS, Workbench, check_options, executed_code, follow_recipe
 from .metrics import brier_score
-from .models import LanguageModel, TextFormat, _check_model, folder_key, load_model, sample_responses
+from calib_nb.models import (
+    _QUANTIZATIONS,
+    LanguageModel,
+    TextFormat,
+    _check_model,
+    folder_key,
+    load_model,
+    sample_responses,
+)
 from .original import ORIGINALS
 from .outlook import first_line
 from .progress import Bar
@@ -176,11 +184,11 @@ def _check_number(name, value):
 # %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
     "Raises ValueError for what no file system takes, and for a publication that would lie outside of `figures/`."
-    parts = Path(value).parts
+    parts, short = Path(value).parts, "Choose a shorter and plainer name"
     if any("\0" in part or len(part.encode(errors="replace")) > 200 for part in parts):
-        raise ValueError(f"parameter '{name}': a part of {visible(value, 60)!r} has a null character or over 200 bytes")
+        raise ValueError(f"parameter '{name}': a part of {visible(value, 60)!r} has a null character or over 200 bytes. {short}")
     if name == "publish" and ".." in parts:
-        raise ValueError(f"parameter 'publish' is a name such as 'sft', not {visible(value, 60)!r}")
+        raise ValueError(f"parameter 'publish' is a name such as 'sft', not {visible(value, 60)!r}. Choose one")
     if name == "out":
         _check_folder(project_root() / value)
 
@@ -204,6 +212,7 @@ def _check_names(p):  # `Parameters`
     lookup(PRESETS, p.preset, "preset")
     lookup(PROTOCOLS, p.protocol, "protocol")
     lookup(JUDGES, p.judge, "judge")
+    lookup(_QUANTIZATIONS, p.quantization or "none", "quantization")
     _check_prompt(p)
     known = lookup(METHODS, p.method, "method").readouts
     if p.readout not in known:
@@ -240,7 +249,7 @@ def _check_file_words(p):  # `Parameters`
 # %% ../nbs/15_experiment.ipynb #f03023f1
 def _check_original(value):
     "Raises for a word that is none, and for True and False, of which True meant 'document' once."
-    words = "'document' (what True meant), 'repository', or '' for neither"
+    words = "'document' (what True meant), 'repository', or '' for neither. Choose one"
     if isinstance(value, bool) or str(value).casefold() in ("true", "false"):
         raise TypeError(f"parameter 'original' is one of {words}; found {value}")
     if value and isinstance(value, str):

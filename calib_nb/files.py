@@ -74,7 +74,7 @@ def _no_such_file(path):
         return RecordError(f"{path}: a folder. Give a file in it")
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, beside, n=1)
-    hint = f". Did you mean '{near[0]}'?" if near else ""
+    hint = f". Did you mean '{near[0]}'?" if near else ". Give the path of one that is there"
     return RecordError(f"{path}: no such file{hint}")
 
 

@@ -28,9 +28,9 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
+from safetensors import safe_open
 from bitsandbytes.nn import Linear4bit
 from jinja2 import TemplateError
-from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -270,6 +270,13 @@ def folder_key(folder):  # of a local model
     return content_key(sorted(hashes.items()))
 
 # %% ../nbs/07_models.ipynb #ae69a8d8
+def _check_config(file):
+    "Raises ValueError for a configuration that is damaged, or names no kind of model."
+    config = read_json(file)
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ValueError(f"{file}: field 'model_type' is missing, so it is no model's. Get or save the folder again")
+
+
 def _check_weights(file: str | Path):
     "Raises ValueError for a file of weights that is damaged or cut short: its heading is read, and no weight."
     try:
@@ -282,7 +289,7 @@ def _check_weights(file: str | Path):
 def _check_folder(folder):
     "ValueError where a local folder holds no model in the format of transformers, with what it holds instead."
     if (folder / "config.json").exists():
-        read_json(folder / "config.json")
+        _check_config(folder / "config.json")
         for file in sorted(folder.glob("*.safetensors")):
             _check_weights(file)
         return
@@ -292,7 +299,8 @@ def _check_folder(folder):
     if any(folder.glob("*.gguf")):
         remedy = "load it with transformers (`gguf_file=`), `save_pretrained` to a folder, and give that"
         raise ValueError(f"{folder} holds a GGUF file, not safetensors: {remedy}")
-    raise ValueError(f"{folder} holds no model: there is no config.json in it")
+    remedy = "Give a folder that `save_pretrained` has written"
+    raise ValueError(f"{folder} holds no model: there is no config.json in it. {remedy}")
 
 # %% ../nbs/07_models.ipynb #4505c4ae
 def _check_model(name: str):  # embedded model, local folder or hub name

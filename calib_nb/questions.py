@@ -68,15 +68,20 @@ def _with_commas(text):
     return " ".join(parts)
 
 # %% ../nbs/05_questions.ipynb #3e32a19b
+_LONGEST_PRINTED = 100_000  # characters: a longer text is no list of answers, and takes Python minutes
+
+
 def _literal(text):
     "A list or dict written as JSON or as Python and NumPy print it; the text itself where it is neither."
     with suppress(ValueError):
         return _whole_json(text)
+    if len(text) > _LONGEST_PRINTED:
+        return text
     try:
         tree = ast.parse(_with_commas(text).strip(), mode="eval")
         return _called(tree.body)
     except (ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError):
-        return text  # the last two: brackets in brackets by the hundred
+        return text  # the last two come of brackets in brackets by the hundred
 
 
 def _of_text(text):
@@ -620,7 +625,7 @@ def _judged_fields(row, separator, scale):  # a row with the names of `Judged`
         except ValueError as e:
             raise ValueError(f"field '{name}' {e}".replace(f"field '{name}' field", "field")) from e
     if "answers" in row:
-        fields["answers"] = answer_list(row["answers"], separator) if cell_text(row["answers"] or "") else []
+        fields["answers"] = answer_list(row["answers"], separator) if _given(row["answers"]) else []
     if not isinstance(row.get("extra", {}), dict):
         raise ValueError("field 'extra' must be an object. Correct it there, or leave it out")
     return fields

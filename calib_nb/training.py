@@ -13,10 +13,10 @@ __all__ = ['PRESETS', 'OBJECTIVES', 'Preset', 'Example', 'make_example', 'answer
 # %% ../nbs/11_training.ipynb #eba2f20f
 from .core import broken, derived_seed, lookup, read_json, seal, seed_everything, write_json, written
 from calib_nb.models import (
+    _check_weights,
     LanguageModel,
     TextFormat,
     TokenTree,
-    _check_weights,
     common_length,
     in_halves,
     read_trees,
@@ -506,7 +506,7 @@ def load_adapter(
     _check_weights(Path(folder) / "adapter_model.safetensors")
     try:
         model = PeftModel.from_pretrained(remove_adapter(lm).model, folder)
-    except (ValueError, TypeError, KeyError, SafetensorError) as e:  # of a damaged configuration
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:  # of a damaged configuration
         said = f"{folder}: the adapter cannot be read ({type(e).__name__}: {str(e)[:200]})"
         raise ValueError(f"{said}. Delete the folder and train again") from e
     return replace(lm, model=model.eval())

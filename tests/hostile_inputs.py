@@ -30,8 +30,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 REFUSED, ACCEPTED, EITHER = "refused", "accepted", "either"
 LONGEST = 20  # seconds: more is long work before the error
 REMEDY = re.compile(  # how a sentence that says what to do begins
-    r"\b(Add|Ask|Choose|Correct|Delete|Did you mean|Each|Fetch|Get|Give|Keep|Known:|Leave|Make|Mend|Name|Rename|Save|"
-    r"Say|Take|Unpack|Was|Write|give|keep|leave|pip install|save)\b|is put in quotation marks"
+    r"\b(Add|Ask|Choose|Correct|Delete|Did you mean|Each|Fetch|Get|Give|It is called|Keep|Leave|Make|Mend|Name|Rename|"
+    r"Save|Say|Take|Unpack|Was|Write|give|keep|leave|must name|pip install|save)\b|Known: |is put in quotation marks"
 )
 
 
@@ -78,7 +78,7 @@ VALUES = {  # what is wrong -> (field, value as JSON, who must refuse it, who mu
     "5,000 digits in a text": ("answers", json.dumps("[" + "1" * 5000 + "]"), (), ()),
     "400 digits": ("confidence", "1" * 400, ("predictions", "readings"), ()),
     "an exponent of 999": ("confidence", "1e999", ("predictions", "readings"), ()),
-    "NaN": ("confidence", "NaN", (), ALL),
+    "NaN": ("confidence", "NaN", (), ("rows", "questions", "judged", "predictions")),
     "Infinity": ("confidence", "Infinity", ("predictions", "readings"), ()),
     "-Infinity": ("confidence", "-Infinity", ("predictions", "readings"), ()),
     "an infinite answer": ("answers", "Infinity", ("questions", "judged"), ()),
@@ -219,12 +219,12 @@ def odd_tables():
     import pyarrow as pa
     import pyarrow.parquet
 
-    days = pa.array([2**62], pa.timestamp("s"))
+    days = pa.array([2**62], pa.timestamp("us"))
     odd = {
         "bytes": pa.array([b"\xff\xfe"]),
         "text that is none": pa.array([b"\xff\xfe"]).view(pa.utf8()),
         "a date outside of the calendar": days,
-        "a span of time without end": pa.array([2**62], pa.duration("s")),
+        "a span of time without end": pa.array([2**62], pa.duration("us")),
     }
     made = {}
     for name, column in odd.items():
