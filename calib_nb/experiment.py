@@ -184,9 +184,10 @@ def _check_number(name, value):
 # %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
     "Raises ValueError for what no file system takes, and for a publication that would lie outside of `figures/`."
-    parts, short = Path(value).parts, "Choose a shorter and plainer name"
+    parts = Path(value).parts
     if any("\0" in part or len(part.encode(errors="replace")) > 200 for part in parts):
-        raise ValueError(f"parameter '{name}': a part of {visible(value, 60)!r} has a null character or over 200 bytes. {short}")
+        said = f"a part of {visible(value, 60)!r} has a null character or over 200 bytes"
+        raise ValueError(f"parameter '{name}': {said}. Choose a shorter and plainer name")
     if name == "publish" and ".." in parts:
         raise ValueError(f"parameter 'publish' is a name such as 'sft', not {visible(value, 60)!r}. Choose one")
     if name == "out":

@@ -28,9 +28,9 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import safe_open
 from bitsandbytes.nn import Linear4bit
 from jinja2 import TemplateError
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,

@@ -190,7 +190,7 @@ def _confidence(value, scale):
         return round(number / scale, _DECIMALS)
     if 1 < number <= 100:
         raise ValueError(f"{value} is above 1. If all are percentages, say so: --scale percent")
-    raise ValueError(f"{value} is not in [0, {scale}]. Correct it, or leave the cell empty where there is none")
+    raise ValueError(f"{value} is not in [0, {scale}]")
 
 
 def _confidences(table, name, scale):
@@ -436,7 +436,7 @@ def _readings_of(table, given, name, scale, where, ignored):
     taken = _Taken(table.files, table.tools, columns, where, n, missing, n - len(found), scale or "fraction", ignored)
     if missing == len(found):
         what = "has a confidence" if found else "has an outcome"
-        raise RecordError(f"{_where_of(table)}: none of {n} rows {what} ('{columns['confidence']}'): nothing to score. Name another")
+        raise RecordError(f"{_where_of(table)}: none of {n} rows {what} ('{columns['confidence']}'): nothing to score")
     return Readings(found, taken)
 
 # %% ../nbs/17a_readings.ipynb #f1a42d77

@@ -13,10 +13,10 @@ __all__ = ['PRESETS', 'OBJECTIVES', 'Preset', 'Example', 'make_example', 'answer
 # %% ../nbs/11_training.ipynb #eba2f20f
 from .core import broken, derived_seed, lookup, read_json, seal, seed_everything, write_json, written
 from calib_nb.models import (
-    _check_weights,
     LanguageModel,
     TextFormat,
     TokenTree,
+    _check_weights,
     common_length,
     in_halves,
     read_trees,
