@@ -111,15 +111,14 @@ def _answer_row(question, text):
         **({"missing": note} if note == "unfinished thought" else {}),
     }
 
-
+# %% ../nbs/08_answers.ipynb #4bd44844
 def _check_thoughts(rows, lm, max_new_tokens):
     "Raises ValueError where most texts are thoughts that have no end: then nothing is known of the answers."
     thoughts = sum("missing" in row for row in rows)
     if 2 * thoughts > len(rows):
         raise ValueError(
             f"model '{lm.name}' thinks before it answers: {thoughts} of {len(rows)} answers are thoughts without an "
-            f"end (answers are one line of at most {max_new_tokens} tokens). Take a model, or a chat template, that "
-            "answers at once"
+            f"end within {max_new_tokens} tokens. Take a model, or a chat template, that answers at once"
         )
 
 # %% ../nbs/08_answers.ipynb #4d2f05b7

@@ -348,9 +348,9 @@ def _judge(file, out, **o):
 
     The rules know names, numbers, dates and lists. A model as judge is part of a run (calib_nb run --judge).
     """
-    from calib_nb.formats import _files_of, scored_rows
+    from calib_nb.formats import _files_of, _scored_rows
 
-    judged = _judged_rows(scored_rows(_files_of(file)[0]), o)
+    judged = _judged_rows(_scored_rows(_files_of(file)[0]), o)
     text = "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in judged)
     if out:
         write_text(out, text)
@@ -404,7 +404,7 @@ def _stage_lines(manifest):
     return lines
 
 
-@main.command("show", epilog="Example:\n\n\b\n  calib_nb show runs/sft-0-1a2b3c\n")
+@main.command("show", epilog="Example:\n\n\b\n  calib_nb show runs/facts-smollm2-135m-sft-default-seed0-1a2b3c4d\n")
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="The manifest and the metrics as JSON.")
 def _show(run, as_json):
@@ -440,10 +440,21 @@ def _notebook_parameters(path):
             comments[token.start[0]] = token.string.lstrip("# ")
     found = {}
     for node in ast.parse(source).body:
-        found[node.targets[0].id] = ast.literal_eval(node.value), comments.get(node.lineno, "")
+        said = comments.get(node.lineno) or _comment_above(source.splitlines(), node.lineno)
+        found[node.targets[0].id] = ast.literal_eval(node.value), said
     return found
 
 
+def _comment_above(lines, number):
+    "The comment that ends in the line before this one, counted from 1; '' where there is none."
+    above = []
+    for line in reversed(lines[: number - 1]):
+        if not line.startswith("#"):
+            break
+        above.append(line.lstrip("# "))
+    return " ".join(reversed(above))
+
+# %% ../nbs/17d_command_line.ipynb #2a72edd3
 def _value_of(default, text):
     "A parameter from its text, of the default's type. Raises ValueError."
     return json.loads(text) if isinstance(default, dict) else type(default)(text)
@@ -476,6 +487,6 @@ def _run(**given):
     known = _notebook_parameters(notebook)
     chosen = {name: _value_of(known[name][0], str(value)) for name, value in given.items() if value is not None}
     method = chosen.get("method", known["method"][0])
-    made = project_root() / "runs" / f"{method}.ipynb"
+    made = project_root() / chosen.get("out", known["out"][0]) / f"{method}.ipynb"
     _execute(notebook, made, chosen)
     click.echo(f"executed: {made}")

@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -1190,6 +1191,38 @@ class RunFolder(_StageFiles):
             fresh = not kept.exists() and kept.make(stage, make)
             self.keep(stage.name, key, stage.read(kept.path), {**kept.about(), "from_cache": not fresh})
         return stage.read(self.path / stage.file)
+
+# %% ../nbs/00_core.ipynb #fb895a25
+def _html_cells(tag, values):
+    "A row of a table in HTML; values are escaped."
+    return "".join(f"<{tag}>{escape(str(value))}</{tag}>" for value in values)
+
+
+def _html_table(heading, rows):  # names of columns; lists of values
+    "A table in HTML; all that stands in it is escaped."
+    lines = [_html_cells("th", heading)] + [_html_cells("td", row) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def _folder_html(run):
+    "The face of a `RunFolder`."
+    manifest, root = run.manifest, project_root()
+    shown = run.path.relative_to(root) if run.path.is_relative_to(root) else run.path
+    state = "complete" if manifest.get("complete") else "not complete: the same parameters go on where it stopped"
+    given = {name: v for name, v in manifest.get("parameters", {}).items() if v not in ("", {}, None)}
+    stages = [(name, _took(about)) for name, about in manifest.get("stages", {}).items()]
+    head = f"<p><b>Run</b> {escape(str(shown))}: {state}</p>"
+    done = _html_table(("stage done", "took"), stages) if stages else "<p>no stage done</p>"
+    return head + _html_table(("parameter", "value"), given.items()) + done
+
+
+def _took(about):
+    "How long a stage took; '' where that is not known."
+    seconds = about.get("seconds")
+    return f"{seconds:.0f} s" if isinstance(seconds, int | float) else ""
+
+
+RunFolder._repr_html_ = _folder_html
 
 # %% ../nbs/00_core.ipynb #b8a4d1da
 def finished_run(path: str | Path) -> RunFolder:  # a run's folder

@@ -51,7 +51,7 @@ from calib_nb.core import (
     write_json,
     write_jsonl,
 )
-from .files import CONFIDENCE_SCALES
+from .files import _CONFIDENCE_SCALES
 from .inference import metric_card
 from .judge import JUDGES, Grader, endpoint_grader, judge_answers, local_grader
 from .methods import METHODS, Workbench, check_options, executed_code, follow_recipe
@@ -236,7 +236,7 @@ def _check_set(name):
 
 def _check_file_words(p):  # `Parameters`
     "Raises ValueError where something is said of a file and there is none."
-    lookup(CONFIDENCE_SCALES, p.confidence_scale or "fraction", "confidence scale")
+    lookup(_CONFIDENCE_SCALES, p.confidence_scale or "fraction", "confidence scale")
     names = list(filter(None, (p.dataset, p.test_dataset)))
     for name in names:
         _check_set(name)
@@ -1069,6 +1069,19 @@ class Run(_Measured):
     def _metric_rows(self, counts):
         cards = self.cards[self.parameters.method]
         return [{"readout": readout, **card} for readout, card in cards.items()]
+
+# %% ../nbs/15_experiment.ipynb #539d301f
+def _run_line(run):
+    p = run.parameters
+    return f"Run({p.method} of {p.model} on {p.dataset}: {run.folder!r})"
+
+
+def _run_html(run):
+    return run.folder._repr_html_()
+
+
+Run.__repr__ = _run_line
+Run._repr_html_ = _run_html
 
 # %% ../nbs/15_experiment.ipynb #577c2ae8
 def run_method(**parameters: object) -> Path:  # fields of `Parameters`

@@ -18,9 +18,18 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 
 from . import metrics as M
-from .core import Reading, lookup
+from .core import Reading, _html_table, lookup
 from .label_noise import JudgeQuality, judge_draws
-from .resampling import METRICS, ReadingArrays, Sample, bootstrap, noise_floor, p_at_least, reading_arrays
+from calib_nb.resampling import (
+    METRICS,
+    ReadingArrays,
+    Sample,
+    _places,
+    bootstrap,
+    noise_floor,
+    p_at_least,
+    reading_arrays,
+)
 
 # %% ../nbs/02b_inference.ipynb #710ac34b
 @dataclass
@@ -76,7 +85,7 @@ def _binned_gaps(rows, groups, share=1.0):
     n = max(len(bins), 1)
     weight = m / n * share
     gap, residual, extra = _gaps_and_residuals(rows, bins, m)
-    group = np.searchsorted(groups, rows.group.astype(str))
+    group = _places(rows.group, groups)
     cell = group * len(m) + bins
     shape = len(groups), len(m)
     own_weight = _table(np.full(len(bins), share / n), cell, shape)
@@ -466,6 +475,27 @@ def _why_undefined(arrays):
     reason = M.undefined_because(kept.confidence, kept.correct)
     return reason or "no relation has both correct and wrong answers"
 
+# %% ../nbs/02b_inference.ipynb #ebfe60fb
+def _estimate_row(name, e):
+    "A row of a card's table."
+    about = f"{e.estimand} ({e.claim})" if e.estimand and e.claim else e.estimand or e.reason
+    if e.bound_low is not None:
+        about += f"; {e.bound_low:.3f} to {e.bound_high:.3f}, whatever the missing confidences were"
+    return METRICS[name].label, as_text(e), e.n, about
+
+
+class _Card(dict):
+    "Name in `METRICS` -> `Estimate`."
+
+    def __repr__(self):
+        first = [name for name in SHOWN[3:] if name in self][:2] or list(self)[:2]
+        said = [f"{METRICS[name].label} {as_text(self[name])}" for name in first]
+        return f"Card({'; '.join(said)}; {len(self)} metrics)"
+
+    def _repr_html_(self):
+        rows = [_estimate_row(name, e) for name, e in self.items()]
+        return _html_table(("metric", "value [95 % interval]", "n", "about"), rows)
+
 # %% ../nbs/02b_inference.ipynb #a7ac4cd1
 def metric_card(
     readings: list[Reading],  # of one method and readout; several seeds are averaged within a question
@@ -591,7 +621,7 @@ def with_missing_bounds(
     bounded = {}
     for name, (lowest, highest) in bounds.items():
         bounded[name] = replace(card[name], bound_low=lowest, bound_high=highest)
-    return card | bounded
+    return _Card(card | bounded)
 
 # %% ../nbs/02b_inference.ipynb #1fe658d6
 def with_judge_error(
@@ -611,7 +641,8 @@ def with_judge_error(
         return card
     names = [name for name in card if METRICS[name].kind != "count"]
     draws = judge_draws(arrays, names, reference, judge, n_draws, seed)
-    return card | {name: _with_band(card[name], draws[name], judge.assumption) for name in names}
+    banded = {name: _with_band(card[name], draws[name], judge.assumption) for name in names}
+    return _Card(card | banded)
 
 
 def _with_band(estimate, draws, assumption, level=0.95):
@@ -682,6 +713,13 @@ def _band_text(e, digits):
         return ""
     band = f"; true labels {e.judge_low:.{digits}f} to {e.judge_high:.{digits}f}"
     return f"{band} ({e.judge_errors})" if e.judge_errors else band
+
+# %% ../nbs/02b_inference.ipynb #a0158802
+def _estimate_line(estimate):
+    return f"Estimate({as_text(estimate)}, n = {estimate.n})"
+
+
+Estimate.__repr__ = _estimate_line
 
 # %% ../nbs/02b_inference.ipynb #2070c0a2
 @dataclass
@@ -883,6 +921,18 @@ def difference_text(d: Difference):  # of two methods
     text += f", on the same {d.n} questions, for {d.claim}"
     unseen = detectable_text(d)
     return f"{text}; {unseen}" if unseen else text
+
+
+def _difference_line(d):
+    return f"Difference({METRICS[d.metric].label} {difference_text(d)})"
+
+
+def _difference_html(d):
+    return _html_table(("a - b", "difference"), [(METRICS[d.metric].label, difference_text(d))])
+
+
+Difference.__repr__ = _difference_line
+Difference._repr_html_ = _difference_html
 
 # %% ../nbs/02b_inference.ipynb #e9f1c4c7
 def holm(

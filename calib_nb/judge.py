@@ -373,7 +373,6 @@ def _seconds(text: str | None) -> float | None:
     except (TypeError, ValueError, AttributeError, OverflowError, IndexError):
         return None
 
-
 # %% ../nbs/09a_judge.ipynb #4e7f1c54
 def judge_choice(
     answer: str,  # what the model said

@@ -17,6 +17,7 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from scipy.fft import dct
 from scipy.integrate import trapezoid
 from scipy.optimize import isotonic_regression
@@ -101,14 +102,12 @@ def tally(
     if isinstance(confidence, Tally):
         return confidence
     p, y = check_arrays(confidence, correct)
-    stratum = _stratum_numbers(group, p)
-    (strata, value), column = np.unique(np.stack([stratum, p]), axis=1, return_inverse=True)
-    column = column.ravel()  # its shape differs between versions of numpy
+    strata, value, column = _distinct(_stratum_numbers(group, p), p)
     n = np.bincount(column, minlength=value.size)
     hits = np.bincount(column, weights=y, minlength=value.size)
     return Tally(value, n, hits, _starts(strata))
 
-
+# %% ../nbs/01_metrics.ipynb #ed262b2d
 def _stratum_numbers(group, p):
     "(n,) the stratum of each row, from 0, in the order of the labels; all 0 without labels."
     if group is None:
@@ -117,6 +116,17 @@ def _stratum_numbers(group, p):
     if numbers.shape != p.shape:
         raise ValueError(f"group must have one label a row; its shape is {numbers.shape}, that of confidence {p.shape}")
     return numbers
+
+
+def _distinct(stratum, p):
+    "The distinct pairs in ascending order, as two arrays (K,), and which of them each row is (n,)."
+    order = np.lexsort((p, stratum))
+    strata, value = stratum[order], p[order]
+    is_new = np.diff(strata, prepend=-1) != 0
+    is_new |= np.diff(value, prepend=-1) != 0
+    column = np.empty(p.size, int)
+    column[order] = np.cumsum(is_new) - 1
+    return strata[is_new], value[is_new], column
 
 
 def _starts(numbers):
@@ -423,10 +433,10 @@ def _to_grid(t, points):
     "Residual mass (n * value - hits) / total, shared linearly between the two neighbouring points: (..., points)."
     at = t.value * (points - 1)
     left = np.minimum(at.astype(int), points - 2)
-    column = np.arange(t.value.size)
-    spread = np.zeros((t.value.size, points))
-    spread[column, left] = 1 - (at - left)
-    spread[column, left + 1] = at - left
+    column = np.tile(np.arange(t.value.size), 2)
+    place = column, np.concatenate([left, left + 1])
+    share = np.concatenate([1 - (at - left), at - left])
+    spread = sparse.csr_array((share, place), shape=(t.value.size, points))
     return (t.n * t.value - t.hits) @ spread / t.total[..., None]
 
 

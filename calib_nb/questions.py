@@ -38,7 +38,7 @@ from calib_nb.core import (
 )
 from .embeddings import embed as embed_texts
 from .embeddings import nearest_neighbours, similar_pairs
-from .files import cell_confidence, cell_text, cell_truth, read_rows
+from .files import _cell_confidence, _cell_truth, cell_text, read_rows
 
 # %% ../nbs/05_questions.ipynb #6d5eb62a
 _PRINTED = re.compile(r"""\s*([\[{]\s*(['"\]}]|\w+\()|\w+\(\[)""")  # how a list or dict of texts begins in print
@@ -615,9 +615,9 @@ def _judged_fields(row, separator, scale):  # a row with the names of `Judged`
     "Its values as a `Judged` has them. Raises ValueError."
     plain = dict.fromkeys(("id", "group", "relation", "grade", "verdict", "reason"), cell_text)
     plain["verdict"] = lambda value: cell_text(value).casefold()
-    plain |= {"urls": _page_list, "is_correct": cell_truth}
+    plain |= {"urls": _page_list, "is_correct": _cell_truth}
     if scale is not None:
-        plain["confidence"] = partial(cell_confidence, scale=scale)
+        plain["confidence"] = partial(_cell_confidence, scale=scale)
     fields = dict(row)
     for name in plain.keys() & row.keys():
         try:
@@ -649,7 +649,7 @@ def read_judged(
     path: str | Path,  # as in `read_rows`
     columns: dict | None = None,  # field of `Judged` -> column (for 'answers' also a list of columns)
     answers_separator: str = "",  # as in `answer_list`
-    confidence_scale: str = "",  # of the column 'confidence', as in `cell_confidence`; empty: [0, 1]
+    confidence_scale: str = "",  # of the column 'confidence': 'fraction' or 'percent'; empty: [0, 1]
 ) -> list[Judged]:  # with `confidence` in `extra`, where it is named or has a scale
     "The judged answers of a file. Raises `RecordError` with file, line, field and remedy."
     rows, columns = read_rows(path), columns or {}

@@ -14,10 +14,13 @@ from difflib import get_close_matches
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from .core import PROVENANCES, Reading, RecordError
-from .formats import _files_of, scored_rows
+from .core import PROVENANCES, Reading, RecordError, lookup
+from .files import _CONFIDENCE_SCALES, _MISSING, _cell_confidence, _outcome
+from .formats import _files_of, _scored_rows
+from .metrics import _as_printed
 
 # %% ../nbs/17a_readings.ipynb #7308c429
 class _Table:
@@ -68,7 +71,7 @@ def _table_of_files(path):
     paths = [path] if isinstance(path, str | Path) else list(path)
     table = _Table()
     for file in [file for each in paths for file in _files_of(each)]:
-        rows = scored_rows(file)
+        rows = _scored_rows(file)
         if rows.where in table.files:
             raise RecordError(f"{rows.where}: named twice. Name each file once")
         table.add(rows, rows.where, rows.columns, rows.tool)
@@ -149,88 +152,69 @@ def _taken_columns(table, given):
     taken = {}
     for need in _USUAL:
         name = given.get(need)
-        taken[need] = _given_column(table, need, name) if name else _found_column(table, need)
+        if isinstance(name, str):
+            taken[need] = _given_column(table, need, name) if name else _found_column(table, need)
+        else:
+            taken[need] = _made_column(table, need, name) if name else _found_column(table, need)
     return taken
 
-# %% ../nbs/17a_readings.ipynb #ce154355
-_SCALES = {"": 1, "fraction": 1, "percent": 100}
-_MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>"}
-_DECIMAL_COMMA = re.compile(r"-?\d{1,3},\d+|-?\d{1,3},")
-_DECIMALS = 12
+# %% ../nbs/17a_readings.ipynb #984083a3
+def _made_column(table, need, names):
+    "Add the column that is made of several. Returns its name. Raises `RecordError` for one that is not there."
+    there = [_given_column(table, need, name) for name in names]
+    cells = list(zip(*map(table.values, there)))
+    if need == "correct":
+        name, made = " = ".join(there), list(map(_all_alike, cells))
+    else:
+        name, made = " / ".join(there), [" / ".join(map(_id_text, parts)) for parts in cells]
+    table.rows = [{**row, name: value} for row, value in zip(table.rows, made)]
+    table.columns.append(name)
+    return name
 
 
+def _all_alike(cells):
+    "Whether all cells say the same; None where one is empty."
+    said = set(map(_id_text, cells))
+    return None if "" in said else len(said) == 1
+
+# %% ../nbs/17a_readings.ipynb #38f73962
 def _is_missing(value):
     "Whether there is no value."
     if isinstance(value, str):
-        return value.strip().lower() in _MISSING
+        return value.strip().casefold() in _MISSING
     return value is None or value is pd.NA or value is pd.NaT or value != value
 
 
-def _number(value):
-    "A number, or None where it is no number."
-    if isinstance(value, str):
-        text = value.strip()
-        value = text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text
-    try:
-        return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return None
-
-# %% ../nbs/17a_readings.ipynb #38f73962
-def _confidence(value, scale):
-    "A confidence in [0, 1], or None where it is missing. Raises ValueError that says what is wrong."
-    if type(value) is not float and isinstance(value, str) and scale == 100:
-        value = value.strip().removesuffix("%")
-    if _is_missing(value):
-        return None
-    number = _number(value)
-    if number is None:
-        raise ValueError(f"{value!r} is no number. Write a number, or leave the cell empty where there is none")
-    if 0 <= number <= scale:
-        return round(number / scale, _DECIMALS)
-    if 1 < number <= 100:
-        raise ValueError(f"{value} is above 1. If all are percentages, say so: --scale percent")
-    raise ValueError(f"{value} is not in [0, {scale}]")
+def _is_empty(value):
+    return not isinstance(value, list | dict) and _is_missing(value)
 
 
 def _confidences(table, name, scale):
-    "The confidences of a column. Raises `RecordError` with the row."
-    if scale not in _SCALES:
-        raise RecordError(f"scale must be 'fraction' or 'percent'; got '{scale}'")
+    "The confidences of a column, None where there is none. Raises `RecordError` with the row."
+    lookup(_CONFIDENCE_SCALES, scale or "fraction", "scale")
     found = []
     for i, value in enumerate(table.values(name)):
         try:
-            found.append(_confidence(value, _SCALES[scale]))
+            found.append(None if _is_empty(value) else _cell_confidence(value, scale))
         except ValueError as e:
-            raise RecordError(f"{table.place(i)}: field '{name}': {e}") from None
-    return found
+            raise RecordError(f"{table.place(i)}: field '{name}' {e}") from None
+    said = _as_printed([np.nan if p is None else p for p in found])
+    return [None if np.isnan(p) else p for p in said.tolist()]
 
 # %% ../nbs/17a_readings.ipynb #535789a0
-_PAIRS = ("true false", "1 0", "yes no", "correct incorrect", "right wrong", "y n", "t f", "c i")
-_OUTCOMES = {}  # word -> (whether it is right, the pair that it is of)
-for _pair in _PAIRS:
-    for _word, _is_right in zip(_pair.split(), (True, False)):
-        _OUTCOMES[_word] = _is_right, _pair
-
-
-def _outcome_word(value):
-    "An outcome as a word in lower case; a whole number without its point."
-    word = str(value).strip().lower()
-    return word.removesuffix(".0") if re.fullmatch(r"[01]\.0", word) else word
-
-
 def _outcomes(table, name):
     "True, False or None of each row. Raises `RecordError` for what is neither, and for a mixture."
     found, words = [], {}
     for i, value in enumerate(table.values(name)):
-        if _is_missing(value):
+        if _is_empty(value):
             found.append(None)
             continue
-        word = _outcome_word(value)
-        if word not in _OUTCOMES:
+        try:
+            is_right, pair = _outcome(value)
+        except ValueError:
             remedy = "Write true or false, or 1 or 0"
-            raise RecordError(f"{table.place(i)}: field '{name}' is {value!r}, neither right nor wrong. {remedy}")
-        is_right, pair = _OUTCOMES[word]
+            said = f"{table.place(i)}: field '{name}' is {value!r}, neither right nor wrong. {remedy}"
+            raise RecordError(said) from None
         words.setdefault(pair, (i, value))
         found.append(is_right)
     _check_mixture(table, name, words)
@@ -256,21 +240,26 @@ def _id_text(value):
 
 
 def _ids(table, taken):
-    "The id of each row: the column's, else the question's text, else the row's number."
+    "The id of each row: the column's, else the question's text, else the row's number. Raises `RecordError`."
     name = taken["id"] or taken["question"]
     if not name:
         return [f"row {i}" for i in range(len(table.rows))]
     found = list(map(_id_text, table.values(name)))
-    first = {}
-    for i, id in enumerate(found):
-        if not id:
-            raise RecordError(f"{table.place(i)}: field '{name}' is empty. Give each row an id of its own")
-        there = first.setdefault(id, i)
-        if there != i:
-            raise RecordError(_said_twice(table, name, id, there, i))
+    if "" in found:
+        place = table.place(found.index(""))
+        raise RecordError(f"{place}: field '{name}' is empty. Give each row an id of its own")
     return found
 
-
+# %% ../nbs/17a_readings.ipynb #ce25e5a5
+def _take_repeats(table, taken, repeats):
+    "Refuse ids that stand twice, or keep the 'first' of each. Raises `RecordError`."
+    ids, first = _ids(table, taken), {}
+    for i, id in enumerate(ids):
+        there = first.setdefault(id, i)
+        if there != i and repeats == "refuse":
+            raise RecordError(_said_twice(table, taken["id"] or taken["question"], id, there, i))
+    if repeats == "first":
+        table.keep([first[id] == i for i, id in enumerate(ids)])
 def _said_twice(table, name, id, there, here):
     "The message for an id that stood before."
     remedy = "Keep one of the two"
@@ -349,10 +338,6 @@ def _records(table, taken, name, scale):
     return found
 
 # %% ../nbs/17a_readings.ipynb #4698505b
-def _is_empty(value):
-    return not isinstance(value, list | dict) and _is_missing(value)
-
-
 def _as_text(value):
     "A value as one text; lists and nested values as JSON."
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value).strip()
@@ -386,14 +371,15 @@ class Readings(list):
         cls,
         path: str | Path | list,  # file, address, pattern such as 'runs/*.csv', '-' for standard input, or a list
         confidence: str = "",  # column of the confidence, in [0, 1]; default: the one with a usual name
-        correct: str = "",  # column of the outcome, right or wrong; default: the one with a usual name
+        correct: str | list = "",  # column of the outcome, or two that agree where it is right; default: a usual name
         question: str = "",  # column of the question's text
-        id: str = "",  # column of the question's id; default: 'id', else the question's text
+        id: str | list = "",  # column or columns of the question's id; default: 'id', else the question's text
         group: str = "",  # column of the subject, the unit of resampling; default: each question is its own
         relation: str = "",  # column of the kind of question, for strata
         scale: str = "",  # 'percent' where confidences are in [0, 100]; never guessed
         where: dict | None = None,  # column -> value: only these rows
         ignore: Iterable[str] = (),  # columns of weights that may be disregarded
+        repeats: str = "refuse",  # an id that stands twice is an error; or the 'first' counts; or 'keep' all
     ) -> "Readings":
         """The readings of a file: CSV, TSV, JSON, JSONL, Parquet, Arrow, logs of lm-evaluation-harness and inspect_ai.
 
@@ -401,35 +387,39 @@ class Readings(list):
         given = dict(confidence=confidence, correct=correct, question=question, id=id, group=group, relation=relation)
         table = _table_of_files(path)
         name = Path(str(table.files[0])).name.partition(".")[0] or "standard input"
-        return _readings_of(table, given, name, scale, where or {}, list(ignore))
+        return _readings_of(table, given, name, scale, where or {}, list(ignore), repeats)
 
     def __repr__(self):
-        return f"Readings({self._summary()})"
-
-    def _summary(self):
-        stated = sum(r.confidence is not None for r in self)
-        right = sum(r.is_correct for r in self)
-        of = f" of {self[0].method}" if self else ""
-        return f"{len(self)}{of}, {stated} with a confidence, {right} right"
+        return f"Readings({_summary(self)})"
 
 # %% ../nbs/17a_readings.ipynb #c35ca555
+def _summary(readings):
+    "How many there are, and of them with a confidence, and right."
+    stated = sum(r.confidence is not None for r in readings)
+    right = sum(r.is_correct for r in readings)
+    of = f" of {readings[0].method}" if readings else ""
+    return f"{len(readings)}{of}, {stated} with a confidence, {right} right"
+
+
 def _first_rows_html(readings, shown=5):
     "The face of `Readings`: a sentence, what was taken, and a few rows."
     names = ("id", "question", "confidence", "is_correct")
     rows = [{name: getattr(r, name) for name in names} for r in readings[:shown]]
     taken = f"<br>{escape(str(readings.taken))}" if readings.taken else ""
     frame = pd.DataFrame(rows).to_html(index=False, na_rep="missing", border=0) if rows else ""
-    return f"<p><b>Readings</b>: {escape(readings._summary())}{taken}</p>{frame}"
+    return f"<p><b>Readings</b>: {escape(_summary(readings))}{taken}</p>{frame}"
 
 
 Readings._repr_html_ = _first_rows_html
 
 
-def _readings_of(table, given, name, scale, where, ignored):
+def _readings_of(table, given, name, scale, where, ignored, repeats="refuse"):
     "The `Readings` of a table."
+    lookup(dict.fromkeys(("refuse", "first", "keep")), repeats, "way to take repeats")
     _keep_where(table, where)
     _refuse_weights(table, ignored)
     columns = _taken_columns(table, given)
+    _take_repeats(table, columns, repeats)
     found = _records(table, columns, name, scale)
     missing = sum(r.confidence is None for r in found)
     n = len(table.rows)

@@ -179,14 +179,12 @@ class GroupedTally:
         strata: np.ndarray | None = None,  # (n,) labels of strata
     ):
         "Count the rows of each group."
-        confidence, correct = M.check_arrays(confidence, correct)
-        whole = M.tally(confidence, correct, strata)
-        place = group, _column_of_rows(whole, confidence, strata)
-        shape = n_groups, whole.value.size
-        ones = np.ones(len(confidence))
-        n = sparse.csr_array((ones, place), shape=shape)
-        hits = sparse.csr_array((np.asarray(correct, float), place), shape=shape)
-        return cls(whole.value, n, hits, whole.first)
+        p, y = M.check_arrays(confidence, correct)
+        stratum, value, column = M._distinct(M._stratum_numbers(strata, p), p)
+        shape = n_groups, value.size
+        n = sparse.csr_array((np.ones(p.size), (group, column)), shape=shape)
+        hits = sparse.csr_array((y, (group, column)), shape=shape)
+        return cls(value, n, hits, M._starts(stratum))
 
     def times(self, counts: np.ndarray):  # (b, G) how often each group was drawn
         "The tally of each of b resamples, along a leading axis."
@@ -197,21 +195,6 @@ class GroupedTally:
         hits = outcomes @ self.n
         n = np.broadcast_to(self.n.sum(0), hits.shape)
         return M.Tally(self.value, n, hits, self.first)
-
-# %% ../nbs/02_resampling.ipynb #393b067d
-def _column_of_rows(whole, confidence, strata):
-    "(n,) the column of the tally in which each row is counted."
-    sizes = np.diff(whole.first, append=len(whole.value))
-    stratum = np.repeat(np.arange(len(sizes)), sizes)
-    if strata is None:
-        label = np.zeros(len(confidence), int)
-    else:
-        label = np.unique(strata, return_inverse=True)[1]
-    keys = zip(stratum.tolist(), whole.value.tolist())
-    place = {key: column for column, key in enumerate(keys)}
-    said = np.asarray(confidence, float)
-    rows = zip(label.tolist(), said.tolist())
-    return np.array([place[row] for row in rows], int)
 
 # %% ../nbs/02_resampling.ipynb #e0fc0790
 def _resample_counts(n_groups, n_resamples, seed, block=64):
@@ -355,9 +338,20 @@ def _penalised_metric(threshold):
 METRICS |= {f"penalised_{round(100 * t)}": _penalised_metric(t) for t in (0.5, 0.75, 0.9)}
 
 # %% ../nbs/02_resampling.ipynb #357d0ce6
+def _sorted_labels(labels):
+    "The distinct labels as an array of texts, each as long as it is."
+    return np.array(sorted(set(map(str, labels))), object)
+
+
+def _places(labels, known):  # any labels; all of them, sorted
+    "(n,) the place of each label among the known."
+    place = {str(label): i for i, label in enumerate(known)}
+    return np.fromiter((place[str(label)] for label in labels), int, len(labels))
+
+
 def _tallies(rows, groups):
     "The grouped tallies of one seed, by the rows that a `Metric` may be computed on."
-    group = np.searchsorted(groups, rows.group.astype(str))
+    group = _places(rows.group, groups)
     kept = rows[rows.present]
     read = kept.confidence, kept.correct, group[rows.present], len(groups)
     said_nothing = np.zeros(len(rows.id))
@@ -400,8 +394,9 @@ class Sample:
         arrays: ReadingArrays,  # of one or several seeds
         groups: np.ndarray | None = None,  # sorted labels of all groups, where several samples share resamples
     ):
+        arrays = replace(arrays, confidence=M._as_printed(arrays.confidence))
         self.arrays = arrays
-        self.groups = np.unique(arrays.group.astype(str)) if groups is None else groups
+        self.groups = _sorted_labels(arrays.group) if groups is None else groups
         self.seeds = [arrays[arrays.seed == seed] for seed in np.unique(arrays.seed)]
         self.tallies = [_tallies(rows, self.groups) for rows in self.seeds]
 
@@ -454,10 +449,10 @@ class _Calibrated:
 
     def __init__(self, rows: ReadingArrays, ids: np.ndarray):  # with confidences; sorted ids of all questions
         n = len(rows.confidence)
-        self.confidence, nothing = M.check_arrays(rows.confidence, np.zeros(n))
-        self.question = np.searchsorted(ids, rows.id.astype(str))
-        self.tally = M.tally(self.confidence, nothing)
-        column = np.searchsorted(self.tally.value, self.confidence)
+        self.confidence = rows.confidence
+        self.question = _places(rows.id, ids)
+        self.tally = M.tally(rows.confidence, np.zeros(n))
+        column = np.searchsorted(self.tally.value, rows.confidence)
         place = np.arange(n), column
         shape = n, len(self.tally.value)
         self.counted_in = sparse.csr_array((np.ones(n), place), shape=shape)
@@ -479,7 +474,7 @@ def noise_floor(
 ) -> dict[str, np.ndarray]:  # name -> (n_resamples,)
     "Each metric where outcomes are drawn from the confidences. Questions are independent given their chances."
     rng = np.random.default_rng(seed)
-    ids = np.unique(sample.arrays.id.astype(str))
+    ids = _sorted_labels(sample.arrays.id)
     seeds = [_Calibrated(rows[rows.present], ids) for rows in sample.seeds]
     blocks = []
     for start in range(0, n_resamples, block):

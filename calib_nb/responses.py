@@ -159,12 +159,12 @@ _PLAIN_NUMBER = re.compile(r"\d{1,9}(\.\d{1,40})?|\.\d{1,40}")
 _NUMBER = re.compile(
     rf"(?<![\w^])(?<!\d[.,/:^])(?P<n>{_DIGITS})(?P<e>[eE][-+]?\d{{1,3}})?"
     r"(?: ?(?P<percent>%+|(?:percent|per cent|pct)\b)"
-    rf"| ?(?P<of>[/:]|out of(?: a)?|in a|in|of) ?(?P<whole>{_DIGITS}))?"
+    rf"| ?(?P<of>/|(?<= ):|:(?! )|out of(?: a)?|in a|in|of) ?(?P<whole>{_DIGITS}))?"
     r"(?![\w^]|[.,/:]\d| ?/ ?\d)",
     re.IGNORECASE,
 )
 _STRAY = re.compile(r"(?<![\w.,])[.,]?\d")
-_RANGE = re.compile(r"\d ?%? ?(?:-|~|\bto\b|\bbis\b) ?[.\d]", re.I)
+_RANGE = re.compile(r"\d ?%?,? ?(?:-|~|\bto\b|\bbis\b) ?[.\d]", re.I)
 _MINUS = re.compile(r"(?<![\w)])-{1,2} ?\.?\d")
 _DENIED = re.compile(r"(?:\bnot\b|n't\b|\bnever\b|\bhardly\b|\bwithout\b)[^.;:,()]*$", re.I)
 _WHOLES = {"in": range(2, 101), "in a": (100, 1000), "of": (5, 10, 100)}  # `1 of 3` may count something else
@@ -377,7 +377,6 @@ _TURN = r"<\|(?:im_start|start_header_id|start)\|> ?(?:user|system)"
 _ASKED = r"(?:question|q|problem|instruction|user|human)(?: \d{1,3})?[*_]{0,2} ?:"
 _ANOTHER = re.compile(rf"[#>*\s]{{0,8}}{_ASKED}|{_TURN}", re.IGNORECASE)
 
-
 def _events(text: str, pattern: re.Pattern) -> list[_Event]:
     "The events of a text, line by line."
     events, place, waiting = [], 0, False
@@ -392,6 +391,23 @@ def _events(text: str, pattern: re.Pattern) -> list[_Event]:
         waiting = bool(found or waiting) and bool(events) and not events[-1].text
         place += len(line) + 1
     return events
+
+# %% ../nbs/05a_responses.ipynb #8d893ce2
+_NEXT = re.compile(rf"[#>*\s]{{0,8}}(?:question|q|user|human)(?: \d{{1,3}})?[*_]{{0,2}} ?:|{_TURN}", re.IGNORECASE)
+_FRAME = re.compile(r"```|#{1,6} |<[^<>]{0,40}>$|\W*$")  # a fence, a heading, a tag, a rule
+
+
+def _own_part(text: str) -> str:
+    "The text up to a question that follows something said; `Here it is:` in front of a repeated one says nothing."
+    said, place = False, 0
+    for line in text.split("\n"):
+        if said and _NEXT.match(line):
+            return text[:place]
+        bare = line.strip()
+        if not _FRAME.match(bare):
+            said = not bare.rstrip("*_ ").endswith(":")
+        place += len(line) + 1
+    return text
 
 # %% ../nbs/05a_responses.ipynb #cd66330d
 _OBJECT = re.compile(r"\{\s{0,20}\"")
@@ -460,6 +476,16 @@ def _blocks(events: list[_Event]) -> list[dict]:
         blocks[-2:] = [{**blocks[-2], **blocks[-1]}]
     return blocks
 
+# %% ../nbs/05a_responses.ipynb #36f1a0c0
+def _whole(blocks: list[dict], text: str) -> list[dict]:
+    "The blocks without a last one that the end of the text cut off within the answer it had given before."
+    last = blocks[-1]
+    if len(blocks) == 1 or "confidence" in last:
+        return blocks
+    said, before = last["answer"].text, blocks[-2]["answer"].text
+    cut = said != before and before.startswith(said) and text.rstrip().endswith(said)
+    return blocks[:-1] if cut else blocks
+
 
 def _last_block(blocks: list[dict]) -> dict:
     "The last block, with the confidence that the same answer had before."
@@ -512,11 +538,15 @@ def parse_response(
 ) -> Response:
     "The answer and the confidence of a response, from one block."
     kept, note = without_thoughts(text)
-    blocks = _blocks(_all_events(kept))
+    own = _own_part(kept)
+    said = _blocks(_all_events(own))
+    blocks = _whole(said, own)
     block = _last_block(blocks)
     notes = [note] if note else []
     if note == "unfinished thought" and len(block) < 2:
         return Response("", None, "missing", note)
     if len(blocks) > 1:
         notes.append(f"the last of {len(blocks)} answers")
-    return _read(block, notes, len(blocks) > 1)
+    if len(blocks) < len(said):
+        notes.append("without an answer that the end cuts off")
+    return _read(block, notes, len(said) > 1)

@@ -17,6 +17,7 @@ from .core import Reading, RecordError, derived_seed, jsonable
 from calib_nb.inference import (
     SHOWN,
     Estimate,
+    _Card,
     as_text,
     diagnose,
     difference_or_reason,
@@ -44,7 +45,6 @@ def _names_for(readings, reference):
 # %% ../nbs/17c_scoring.ipynb #9f14a58d
 _MANY = 100_000  # readings, above which resamples are drawn one by one
 _RESAMPLES, _FEWEST_RESAMPLES = 2000, 20
-_SLOW = "smooth_calibration_error"  # whose floor would take as long as all else together
 
 
 def _resamples_for(n):
@@ -57,7 +57,7 @@ def _resamples_for(n):
 def _drawn_one_by_one(sample, reference, names, n_resamples, seed, progress):
     "name -> (n_resamples,) bootstrap values of scores, and draws of the noise floors of calibration errors."
     scores = [name for name in names if METRICS[name].kind == "score"]
-    floors = [name for name in names if METRICS[name].kind == "calibration" and name != _SLOW]
+    floors = [name for name in names if METRICS[name].kind == "calibration"]
     drawn = {name: [] for name in scores}
     for step in progress(range(n_resamples)):
         once = bootstrap(sample, scores, reference, 1, derived_seed(seed, "resample", step))
@@ -98,12 +98,12 @@ def _card_of_many(readings, reference, names, n_resamples, seed, progress):
     sample = Sample(arrays)
     values = sample.values(names, reference)
     draws = _drawn_one_by_one(sample, reference, names, n_resamples, seed, progress)
-    card = {}
+    card = _Card()
     for name in names:
         card[name] = _plain_estimate(arrays, name, values[name])
         if name in draws and support_of(sample, name) > 1:
             card[name] = _with_draws(card[name], draws[name], METRICS[name])
-        elif METRICS[name].kind == "debiased" or name == _SLOW:
+        elif METRICS[name].kind == "debiased":
             card[name] = replace(card[name], reason=f"none above {_MANY:,} readings")
     return card
 

@@ -439,7 +439,9 @@ def test_noise_is_no_difference(tmp_path):
     folders = [made_up_run(tmp_path, m, says=random(i), base_says=random(9)) for i, m in enumerate(methods)]
     table = compare.differences(load_runs(folders), "expected", "auroc")
     said = "expected, AUROC, difference to the baseline. No visible difference: sft, dpo, implicit."
-    assert compare._difference_sentences(table) == [said]
+    sentence, unseen = compare._difference_sentences(table)[0].split(" Power 80 %: ")
+    assert sentence == said
+    assert unseen.startswith("with 1 seed and n = 300 a difference below 0.1") and unseen.endswith("cannot be seen.")
 
 
 def test_few_subjects_are_said_to_be_few(tmp_path):

@@ -307,3 +307,13 @@ def test_a_local_name_is_no_global_of_the_same_name(monkeypatch):
     before = code_hash(helper)
     monkeypatch.setitem(globals(), "x", 5)
     assert code_hash(helper) == before
+
+
+def test_a_run_in_jupyter_is_parameters_folder_and_stages_and_what_it_says_is_text(tmp_path):
+    run = RunFolder(tmp_path / "<i>mine</i>")
+    run.begin(parameters={"method": "sft", "judged": "<script>", "prompt": ""})
+    assert "no stage done" in run._repr_html_() and "not complete" in run._repr_html_()
+    run.add(stages={"answers": {"seconds": 61.2}}, complete=True)
+    shown = run._repr_html_()
+    assert "<td>answers</td><td>61 s</td>" in shown and ": complete" in shown and "&lt;script&gt;" in shown
+    assert "<script>" not in shown and "<i>" not in shown and "<td>prompt</td>" not in shown

@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 
 from calib_nb.core import RecordError
-from calib_nb.files import cell_confidence, cell_text, cell_truth, read_predictions, read_rows
+from calib_nb.files import _cell_confidence, _cell_truth, cell_text, read_rows
 from calib_nb.metrics import auroc, expected_calibration_error
 from calib_nb.posthoc import CALIBRATORS
 from calib_nb.questions import answer_list, load_questions, read_judged
+from calib_nb.readings import Readings
 
 ROWS = [
     {"id": "001", "question": "Symbol of sodium?", "answers": "NA"},
@@ -223,19 +224,19 @@ def test_judged_answers_come_in_any_table_with_any_names(tmp_path):
 
 
 def test_a_word_that_is_neither_true_nor_false_is_refused():
-    assert [cell_truth(v) for v in ("TRUE", "False", "yes", 0, [1])] == [True, False, True, False, True]
+    assert [_cell_truth(v) for v in ("TRUE", "False", "yes", 0, [1])] == [True, False, True, False, True]
     for word in ("maybe", "", None, 2, "0.5"):
         with pytest.raises(ValueError, match="must be true or false"):
-            cell_truth(word)
+            _cell_truth(word)
 
 
 def test_the_scale_of_confidences_is_never_guessed(tmp_path):
     rows = [{"id": i, "is_correct": True, "confidence": c} for i, c in enumerate([0.4, 1.0, 95])]
     path = written(tmp_path / "p.jsonl", rows)
     with pytest.raises(RecordError, match=r"p.jsonl:3: field 'confidence' is 95, .*confidence_scale='percent'"):
-        read_predictions(path)
-    assert [r.confidence for r in read_predictions(path, confidence_scale="percent")] == [0.004, 0.01, 0.95]
-    assert cell_confidence("nan") is None and cell_text(float("nan")) == ""
+        Readings.from_file(path)
+    assert [r.confidence for r in Readings.from_file(path, scale="percent")] == [0.004, 0.01, 0.95]
+    assert _cell_confidence("nan") is None and cell_text(float("nan")) == ""
 
 
 # ---- numbers

@@ -589,3 +589,38 @@ def test_ok_does_not_stand_beside_a_negative_brier_skill():
     finding = I.diagnose(made, reference=0.3, n_resamples=200)[0]
     assert finding.code == "miscalibrated" and finding.numbers["brier_skill_score"] < 0
     assert "always saying the training accuracy" in finding.sentence and "AUROC is" in finding.sentence
+
+
+# ---- faces
+
+
+def test_a_card_an_estimate_and_a_difference_are_one_line_and_in_jupyter_a_table_that_escapes():
+    made = R.made_up_readings(100, missing=0.1)
+    card = I.metric_card(made, 0.3, 50, n_floor=50)
+    difference = I.paired_difference(made, made, "auroc", n_resamples=50)
+    for thing in (card, card["auroc"], difference):
+        assert "\n" not in repr(thing) and len(repr(thing)) < 250
+    assert repr(card["auroc"]) == f"Estimate({I.as_text(card['auroc'])}, n = {card['auroc'].n})"
+    assert card._repr_html_().count("<tr>") == len(card) + 1
+    assert difference._repr_html_().count("<tr>") == 2
+    card["auroc"].reason, card["auroc"].estimand = "<script>", ""
+    assert "&lt;script&gt;" in card._repr_html_() and "<script>" not in card._repr_html_()
+    assert "&lt;b&gt;" in replace(difference, low=np.nan, reason="<b>")._repr_html_()
+
+
+def test_a_card_with_a_judge_and_without_is_a_card_and_plain_json():
+    made = R.made_up_readings(100)
+    card = I.metric_card(made, 0.3, 20, n_floor=20, names=["auroc"])
+    judged = I.with_judge_error(card, made, 0.3, JUDGE)
+    assert type(judged) is type(card) and isinstance(card, dict)
+    assert set(jsonable(card)) == {"auroc"} and jsonable(card)["auroc"]["value"] == card["auroc"].value
+
+
+# ---- numbers that are one
+
+
+def test_confidences_that_print_the_same_are_one_value_in_every_part_of_a_card():
+    said = [0.3, 0.1 + 0.2, 0.7, 0.9] * 20
+    off, plain = (readings(p, [0, 0, 1, 1] * 20) for p in (said, [round(p, 1) for p in said]))
+    cards = [jsonable(I.metric_card(r, 0.3, 50, n_floor=50)) for r in (off, plain)]
+    assert cards[0] == cards[1]

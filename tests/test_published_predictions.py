@@ -8,7 +8,8 @@ import pytest
 from conftest import SHARED
 
 from calib_nb import metrics as M
-from calib_nb.files import read_predictions, read_rows
+from calib_nb.files import read_rows
+from calib_nb.readings import Readings
 
 DATA = SHARED / "predictions"
 pytestmark = pytest.mark.skipif(not (DATA / "atlas").is_dir(), reason="published predictions are not here")
@@ -41,8 +42,8 @@ PRINTED = {
 @pytest.mark.parametrize("model", RLCR)
 def test_the_five_values_of_each_model_of_rlcr(model):
     published = json.loads((DATA / "rlcr_7b/commonsenseqa.metrics.json").read_text())[model]
-    names = {"question": "problem", "is_correct": f"{model}-evals", "confidence": f"{model}-confidence_levels"}
-    p, y = columns(read_predictions(DATA / "rlcr_7b/commonsenseqa.arrow", names))
+    names = {"question": "problem", "correct": f"{model}-evals", "confidence": f"{model}-confidence_levels"}
+    p, y = columns(Readings.from_file(DATA / "rlcr_7b/commonsenseqa.arrow", **names))
     assert len(p) == 1221
     assert {name: metric(p, y) for name, metric in PRINTED.items()} == pytest.approx(
         {name: published[name] for name in PRINTED}, abs=1e-6
@@ -67,8 +68,8 @@ PTCSFT = {  # file -> accuracy and AUROC in *_published.json, to the printed dig
 def test_accuracy_and_auroc_of_pt_csft(file):
     path, (accuracy, auroc) = DATA / f"ptcsft/{file}.json", PTCSFT[file]
     stated = next(name for name in ("parsed_confidence", "confidence") if name in read_rows(path).columns)
-    names = {"id": "question_id", "is_correct": "correct", "confidence": stated}
-    readings = read_predictions(path, names, "percent", repeats="keep")
+    names = {"id": "question_id", "correct": "correct", "confidence": stated}
+    readings = Readings.from_file(path, **names, scale="percent", repeats="keep")
     if accuracy:
         assert np.mean([r.is_correct for r in readings]) == pytest.approx(accuracy)
     digits = len(str(auroc).split(".")[1])
@@ -85,7 +86,7 @@ def atlas():
     names = {"id": ["model", "domain", "item_id"], "group": "model", "relation": "domain"}
     found = {}
     for path in sorted((DATA / "atlas/raw").glob("*.csv")):
-        for r in read_predictions(path, names, "percent", repeats="first"):
+        for r in Readings.from_file(path, **names, scale="percent", repeats="first"):
             model = models[(r.group,)]["name_in_published_tables"]
             domain = domains[(r.relation,)]["name_in_published_tables"]
             found.setdefault((model, domain), {})[r.id] = r
@@ -122,10 +123,10 @@ def test_intervals_of_the_atlas_within_resampling_error(atlas):
 
 
 def test_accuracy_confidence_and_ece_of_eleven_models_on_boolq():
-    names = {"id": ["llm", "question_id"], "confidence": "stated_confidence", "is_correct": "correct", "group": "llm"}
+    names = {"id": ["llm", "question_id"], "confidence": "stated_confidence", "correct": "correct", "group": "llm"}
     names["question"] = "question_id"
     by_model = {}
-    for r in read_predictions(DATA / "lifeeval/boolq_11_models.csv", names):
+    for r in Readings.from_file(DATA / "lifeeval/boolq_11_models.csv", **names):
         by_model.setdefault(r.group, {})[r.question] = r
     common = set.intersection(*(set(readings) for readings in by_model.values()))
     ours = []

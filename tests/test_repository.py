@@ -26,6 +26,7 @@ ORDER = {module: place for place, module in enumerate(MODULES)}
 WITHOUT_TORCH = {
     "core",
     "files",
+    "help",
     "progress",
     "metrics",
     "resampling",
@@ -354,12 +355,20 @@ def test_the_tree_of_the_readme_names_each_notebook_and_each_folder():
     assert not {name for name in names - notebooks if not (ROOT / name).exists()} - {"runs/", "data/"}
 
 
-def test_python_of_the_readme_gives_what_its_comments_say():
-    code, = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+def test_python_of_the_readme_runs_and_gives_what_its_comments_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9] * 5
+    for name, right in (("predictions.csv", [0, 0, 1, 0, 1, 0, 1, 1]), ("rival.csv", [1, 0, 1, 0, 1, 0, 0, 1])):
+        rows = {"question": [f"q{i}" for i in range(40)], "confidence": said, "is_correct": right * 5}
+        pd.DataFrame(rows).to_csv(name, index=False)
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    assert len(blocks) == 2
     names = {}
-    exec(code, names)
-    for line, value in re.findall(r"^(\w+\(.*\))  # ([\d.]+\d)", code, re.M):
-        assert eval(line, names) == pytest.approx(float(value), abs=0.005), line
+    for code in blocks:
+        exec(code, names)
+        for line, value in re.findall(r"^(\w+\(.*\))  # ([\d.]+\d)", code, re.M):
+            assert eval(line, names) == pytest.approx(float(value), abs=0.005), line
+    assert len(names["scored"].table()) == 10 and names["readings"][0].confidence == 0.1
 
 
 def test_what_is_saved_in_jupyterlab_after_reading_is_what_was_there(tmp_path, monkeypatch):

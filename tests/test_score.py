@@ -336,7 +336,7 @@ def test_a_confidence_of_a_score_of_inspect_is_read_from_its_metadata(here):
     Path("log.json").write_text(json.dumps(log))
     named = {"correct": "includes", "confidence": "with_confidence.confidence"}
     readings = Readings.from_file("log.json", **named)
-    assert [r.confidence for r in readings] == [round(i / 12, 12) for i in range(12)]
+    assert [r.confidence for r in readings] == [i / 12 for i in range(12)]
     assert sum(r.is_correct for r in readings) == 8
 
 
@@ -393,6 +393,14 @@ def test_run_executes_the_notebook_with_its_parameters(monkeypatch):
     assert notebook == ROOT / "nbs/run_method.ipynb" and made == ROOT / "runs/dpo.ipynb"
     assert parameters == {"method": "dpo", "n_train": 24, "options": {"beta": 0.2}}
     refused("run", "--metod", "dpo", code=2)
+    assert run("run", "--method", "dpo", "--out", "mine").exit_code == 0 and called[1][1] == ROOT / "mine/dpo.ipynb"
+
+
+def test_each_option_of_run_says_what_it_is(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = run("run", "--help").output
+    assert "performance_sft" in said and "[default: 'sft']" in said
+    assert not [line for line in said.splitlines() if line.split()[2:3] == ["[default:"]]
 
 
 WITHOUT_TORCH = """
@@ -424,3 +432,56 @@ def test_the_package_is_a_command():
     command = [sys.executable, "-m", "calib_nb", "score", "--help"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert ended.stdout.startswith("Usage: calib_nb score") and "Examples:" in ended.stdout
+
+
+# Columns that are made of several, and ids that stand twice
+
+
+def test_several_columns_make_an_id_and_two_that_agree_an_outcome(here):
+    frame = pd.DataFrame({"llm": ["a", "a", "b"], "item": [1, 2, 1], "said": ["x", "y", ""], "key": ["x", "z", "x"]})
+    written(frame.assign(confidence=[0.1, 0.2, 0.3]), "mine.csv")
+    readings = Readings.from_file("mine.csv", id=["llm", "item"], correct=["said", "key"])
+    assert [(r.id, r.is_correct) for r in readings] == [("a / 1", True), ("a / 2", False)]
+    assert "id 'llm / item'" in str(readings.taken) and "1 without an outcome" in str(readings.taken)
+
+
+def test_of_an_id_that_stands_twice_the_first_counts_or_all_where_that_is_said(here):
+    written(frame_of(3, id=["a", "b", "a"], confidence=[0.1, 0.2, 0.3]), "mine.csv")
+    kept = {how: [r.confidence for r in Readings.from_file("mine.csv", repeats=how)] for how in ("first", "keep")}
+    assert kept == {"first": [0.1, 0.2], "keep": [0.1, 0.2, 0.3]}
+    with pytest.raises(ValueError, match="way to take repeats"):
+        Readings.from_file("mine.csv", repeats="last")
+
+
+def test_a_percent_sign_says_its_scale_and_none_is_taken_from_the_range(here):
+    written(frame_of(3, confidence=["85%", "0.5", "1"]), "mine.csv")
+    assert [r.confidence for r in Readings.from_file("mine.csv")] == [0.85, 0.5, 1.0]
+    written(frame_of(3, confidence=["85", "0.5", "1"]), "mine.csv")
+    assert "mine.csv:2" in refused("score", "mine.csv")
+
+
+# Many rows
+
+
+@pytest.mark.slow
+def test_above_the_limit_values_are_the_same_and_every_error_has_its_floor(monkeypatch):
+    readings = readings_from(frame_of(400))
+    usual = score(readings, 0.5, 200)
+    monkeypatch.setattr("calib_nb.scoring._MANY", 100)
+    many = score(readings, 0.5, 200)
+    assert {name: e.value for name, e in many.card.items()} == {name: e.value for name, e in usual.card.items()}
+    floors = [(many.card[name].floor_high, e.floor_high) for name, e in usual.card.items() if e.floor_high is not None]
+    assert len(floors) == 3 and all(a == pytest.approx(b, rel=0.25) for a, b in floors)
+    assert "no interval for debiased calibration error: none above 100 readings." in str(many)
+
+
+@pytest.mark.long
+def test_run_trains_and_leaves_a_run_that_show_shows(tmp_path):
+    sizes = "--n_train 24 --n_calibration 12 --n_test 12".split()
+    command = [sys.executable, "-m", "calib_nb", "run", "--method", "sft", *sizes, "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    [manifest] = tmp_path.glob("facts-*-sft-*/manifest.json")
+    shown = run("show", manifest.parent)
+    assert shown.exit_code == 0 and "complete" in shown.stdout.splitlines()[0]
+    assert "method = 'sft'" in shown.stdout and "training" in shown.stdout

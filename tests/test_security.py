@@ -228,7 +228,7 @@ def test_servers_on_two_ports_or_paths_share_no_grades(spy, tmp_path, monkeypatc
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{second.server_port}/other")
     endpoint_grader("default", tmp_path)([ITEM])
     assert [path for path, _ in second.seen] == ["/v1/chat/completions", "/other/chat/completions"]
-    monkeypatch.setattr("calib_nb.judge._REQUEST", {"temperature": 0, "max_tokens": 16})
+    monkeypatch.setattr("calib_nb.judge._FEW_TOKENS", 16)
     endpoint_grader("default", tmp_path)([ITEM])
     assert len(second.seen) == 3, "with another setting it is another grade"
 
