@@ -169,8 +169,6 @@ def _check_value(parameter, value):  # a field of `Parameters`
         raise ValueError(f"parameter '{name}' is empty. Leave it out for {default!r}")
     if kind is int:
         _check_number(name, value)
-    if kind is str and "\0" in value:
-        raise ValueError(f"parameter '{name}' holds a null character: {value!r:.80}. Write it without")
 
 
 def _check_number(name, value):

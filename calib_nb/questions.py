@@ -114,7 +114,8 @@ def _texts(value):
         known = {str(name).casefold(): part for name, part in value.items()}
         parts = [known[name] for name in _ANSWER_FIELDS if name in known]
         if not parts:
-            raise ValueError(f"a dict with {', '.join(map(str, value))}; read are 'value' and 'aliases', or 'text'")
+            said = f"a dict with {', '.join(map(str, value))}; read are 'value' and 'aliases', or 'text'"
+            raise ValueError(f"{said}. Write a list")
         return _texts(parts)
     return [cell_text(value)]
 

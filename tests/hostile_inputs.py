@@ -48,7 +48,7 @@ class Input:
 # Text files
 
 ROW = '"id": "1", "question": "Who?", "answers": ["Ann"], "model_answer": "Ann", "is_correct": true, "confidence": 0.5'
-RECORDS = ("questions", "judged", "predictions", "readings")
+RECORDS = ("questions", "judged", "readings")
 
 
 def row(field, value):
@@ -76,13 +76,13 @@ VALUES = {  # what is wrong -> (field, value as JSON, who must refuse it, who mu
     "5,000 digits": ("id", "1" * 5000, ALL, ()),
     "5,000 digits, negative": ("more", "-" + "1" * 5000, ALL, ()),
     "5,000 digits in a text": ("answers", json.dumps("[" + "1" * 5000 + "]"), (), ()),
-    "400 digits": ("confidence", "1" * 400, ("predictions", "readings"), ()),
-    "an exponent of 999": ("confidence", "1e999", ("predictions", "readings"), ()),
-    "NaN": ("confidence", "NaN", (), ("rows", "questions", "judged", "predictions")),
-    "Infinity": ("confidence", "Infinity", ("predictions", "readings"), ()),
-    "-Infinity": ("confidence", "-Infinity", ("predictions", "readings"), ()),
+    "400 digits": ("confidence", "1" * 400, ("readings",), ()),
+    "an exponent of 999": ("confidence", "1e999", ("readings",), ()),
+    "NaN": ("confidence", "NaN", (), ("rows", "questions", "judged")),
+    "Infinity": ("confidence", "Infinity", ("readings",), ()),
+    "-Infinity": ("confidence", "-Infinity", ("readings",), ()),
     "an infinite answer": ("answers", "Infinity", ("questions", "judged"), ()),
-    "an infinite id": ("id", "1e999", ("questions", "judged", "predictions"), ()),
+    "an infinite id": ("id", "1e999", ("questions", "judged"), ()),
     "an answer that is NaN": ("answers", "NaN", ("questions",), ()),
     "half a character": ("question", '"\\ud83d"', ALL, ()),
     "half a character, inside": ("more", '{"\\ude00": 1}', ALL, ()),
@@ -99,23 +99,23 @@ VALUES = {  # what is wrong -> (field, value as JSON, who must refuse it, who mu
     "an empty question": ("question", '""', ("questions", "judged"), ()),
     "a question of blanks": ("question", '" \\t\\u00a0"', ("questions", "judged"), ()),
     "a question that is a number": ("question", "7", (), ()),
-    "a question that is a list": ("question", '["Who?"]', ("questions", "judged", "predictions"), ()),
+    "a question that is a list": ("question", '["Who?"]', ("questions", "judged"), ()),
     "no question": ("question", "null", ("questions", "judged"), ()),
     "no answer": ("answers", "[]", ("questions",), ()),
     "answers of another kind": ("answers", '{"key": "Ann"}', ("questions", "judged"), ()),
-    "is_correct: maybe": ("is_correct", '"maybe"', ("judged", "predictions", "readings"), ()),
-    "is_correct: 2": ("is_correct", "2", ("judged", "predictions", "readings"), ()),
-    "is_correct: null": ("is_correct", "null", ("judged", "predictions"), ()),
+    "is_correct: maybe": ("is_correct", '"maybe"', ("judged", "readings"), ()),
+    "is_correct: 2": ("is_correct", "2", ("judged", "readings"), ()),
+    "is_correct: null": ("is_correct", "null", ("judged",), ()),
     "verdict: maybe": ("verdict", '"maybe"', ("judged",), ()),
     "verdict: incorrect": ("verdict", '"incorrect"', ("judged",), ()),
     "verdict: not_attempted": ("verdict", '"not_attempted"', ("judged",), ()),
     "verdict: Correct": ("verdict", '"Correct"', (), ("judged",)),
-    "confidence: 1.5": ("confidence", "1.5", ("predictions", "readings"), ()),
-    "confidence: -0.1": ("confidence", "-0.1", ("predictions", "readings"), ()),
-    "confidence: high": ("confidence", '"high"', ("predictions", "readings"), ()),
-    "confidence: true": ("confidence", "true", ("predictions", "readings"), ()),
-    "confidence: 0,5": ("confidence", '"0,5"', ("predictions",), ()),
-    "confidence: a list": ("confidence", "[0.1, 0.2]", ("predictions", "readings"), ()),
+    "confidence: 1.5": ("confidence", "1.5", ("readings",), ()),
+    "confidence: -0.1": ("confidence", "-0.1", ("readings",), ()),
+    "confidence: high": ("confidence", '"high"', ("readings",), ()),
+    "confidence: true": ("confidence", "true", ("readings",), ()),
+    "confidence: 0,5": ("confidence", '"0,5"', (), ()),
+    "confidence: a list": ("confidence", "[0.1, 0.2]", ("readings",), ()),
     "a tag and a script": ("question", '"</td><script>alert(1)</script>"', (), ALL),
     "Python in a text": ("answers", json.dumps("__import__('os').system('false')"), (), ()),
     "a price": ("question", '"$5 or $6?"', (), ALL),
@@ -395,12 +395,6 @@ def judged(path):
     return read_judged(path)
 
 
-def predictions(path):
-    from calib_nb.files import read_predictions
-
-    return read_predictions(path)
-
-
 def readings(path):
     from calib_nb.readings import Readings
 
@@ -474,7 +468,6 @@ READERS = {
     "rows": read_file(rows),
     "questions": read_file(questions),
     "judged": read_file(judged),
-    "predictions": read_file(predictions),
     "readings": read_file(readings),
     "model": model,
     "adapter": adapter,
