@@ -13,6 +13,7 @@ from calib_nb.files import read_rows
 from calib_nb.methods import METHODS, check_options
 from calib_nb.questions import load_questions, read_judged
 
+
 def is_quick(one):
     "Whether it takes milliseconds; a value is tried in a line, in an array as well where rows are read."
     big = "10 MB" in one.name or "long" in one.name
