@@ -205,7 +205,7 @@ def _check_folder(out):
     if root & _OF_THE_SYSTEM and not out.is_relative_to("/dev/shm"):
         raise ValueError(f"parameter 'out' is {visible(str(out), 300)!r}, a folder of the system. {remedy}")
 
-
+# %% ../nbs/15_experiment.ipynb #eb358f62
 def _check_names(p):  # `Parameters`
     "Raises `UnknownName` for a name that is none, ValueError where a judge lacks its grader."
     lookup(PRESETS, p.preset, "preset")

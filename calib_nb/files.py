@@ -342,7 +342,7 @@ def _values(column, name, where):  # a chunked array of Arrow
         said = f"column {name!r:.80} ({column.type}) holds what is neither text nor number ({e})"
         raise RecordError(f"{where}: {said}. Write it as text, or leave the column out") from e
 
-
+# %% ../nbs/00a_files.ipynb #53f71988
 def _read_arrow(rows, data):  # a `_Rows`, which is filled; the bytes
     "Fill in the rows of a table of Arrow."
     table = _table(data, rows.where)
