@@ -248,9 +248,9 @@ def _check_file_words(p):  # `Parameters`
 # %% ../nbs/15_experiment.ipynb #f03023f1
 def _check_original(value):
     "Raises for a word that is none, and for True and False, of which True meant 'document' once."
-    words = "'document' (what True meant), 'repository', or '' for neither. Choose one"
+    words = "'document' (what True meant), 'repository', or '' for neither"
     if isinstance(value, bool) or str(value).casefold() in ("true", "false"):
-        raise TypeError(f"parameter 'original' is one of {words}; found {value}")
+        raise TypeError(f"parameter 'original' is one of {words}; found {value}. Choose one")
     if value and isinstance(value, str):
         lookup(ORIGINALS, value, "evaluation of the original")
 
