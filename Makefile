@@ -15,7 +15,7 @@ EXAMPLES := checked=$$($(BIN)/python tests/outputs.py checked) && \
 TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run check test test-all kills outputs reproduce figures lab readme constraints audit pre-commit
+.PHONY: setup run check test test-all kills inputs outputs reproduce figures lab readme constraints audit pre-commit
 
 setup: $(READY)
 
@@ -52,6 +52,10 @@ test-all: $(READY)
 # and ten minutes for what it compares with. To be run whenever stages or training change.
 kills: $(READY)
 	nice -n 10 $(BIN)/python tests/kill_harness.py --kills 300 --others --memory --write
+
+# Gives damaged and hostile files and values to every reader, and writes the counts to the same file; three minutes.
+inputs: $(READY)
+	nice -n 10 $(BIN)/python tests/hostile_inputs.py --write
 
 # Writes what the numbered notebooks show anew: all that load a model, too. Look at what changes.
 outputs: $(READY)

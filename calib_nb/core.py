@@ -32,6 +32,7 @@ import tokenize
 import types
 import typing
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
@@ -49,11 +50,21 @@ except ImportError:  # Windows has no such modules: memory is unknown there, and
     fcntl = resource = None
 
 # %% ../nbs/00_core.ipynb #32458232
+_OURS = re.compile(rb"^\s*lib_name\s*=\s*calib_nb\s*$", re.MULTILINE)
+
+
+def _is_root(folder):
+    "Whether the folder holds the settings of this project."
+    with suppress(OSError):  # there is none, or it may not be read
+        return bool(_OURS.search((folder / "settings.ini").read_bytes()))
+    return False
+
+
 def project_root(start: str | Path | None = None) -> Path:  # folder to start from; default: the working directory
-    "The nearest folder at or above `start` that holds `settings.ini`; `start` itself where there is none."
+    "The nearest folder at or above `start` that holds this project's `settings.ini`; else `start` itself."
     start = Path(start or Path.cwd()).resolve()
     above = [start, *start.parents]
-    return next((folder for folder in above if (folder / "settings.ini").exists()), start)
+    return next((folder for folder in above if _is_root(folder)), start)
 
 # %% ../nbs/00_core.ipynb #4d2f05b7
 _RENAMED_READOUTS = {  # what 0.1 called it -> what it is called since 0.2
@@ -301,19 +312,26 @@ def write_jsonl(path: str | Path, rows: Iterable) -> Path:
 class RecordError(ValueError):
     "A line of a file that is not what it should be; the message names file, line, field and remedy."
 
+    def __init__(self, message: str):  # which may quote the file: controls are shown as escapes, and it has an end
+        middle = " ... " if len(message) > 4000 else message[3000:-900]
+        super().__init__(visible(message[:3000] + middle + message[max(3000, len(message) - 900) :], 4000))
+
 
 def read_json(path: str | Path) -> object:
     "The JSON value in `path`; `RecordError` if it is none."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as e:
-        raise RecordError(f"{path}:{e.lineno}: not JSON ({e.msg})") from e
+        remedy = "Mend it there, or make the file again"
+        raise RecordError(f"{path}:{e.lineno}: not JSON ({e.msg}). {remedy}") from e
+    except (ValueError, RecursionError) as e:  # not UTF-8; a number of thousands of digits; nested too deeply
+        raise RecordError(f"{path}: not JSON that can be read ({e}). Make the file again") from e
 
 
 def _text_of(path):
     "The text of a UTF-8 file, with or without byte order mark."
     if not Path(path).is_file():
-        raise RecordError(f"{path}: no such file")
+        raise RecordError(f"{path}: no such file. Give the path of one that is there")
     data = Path(path).read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -322,20 +340,77 @@ def _text_of(path):
         raise RecordError(f"{path}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
 
 # %% ../nbs/00_core.ipynb #6b49ebc8
+_DEEPEST, _DIGITS = 100, 300  # objects and arrays inside one another; of a whole number, as a float has 308
+
+
 def _constant(name):
-    "What other programs write though JSON has none of it: NaN is a missing value."
     return None if name == "NaN" else float(name)
 
 
+def _whole(digits):
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits. Write it as text, in quotation marks")
+    return int(digits)
+
+
+def _once(pairs):
+    "An object, each key once."
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r:.80} stands twice in one object. Keep one of the two")
+    return row
+
+
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_int=_whole, object_pairs_hook=_once)
+
+# %% ../nbs/00_core.ipynb #e15df62a
+def _inner(value):
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _is_deep(value):
+    "Whether more than `_DEEPEST` objects and arrays stand inside one another."
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        level = [part for outer in level for part in _inner(outer)]
+    return bool(level)
+
+
+def _raw_json(text, at=0):  # where in the text it begins
+    "`(value, where it ends)`. Raises ValueError, for what is no JSON `JSONDecodeError`."
+    deep = f"more than {_DEEPEST} objects or arrays inside one another. Write it flat, or as text"
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise ValueError(deep) from None
+    brackets = text.count("[", at, end) + text.count("{", at, end)
+    if brackets > _DEEPEST and _is_deep(value):
+        raise ValueError(deep)
+    return value, end
+
+
+def _whole_json(text):
+    "The one value in a text. Raises as `_raw_json`."
+    value, end = _raw_json(text, len(text) - len(text.lstrip()))
+    rest = text[end:].lstrip()
+    if rest:
+        raise json.JSONDecodeError("more behind the end of the object", text, len(text) - len(rest))
+    return value
+
+# %% ../nbs/00_core.ipynb #2e1bb8f4
 def _json_object(line, where):
     "The dict on a line. Raises `RecordError` where it is none."
     try:
-        row = json.loads(line, parse_constant=_constant)
+        row = _whole_json(line)
     except json.JSONDecodeError as e:
         said = f"{where}: not JSON ({e.msg}): {line[:80]!r}"
         raise RecordError(f"{said}. Each line must be one JSON object.") from e
+    except ValueError as e:
+        raise RecordError(f"{where}: {e}") from e
     if not isinstance(row, dict):
-        raise RecordError(f"{where}: expected a JSON object, found {type(row).__name__}")
+        remedy = "Each line must be one JSON object, such as {\"question\": \"...\"}"
+        raise RecordError(f"{where}: expected a JSON object, found {type(row).__name__}. {remedy}")
     return row
 
 
@@ -367,10 +442,10 @@ class Question:
     def __post_init__(self):
         self.group = self.group or self.question
         if not self.question.strip():
-            raise ValueError("field 'question' is empty")
+            raise ValueError("field 'question' is empty. Write the question, or delete the line")
         said = [a for a in self.answers if isinstance(a, str) and a.strip()]
         if not said or len(said) < len(self.answers):
-            raise ValueError("field 'answers' must be a non-empty list of non-empty strings")
+            raise ValueError("field 'answers' must be a non-empty list of non-empty strings. Correct it there")
 
 # %% ../nbs/00_core.ipynb #537431c8
 @dataclass
@@ -393,7 +468,7 @@ class Judged:
         self.id = self.id or self.question
         self.group = self.group or self.question
         if not self.question.strip():
-            raise ValueError("field 'question' is empty")
+            raise ValueError("field 'question' is empty. Write the question, or delete the line")
         self.verdict = self.verdict or ("correct" if self.is_correct else "incorrect")
 
     def reading(self, **fields) -> "Reading":
@@ -401,6 +476,21 @@ class Judged:
         asked = {"id": self.id, "question": self.question, "group": self.group, "relation": self.relation}
         answered = {"answer": self.model_answer, "is_correct": self.is_correct, "protocol": "two_step"}
         return Reading(**{**asked, **answered, **fields})
+
+# %% ../nbs/00_core.ipynb #54e7d5e1
+_VERDICTS = {"correct": True, "incorrect": False, "not_attempted": False}  # verdict -> whether the answer is right
+
+
+def _check_verdict(judged):
+    "Raises ValueError for another word, or one that contradicts `is_correct`."
+    verdict, is_correct = judged.verdict, judged.is_correct
+    remedy = "Correct one of the two, or leave 'verdict' out"
+    if verdict not in _VERDICTS:
+        known = ", ".join(_VERDICTS)
+        raise ValueError(f"field 'verdict' must be one of {known}, found {verdict!r:.60}. {remedy}")
+    if _VERDICTS[verdict] != is_correct:
+        said = f"field 'is_correct' is {str(is_correct).lower()}"
+        raise ValueError(f"{said}, field 'verdict' is '{verdict}'. {remedy}")
 
 # %% ../nbs/00_core.ipynb #19d53894
 PROVENANCES = ("parsed", "repaired", "missing", "scored", "filled")
@@ -461,12 +551,13 @@ def _check_field(row, known, where):  # a dict; a dataclass field; where the dic
     optional = known.default is not MISSING or known.default_factory is not MISSING
     if name not in row:
         if not optional:
-            raise RecordError(f"{where}: field '{name}' is missing (found: {', '.join(row) or 'none'})")
+            found = ", ".join(map(str, row)) or "none"
+            raise RecordError(f"{where}: field '{name}' is missing (found: {found}). Add it, or say which column it is")
         return
     if not _accepts(kind, row[name]):
         wanted = "true or false" if kind is bool else getattr(kind, "__name__", kind)
-        found = json.dumps(row[name], ensure_ascii=False)[:80]
-        raise RecordError(f"{where}: field '{name}' must be {wanted}, found {found}")
+        found = json.dumps(row[name], ensure_ascii=False, default=str)[:80]
+        raise RecordError(f"{where}: field '{name}' must be {wanted}, found {found}. Correct it there")
 
 # %% ../nbs/00_core.ipynb #f21a6aee
 def make_record(
@@ -481,7 +572,10 @@ def make_record(
     unknown = {k: v for k, v in row.items() if k not in known}
     given = {k: v for k, v in row.items() if k in known and k != "extra"}
     try:
-        return cls(**given, extra={**row.get("extra", {}), **unknown})
+        record = cls(**given, extra={**row.get("extra", {}), **unknown})
+        if isinstance(record, Judged):
+            _check_verdict(record)
+        return record
     except ValueError as e:
         raise RecordError(f"{where}: {e}") from e
 
@@ -515,7 +609,7 @@ def read_records(
         _check_unique(record, number, path, seen)
         records.append(record)
     if not records:
-        raise RecordError(f"{path}: the file has no records")
+        raise RecordError(f"{path}: the file has no records. Was it written to its end?")
     return records
 
 # %% ../nbs/00_core.ipynb #d9211c47

@@ -137,7 +137,7 @@ class _EmbeddingCache:
         "Take up a shard. One that is torn or changed, or whose array is gone, is removed: its vectors are made again."
         try:
             array, keys = _shard(index)
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except Exception:  # what damaged bytes make of a decoder has no common class
             with suppress(OSError):
                 index.unlink(missing_ok=True)
             return

@@ -56,7 +56,15 @@ from .inference import metric_card
 from .judge import JUDGES, Grader, endpoint_grader, judge_answers, local_grader
 from .methods import METHODS, Workbench, check_options, executed_code, follow_recipe
 from .metrics import brier_score
-from .models import LanguageModel, TextFormat, folder_key, load_model, sample_responses
+from calib_nb.models import (
+    _QUANTIZATIONS,
+    LanguageModel,
+    TextFormat,
+    _check_model,
+    folder_key,
+    load_model,
+    sample_responses,
+)
 from .original import ORIGINALS
 from .outlook import first_line
 from .progress import Bar
@@ -99,7 +107,7 @@ class Parameters:
     revision: str = ""  # hub branch, tag or commit of the model
     dataset_revision: str = ""  # the same of the question set
     quantization: str = ""  # 'none' or 'nf4'; default: the preset's
-    options: dict = field(default_factory=dict)  # options of the method
+    options: dict = field(default_factory=dict)  # options of the method, as `check_options` takes them
 
     def __post_init__(self):
         for f in fields(self):
@@ -156,43 +164,80 @@ def _check_value(parameter, value):  # a field of `Parameters`
     name, kind, default = parameter.name, parameter.type, parameter.default
     if not isinstance(value, kind) or isinstance(value, bool):
         remedy = _REMEDIES[kind].format(name=name, default=default)
-        raise TypeError(f"parameter '{name}' must be {kind.__name__}, found {value!r}. {remedy}")
+        raise TypeError(f"parameter '{name}' must be {kind.__name__}, found {value!r:.200}. {remedy}")
     if value == "" and default:
         raise ValueError(f"parameter '{name}' is empty. Leave it out for {default!r}")
-    if name.startswith("n_") and value < 1:
-        raise ValueError(f"parameter '{name}' must be at least 1, found {value}")
+    if kind is int:
+        _check_number(name, value)
 
+
+def _check_number(name, value):
+    "Raises ValueError for fewer than one question, and for a seed that no generator of random numbers takes."
+    lowest, highest = (1, 10**9) if name.startswith("n_") else (0, 2**32 - 1)
+    if not lowest <= value <= highest:
+        shown = value if abs(value) < 10**40 else "a number of more than 40 digits"
+        bounds = f"at least {lowest} and at most {highest}"
+        raise ValueError(f"parameter '{name}' must be {bounds}, found {shown}. Choose another")
 
 # %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
     "Raises ValueError for what no file system takes, and for a publication that would lie outside of `figures/`."
     parts = Path(value).parts
     if any("\0" in part or len(part.encode(errors="replace")) > 200 for part in parts):
-        raise ValueError(f"parameter '{name}': a part of {visible(value, 60)!r} has a null character or over 200 bytes")
+        said = f"a part of {visible(value, 60)!r} has a null character or over 200 bytes"
+        raise ValueError(f"parameter '{name}': {said}. Choose a shorter and plainer name")
     if name == "publish" and ".." in parts:
-        raise ValueError(f"parameter 'publish' is a name such as 'sft', not {visible(value, 60)!r}")
+        raise ValueError(f"parameter 'publish' is a name such as 'sft', not {visible(value, 60)!r}. Choose one")
+    if name == "out":
+        _check_folder(project_root() / value)
 
 
+_OF_THE_SYSTEM = {"/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys"}
+
+
+def _check_folder(out):
+    "Raises ValueError where no folder can be made, or none should be."
+    there = next(folder for folder in [out, *out.parents] if os.path.lexists(folder))
+    remedy = "Name a folder in which you may write, such as 'runs'"
+    if not there.is_dir():
+        raise ValueError(f"parameter 'out' is {visible(str(out), 300)!r}, and {there} is no folder. {remedy}")
+    root = {str(folder) for folder in [out, *out.parents][-2:]}
+    if root & _OF_THE_SYSTEM and not out.is_relative_to("/dev/shm"):
+        raise ValueError(f"parameter 'out' is {visible(str(out), 300)!r}, a folder of the system. {remedy}")
+
+# %% ../nbs/15_experiment.ipynb #eb358f62
 def _check_names(p):  # `Parameters`
     "Raises `UnknownName` for a name that is none, ValueError where a judge lacks its grader."
     lookup(PRESETS, p.preset, "preset")
     lookup(PROTOCOLS, p.protocol, "protocol")
     lookup(JUDGES, p.judge, "judge")
+    lookup(_QUANTIZATIONS, p.quantization or "none", "quantization")
     _check_prompt(p)
     known = lookup(METHODS, p.method, "method").readouts
     if p.readout not in known:
         raise unknown_name("readout", p.readout, known)
     if p.judge != "rules" and not p.grader:
         raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
-    check_options(p.method, p.options)
+    checked = check_options(p.method, p.options)
+    object.__setattr__(p, "options", {name: checked[name] for name in p.options})
     for name in ("out", "publish"):
         _check_place(name, getattr(p, name))
 
 # %% ../nbs/15_experiment.ipynb #a6d26eae
+def _check_set(name):
+    "Raises ValueError where a known set is followed by a colon and no relation."
+    known, part, relations = name.partition(":")
+    if known in QUESTION_SETS and part and not relations.strip(" ,"):
+        remedy = f"Write '{known}' for all, or name relations: '{known}:country_*'"
+        raise ValueError(f"data set {visible(name, 80)!r} names no relation behind the colon. {remedy}")
+
+
 def _check_file_words(p):  # `Parameters`
     "Raises ValueError where something is said of a file and there is none."
     lookup(_CONFIDENCE_SCALES, p.confidence_scale or "fraction", "confidence scale")
-    names = filter(None, (p.dataset, p.test_dataset))
+    names = list(filter(None, (p.dataset, p.test_dataset)))
+    for name in names:
+        _check_set(name)
     some_file = p.judged or any(name.split(":")[0] not in QUESTION_SETS for name in names)
     needs = {"columns": some_file, "answers_separator": some_file, "confidence_scale": p.judged}
     for name, there in needs.items():
@@ -205,7 +250,7 @@ def _check_original(value):
     "Raises for a word that is none, and for True and False, of which True meant 'document' once."
     words = "'document' (what True meant), 'repository', or '' for neither"
     if isinstance(value, bool) or str(value).casefold() in ("true", "false"):
-        raise TypeError(f"parameter 'original' is one of {words}; found {value}")
+        raise TypeError(f"parameter 'original' is one of {words}; found {value}. Choose one")
     if value and isinstance(value, str):
         lookup(ORIGINALS, value, "evaluation of the original")
 
@@ -319,7 +364,6 @@ def notebook_parameters(
     for name, value in given.items():
         _check_plain(name, value)
     return given
-
 
 # %% ../nbs/15_experiment.ipynb #f06141b9
 def _preset_of(p: Parameters) -> Preset:
@@ -645,6 +689,7 @@ class _Planned:
         self.preset = _preset_of(p)
         self.method = METHODS[p.method]
         out = project_root() / p.out
+        _check_model(p.model)
         self.splits, source = planned_splits(p, out / "cache")
         self.folder = RunFolder(out / run_name(p, source))
         self.folder.begin(
@@ -996,7 +1041,6 @@ class _Measured(_Done):
                     cards.setdefault(side, {})[readout] = card
                     bar.update()
         return cards
-
 
 # %% ../nbs/15_experiment.ipynb #rn000001
 class Run(_Measured):

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from .core import RecordError, lookup, read_jsonl
+from .core import RecordError, _raw_json, _whole_json, lookup, read_jsonl
 
 # %% ../nbs/00a_files.ipynb #7f788bb7
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
@@ -74,7 +74,7 @@ def _no_such_file(path):
         return RecordError(f"{path}: a folder. Give a file in it")
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, beside, n=1)
-    hint = f". Did you mean '{near[0]}'?" if near else ""
+    hint = f". Did you mean '{near[0]}'?" if near else ". Give the path of one that is there"
     return RecordError(f"{path}: no such file{hint}")
 
 
@@ -125,13 +125,16 @@ def _unpacked(data, where):
 # %% ../nbs/00a_files.ipynb #6bc9c4f9
 def _decoded(data, where):
     "The text of a file. Raises `RecordError` with the line where it is not UTF-8."
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return data.decode("utf-16")
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as e:
         number = data[: e.start].count(b"\n") + 1
         raise RecordError(f"{where}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
+    if "\0" in text:
+        number = text.count("\n", 0, text.index("\0")) + 1
+        raise RecordError(f"{where}:{number}: a null character: no text, or not UTF-8. Save the file as UTF-8")
+    return text
 
 # %% ../nbs/00a_files.ipynb #b0c52a0d
 def _delimiter(text, usual):
@@ -184,18 +187,18 @@ def _read_csv(rows, data, delimiter=","):  # a `_Rows`, which is filled; the byt
         rows.refuse(number, f"{said}. A text that holds {delimiter!r} is put in quotation marks")
 
 # %% ../nbs/00a_files.ipynb #a5cb243e
-def _constant(name):
-    return None if name == "NaN" else float(name)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_constant)
 _BETWEEN = re.compile(r"[\s,]*")
 
 
 def _not_json(error, where, text, begin=0):  # text, and where in it decoding began
-    "The `RecordError` for a place in a text that is not JSON."
+    "The `RecordError` for a place in a text that is not JSON, or that holds what nobody can take."
+    if not isinstance(error, json.JSONDecodeError):
+        number = text.count("\n", 0, begin) + 1
+        return RecordError(f"{where}:{number}: {error}")
     number = text.count("\n", 0, max(error.pos, begin)) + 1
-    return RecordError(f"{where}:{number}: not JSON ({error.msg}): {text[error.pos : error.pos + 80]!r}")
+    shown = text[error.pos : error.pos + 80]
+    remedy = "Mend it there; was the file written to its end?"
+    return RecordError(f"{where}:{number}: not JSON ({error.msg}): {shown!r}. {remedy}")
 
 
 def _array(text, where):  # text that begins with [
@@ -208,8 +211,8 @@ def _array(text, where):  # text that begins with [
             return found
         line, counted = line + text.count("\n", counted, at), at
         try:
-            value, at = _DECODER.raw_decode(text, at)
-        except json.JSONDecodeError as e:
+            value, at = _raw_json(text, at)
+        except ValueError as e:
             raise _not_json(e, where, text, at) from e
         found.append((line, value))
 
@@ -217,16 +220,16 @@ def _array(text, where):  # text that begins with [
 def _lines_of_json(text):
     "Whether the first line alone is an object: the file is one of lines."
     try:
-        return isinstance(json.loads(text.strip().split("\n", 1)[0]), dict)
-    except json.JSONDecodeError:
+        return isinstance(_whole_json(text.strip().split("\n", 1)[0]), dict)
+    except ValueError:
         return False
 
 
 def _inside(text, where):
     "`(number, value)` of the array that an object holds; the object itself where it holds none."
     try:
-        whole = _DECODER.decode(text)
-    except json.JSONDecodeError as e:
+        whole = _whole_json(text)
+    except ValueError as e:
         raise _not_json(e, where, text) from e
     values = whole.values() if isinstance(whole, dict) else []
     arrays = [v for v in values if isinstance(v, list) and v and isinstance(v[0], dict)]
@@ -238,13 +241,14 @@ def _inside(text, where):
     return [(1, whole)]
 
 
-def _half_character(row):
-    "The field that holds half a character; None where none does."
+def _no_text(row):
+    "The field that holds half a character or a null character, and which; None where none does."
     for name, value in row.items():
-        try:
-            json.dumps([name, value], ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return ascii(name)[1:-1]
+        text = json.dumps([name, value], ensure_ascii=False)
+        if re.search("[\ud800-\udfff]", text):
+            return ascii(name)[1:-1], "half a character (a lone surrogate)"
+        if "\\u0000" in text:  # as JSON writes it
+            return ascii(name)[1:-1], "a null character"
     return None
 
 # %% ../nbs/00a_files.ipynb #91241fb5
@@ -258,14 +262,14 @@ def _read_json(rows, data, lines=False):  # a `_Rows`, which is filled; the byte
         found = read_jsonl(rows.where, text)
     else:
         found = _inside(text, rows.where)
-    halves = re.search(r"\\u[dD][89a-fA-F]", text)
+    suspect = re.search(r"\\u([dD][89a-fA-F]|0000)", text)
     for number, row in found:
+        wrong = _no_text(row) if suspect and isinstance(row, dict) else None
         if not isinstance(row, dict):
-            rows.refuse(number, f"expected a JSON object, found {type(row).__name__}")
-        elif halves and _half_character(row):
-            name = _half_character(row)
-            remedy = "Write it whole, or leave it out"
-            rows.refuse(number, f"field '{name}' holds half a character (a lone surrogate). {remedy}")
+            remedy = "Each row must be one, such as {\"question\": \"...\"}"
+            rows.refuse(number, f"expected a JSON object, found {type(row).__name__}. {remedy}")
+        elif wrong:
+            rows.refuse(number, f"field '{wrong[0]}' holds {wrong[1]}. Write it whole, or leave it out")
         else:
             rows.append((number, row))
 
@@ -307,29 +311,43 @@ def _shortest(value):
     return value if value is None else float(str(np.float32(value)))
 
 # %% ../nbs/00a_files.ipynb #ed8138b4
+def _validated(table):
+    "The table; an error of Arrow where offsets or texts point outside of their buffers, as in damaged bytes."
+    table.validate(full=True)
+    return table
+
+
 def _table(data, where):
     "The `pyarrow.Table` of a Parquet file, an Arrow file or an Arrow stream."
     pa = _needed("pyarrow", where, "a Parquet or Arrow file")
     try:
         if data.startswith(b"PAR1"):
-            return _needed("pyarrow.parquet", where, "a Parquet file").read_table(io.BytesIO(data))
+            parquet = _needed("pyarrow.parquet", where, "a Parquet file")
+            return _validated(parquet.read_table(io.BytesIO(data)))
         opened = pa.ipc.open_file if data.startswith(b"ARROW1") else pa.ipc.open_stream
-        return opened(pa.BufferReader(data)).read_all()
-    except (pa.ArrowException, OSError) as e:
-        said = str(e).splitlines()[0]
+        return _validated(opened(pa.BufferReader(data)).read_all())
+    except Exception as e:  # what damaged bytes make of a decoder has no common class
+        said = (str(e) or type(e).__name__).splitlines()[0][:300]
         raise RecordError(f"{where}: not Parquet or Arrow ({said}). Get the file again, or write it again") from e
 
 
+def _values(column, name, where):  # a chunked array of Arrow
+    "The plain values of a column. Raises `RecordError` for one that no text or number is."
+    try:
+        values = column.to_pylist()
+        if re.search(r"\b(float|halffloat)\b", str(column.type)):  # Arrow's names of 32 and 16 bits
+            values = map(_shortest, values)
+        return [_plain(v) for v in values]
+    except (ValueError, TypeError, OverflowError, ArithmeticError, NotImplementedError) as e:  # such as bytes, a year 0
+        said = f"column {name!r:.80} ({column.type}) holds what is neither text nor number ({e})"
+        raise RecordError(f"{where}: {said}. Write it as text, or leave the column out") from e
+
+# %% ../nbs/00a_files.ipynb #53f71988
 def _read_arrow(rows, data):  # a `_Rows`, which is filled; the bytes
     "Fill in the rows of a table of Arrow."
     table = _table(data, rows.where)
     rows.columns = _checked_heading(table.column_names, rows.where)
-    columns = []
-    for column in table.columns:
-        values = column.to_pylist()
-        if re.search(r"\b(float|halffloat)\b", str(column.type)):  # Arrow's names of 32 and 16 bits
-            values = map(_shortest, values)
-        columns.append([_plain(v) for v in values])
+    columns = [_values(column, name, rows.where) for name, column in zip(rows.columns, table.columns)]
     for number, values in enumerate(zip(*columns), 1):
         row = dict(zip(rows.columns, values))
         row.pop("__index_level_0__", None)  # pandas' row numbers
@@ -414,7 +432,9 @@ def cell_text(value: object) -> str:  # empty for a missing value
     if value is None or value != value:
         return ""
     if isinstance(value, list | tuple | dict | set):
-        raise ValueError(f"must be text, found {str(value)[:60]!r}")
+        raise ValueError(f"must be text, found {str(value)[:60]!r}. Write one text")
+    if value in (math.inf, -math.inf):
+        raise ValueError("must be text or a number, found an infinite one. Write it as text, or leave it empty")
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     return str(value).strip()
@@ -437,7 +457,7 @@ def _outcome(value):
     said = cell_text(_only(value))
     word = re.sub(r"^([01])\.0+$", r"\1", said.casefold())
     if word not in _OUTCOMES:
-        raise ValueError(f"must be true or false (or yes, no, 1, 0), found {said!r}")
+        raise ValueError(f"must be true or false (or yes, no, 1, 0), found {said!r:.80}. Correct it there")
     return _OUTCOMES[word]
 
 
@@ -459,7 +479,7 @@ def _number(said):
         return float(f"{comma[1]}.{comma[2]}" if comma else said)
     except ValueError:
         remedy = "Write a number, or leave the cell empty where there is none"
-        raise ValueError(f"must be a number: {said!r} is no number. {remedy}") from None
+        raise ValueError(f"must be a number: {said!r:.80} is no number. {remedy}") from None
 
 
 def _cell_confidence(
@@ -476,5 +496,5 @@ def _cell_confidence(
     number = _number(said)
     if not 0 <= number <= highest:
         percent = "If all are percentages, say so: --scale percent, or confidence_scale='percent'"
-        raise ValueError(f"is {said}, outside [0, {highest}]. {percent if highest == 1 else 'Mend the file'}")
+        raise ValueError(f"is {said:.80}, outside [0, {highest}]. {percent if highest == 1 else 'Mend the file'}")
     return number / highest

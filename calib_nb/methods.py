@@ -11,6 +11,7 @@ __all__ = ['LOGGED', 'METHODS', 'Workbench', 'Step', 'binary_step', 'knn_step', 
 # %% ../nbs/14_methods.ipynb #1ef8ce44
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -604,17 +605,119 @@ METHODS |= {
     ),
 }
 
+# %% ../nbs/14_methods.ipynb #ee0fb1d2
+@dataclass(frozen=True)
+class _Range:
+    "The values that an option may have."
+
+    kind: type  # int, float, bool or str
+    lowest: float = 0
+    highest: float = 1e6
+    above: bool = False  # whether the lowest itself is none
+    optional: bool = False  # whether it may be None, for the default
+    names: dict = field(default_factory=dict)  # a registry that a text must be in
+
+    def __str__(self):
+        begin = "above" if self.above else "at least"
+        bounds = f"{begin} {self.lowest} and at most {self.highest:g}"
+        ways = {int: f"a whole number, {bounds}", float: f"a number, {bounds}", bool: "true or false", str: "a text"}
+        said = f"one of {', '.join(self.names)}" if self.names else ways[self.kind]
+        return f"{said}, or null" if self.optional else said
+
+    def holds(self, value: object):
+        "Whether the value is one of them."
+        if value is None:
+            return self.optional
+        kinds = (int, float) if self.kind is float else self.kind
+        if self.kind in (bool, str):
+            return isinstance(value, kinds) and (not self.names or value in self.names)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        return self.lowest <= value <= self.highest and not (self.above and value == self.lowest)
+
+# %% ../nbs/14_methods.ipynb #de952d4f
+_SHARE, _TRUTH = _Range(float, highest=1), _Range(bool)
+_WEIGHT, _COUNT = _Range(float), _Range(int, 1)
+_EPOCHS = _Range(int, 1, 1000, optional=True)
+_RANGES = {  # option, or method and option -> its values
+    **dict.fromkeys(("right", "wrong", "high", "low"), _SHARE),
+    **dict.fromkeys(("within_relation", "adjust", "as_original"), _TRUTH),
+    **dict.fromkeys(("epochs", "inner_epochs"), _EPOCHS),
+    **dict.fromkeys(("patience", "steps"), _Range(int, 1, optional=True)),
+    **dict.fromkeys(("format_weight", "penalty", "grpo.beta"), _WEIGHT),
+    **dict.fromkeys(("beta", "width", "temperature"), _Range(float, above=True)),
+    "weight": _Range(float, optional=True),
+    "implicit.weight": _WEIGHT,
+    "k": _COUNT,
+    "folds": _Range(int, 2, 1000),
+    "generations": _Range(int, 2, 1000),
+    "targets": _Range(str, names=_TARGETS),
+    "centre": _Range(str, names=_CENTRES),
+    "inner": _Range(str, names=OBJECTIVES),
+    "calibrator": _Range(str, names=CALIBRATORS),
+}
+
+
+def _range_of(method, name, default):
+    "The range of an option; of one that is not in the table by its default, None where that says nothing."
+    known = _RANGES.get(f"{method}.{name}", _RANGES.get(name))
+    if known or type(default) not in (bool, int, float, str):
+        return known
+    return _Range(type(default), float("-inf"), float("inf"))
+
+# %% ../nbs/14_methods.ipynb #10c6eaf5
+def _number_of(kind, value):
+    "A value as the number that it can only mean; else as it is."
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str) and kind in (int, float):
+        with suppress(ValueError):
+            value = float(value) if kind is float else int(value)
+    return int(value) if kind is int and isinstance(value, float) and value.is_integer() else value
+
+
+def _shown(value):
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # a number with thousands of digits
+        return "a number with thousands of digits"
+
+
+def _in_range(method, name, value, default):
+    "The value of an option. Raises `UnknownName` or ValueError for one that it cannot have."
+    allowed = _range_of(method, name, default)
+    if allowed is None:
+        return value
+    value = _number_of(allowed.kind, value)
+    if isinstance(value, str) and allowed.names:
+        lookup(allowed.names, value, name)
+    if not allowed.holds(value):
+        remedy = "Correct it, or leave it out" + ("" if default is None else f" for {default!r}")
+        raise ValueError(f"option '{name}' of method '{method}' must be {allowed}; found {_shown(value)}. {remedy}")
+    return value
+
 # %% ../nbs/14_methods.ipynb #28690f30
 def check_options(
     method: str,  # a name in `METHODS`
     options: dict,  # option -> value
 ) -> dict:
-    "All options of `method`, the given ones put in. Raises `UnknownName` for one that it does not have."
+    """All options of `method`, the given ones put in. Raises `UnknownName` for one that it does not have, ValueError
+    for a value that it cannot have."""
     known = lookup(METHODS, method, "method").options
     for name in options:
         if name not in known:
             raise unknown_name(f"option of method '{method}'", name, known or ["none"])
-    return {**known, **options}
+    given = {name: _in_range(method, name, value, known[name]) for name, value in options.items()}
+    chosen = {**known, **given}
+    _check_order(method, given, chosen)
+    return chosen
+
+
+def _check_order(method, given, chosen):
+    "Raises ValueError for a preference for the lower confidence, or for none."
+    if {"high", "low"} & {*given} and not chosen["low"] < chosen["high"]:
+        said = f"option 'high' of method '{method}' must be above 'low'"
+        raise ValueError(f"{said}; found {chosen['high']} and {chosen['low']}. Correct one of the two")
 
 # %% ../nbs/14_methods.ipynb #02c0cddc
 def _entries(options):

@@ -30,6 +30,7 @@ from weakref import WeakKeyDictionary
 import torch
 from bitsandbytes.nn import Linear4bit
 from jinja2 import TemplateError
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -269,9 +270,28 @@ def folder_key(folder):  # of a local model
     return content_key(sorted(hashes.items()))
 
 # %% ../nbs/07_models.ipynb #ae69a8d8
+def _check_config(file):
+    "Raises ValueError for a configuration that is damaged, or names no kind of model."
+    config = read_json(file)
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ValueError(f"{file}: field 'model_type' is missing, so it is no model's. Get or save the folder again")
+
+
+def _check_weights(file: str | Path):
+    "Raises ValueError for a file of weights that is damaged or cut short: its heading is read, and no weight."
+    try:
+        with safe_open(file, "np"):
+            pass
+    except Exception as e:  # damaged bytes: a `SafetensorError`, or what its decoder trips over
+        raise ValueError(f"{file}: damaged or cut short ({str(e)[:200]}). Get or save the file again") from e
+
+
 def _check_folder(folder):
     "ValueError where a local folder holds no model in the format of transformers, with what it holds instead."
     if (folder / "config.json").exists():
+        _check_config(folder / "config.json")
+        for file in sorted(folder.glob("*.safetensors")):
+            _check_weights(file)
         return
     if (folder / "adapter_config.json").exists():
         base = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
@@ -279,21 +299,30 @@ def _check_folder(folder):
     if any(folder.glob("*.gguf")):
         remedy = "load it with transformers (`gguf_file=`), `save_pretrained` to a folder, and give that"
         raise ValueError(f"{folder} holds a GGUF file, not safetensors: {remedy}")
-    raise ValueError(f"{folder} holds no model: there is no config.json in it")
+    remedy = "Give a folder that `save_pretrained` has written"
+    raise ValueError(f"{folder} holds no model: there is no config.json in it. {remedy}")
 
 # %% ../nbs/07_models.ipynb #4505c4ae
+def _check_model(name: str):  # embedded model, local folder or hub name
+    "Raises `UnknownName` or ValueError for what cannot be a model; nothing is loaded, and no hub is asked."
+    if name in EMBEDDED_MODELS:
+        return
+    if os.path.isdir(name):  # False for what cannot be a path
+        return _check_folder(Path(name))
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        kinds = "model (no embedded model, local folder or hub name such as 'owner/model')"
+        raise unknown_name(kinds, name, EMBEDDED_MODELS)
+
+
 def _locate(name):
     "Where to load a model from, and its key where it is known before loading."
+    _check_model(name)
     if name in EMBEDDED_MODELS:
         spec = EMBEDDED_MODELS[name]
         return _embedded_folder(spec), spec.sha256[:16]
-    if os.path.isdir(name):  # False for what cannot be a path
-        _check_folder(Path(name))
+    if os.path.isdir(name):
         return Path(name), folder_key(name)
-    if name.count("/") == 1 and not name.startswith((".", "/")):
-        return name, None
-    kinds = "model (no embedded model, local folder or hub name such as 'owner/model')"
-    raise unknown_name(kinds, name, EMBEDDED_MODELS)
+    return name, None
 
 # %% ../nbs/07_models.ipynb #f137a188
 def _nf4_config(dtype):

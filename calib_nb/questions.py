@@ -11,11 +11,11 @@ import ast
 import fnmatch
 import hashlib
 import io
-import json
 import re
 import tokenize
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
@@ -25,7 +25,17 @@ from pathlib import Path
 import pandas as pd
 
 from .choices import choices_of, with_choices
-from .core import Judged, Question, RecordError, content_key, make_record, read_records, unknown_name
+from calib_nb.core import (
+    Judged,
+    Question,
+    RecordError,
+    _whole_json,
+    content_key,
+    make_record,
+    read_records,
+    unknown_name,
+    visible,
+)
 from .embeddings import embed as embed_texts
 from .embeddings import nearest_neighbours, similar_pairs
 from .files import _cell_confidence, _cell_truth, cell_text, read_rows
@@ -58,17 +68,20 @@ def _with_commas(text):
     return " ".join(parts)
 
 # %% ../nbs/05_questions.ipynb #3e32a19b
+_LONGEST_PRINTED = 100_000  # characters: a longer text is no list of answers, and takes Python minutes
+
+
 def _literal(text):
     "A list or dict written as JSON or as Python and NumPy print it; the text itself where it is neither."
-    try:
-        return json.loads(text)
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        return _whole_json(text)
+    if len(text) > _LONGEST_PRINTED:
+        return text
     try:
         tree = ast.parse(_with_commas(text).strip(), mode="eval")
         return _called(tree.body)
-    except (ValueError, SyntaxError, TypeError, tokenize.TokenError):
-        return text
+    except (ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError):
+        return text  # the last two come of brackets in brackets by the hundred
 
 
 def _of_text(text):
@@ -101,7 +114,8 @@ def _texts(value):
         known = {str(name).casefold(): part for name, part in value.items()}
         parts = [known[name] for name in _ANSWER_FIELDS if name in known]
         if not parts:
-            raise ValueError(f"a dict with {', '.join(map(str, value))}; read are 'value' and 'aliases', or 'text'")
+            said = f"a dict with {', '.join(map(str, value))}; read are 'value' and 'aliases', or 'text'"
+            raise ValueError(f"{said}. Write a list")
         return _texts(parts)
     return [cell_text(value)]
 
@@ -128,7 +142,7 @@ def answer_list(
     texts = [t.strip() for t in _texts(value)]
     answers = list(dict.fromkeys(t for t in texts if t))
     if not answers:
-        raise ValueError("there is no answer")
+        raise ValueError("there is no answer. Write one, or delete the row")
     return answers
 
 # %% ../nbs/05_questions.ipynb #6be380ad
@@ -324,7 +338,7 @@ def _with_id(fields, separator=""):
 def _reason(error):
     "Why a row is no question, in words that name the column or field."
     if isinstance(error, KeyError):
-        return f"column {error} is missing"
+        return f"column {error} is missing. Say which column it is, e.g. columns={{'question': 'prompt', ...}}"
     if any(word in str(error) for word in ("no answer", "answers_separator", "a list that", "a dict with")):
         return f"field 'answers': {error}"
     return str(error)
@@ -356,10 +370,14 @@ class _QuestionList(list):
 # %% ../nbs/05_questions.ipynb #0e00e72e
 def _refusal(bad, n_rows, max_bad_share, where):  # bad: what is wrong with each malformed row
     "The error for a file with too many malformed rows, or with no other; it lists the first ten."
-    shown = bad[:10] or ["there are no rows"]
+    if not n_rows:
+        return RecordError(f"{where}: the file has no rows. Was it written to its end?")
+    shown = [visible(line, 350) for line in bad[:10]]
     if len(bad) > 10:
         shown.append("...")
     most = f"{max_bad_share:.1%}"
+    if n_rows == 1:
+        return RecordError(shown[0])
     head = f"{where}: {len(bad)} of {n_rows} rows are malformed (at most {most} may be):"
     return RecordError("\n".join([head, *shown]))
 
@@ -516,6 +534,9 @@ def _of_relations(questions, patterns):  # a `_QuestionList`; names of relations
     "Those of the named relations. Raises `UnknownName` for a name that fits none."
     known = sorted({q.relation for q in questions})
     wanted = [p.strip() for p in patterns.split(",")]
+    if "" in wanted:
+        remedy = f"Name some of {', '.join(known)}, or leave the colon out"
+        raise ValueError(f"a relation without a name stands in ':{visible(patterns, 80)}'. {remedy}")
     chosen = set()
     for pattern in wanted:
         if not fnmatch.filter(known, pattern):
@@ -563,10 +584,10 @@ def load_questions(
 
     Raises `UnknownName` for an unknown name or relation, `RecordError` for a bad file,
     OSError where the hub cannot be reached."""
-    name, _, relations = str(name_or_path).partition(":")
+    name, part, relations = str(name_or_path).partition(":")
     spec, rows, where, source = _find(name, name_or_path, revision, columns, answers_separator)
     questions = questions_from_rows(rows, spec, where, max_bad_share, answers_separator)
-    if name in QUESTION_SETS and relations:
+    if name in QUESTION_SETS and part:
         questions = _of_relations(questions, relations)
         source = {**source, "relations": relations}
     known = {"name": spec.name, "license": spec.license, "language": spec.language}
@@ -594,6 +615,7 @@ def _named_fields(row, columns, where):
 def _judged_fields(row, separator, scale):  # a row with the names of `Judged`
     "Its values as a `Judged` has them. Raises ValueError."
     plain = dict.fromkeys(("id", "group", "relation", "grade", "verdict", "reason"), cell_text)
+    plain["verdict"] = lambda value: cell_text(value).casefold()
     plain |= {"urls": _page_list, "is_correct": _cell_truth}
     if scale is not None:
         plain["confidence"] = partial(_cell_confidence, scale=scale)
@@ -604,9 +626,9 @@ def _judged_fields(row, separator, scale):  # a row with the names of `Judged`
         except ValueError as e:
             raise ValueError(f"field '{name}' {e}".replace(f"field '{name}' field", "field")) from e
     if "answers" in row:
-        fields["answers"] = answer_list(row["answers"], separator) if cell_text(row["answers"] or "") else []
+        fields["answers"] = answer_list(row["answers"], separator) if _given(row["answers"]) else []
     if not isinstance(row.get("extra", {}), dict):
-        raise ValueError("field 'extra' must be an object")
+        raise ValueError("field 'extra' must be an object. Correct it there, or leave it out")
     return fields
 
 # %% ../nbs/05_questions.ipynb #d1efa5c9

@@ -426,7 +426,8 @@ def _readings_of(table, given, name, scale, where, ignored, repeats="refuse"):
     taken = _Taken(table.files, table.tools, columns, where, n, missing, n - len(found), scale or "fraction", ignored)
     if missing == len(found):
         what = "has a confidence" if found else "has an outcome"
-        raise RecordError(f"{_where_of(table)}: none of {n} rows {what} ('{columns['confidence']}'): nothing to score")
+        said = f"none of {n} rows {what} ('{columns['confidence']}'): nothing to score"
+        raise RecordError(f"{_where_of(table)}: {said}. Name another column")
     return Readings(found, taken)
 
 # %% ../nbs/17a_readings.ipynb #f1a42d77

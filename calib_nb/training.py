@@ -16,6 +16,7 @@ from calib_nb.models import (
     LanguageModel,
     TextFormat,
     TokenTree,
+    _check_weights,
     common_length,
     in_halves,
     read_trees,
@@ -477,8 +478,17 @@ def _no_room_as_oserror():
             raise
         raise OSError(errno.ENOSPC, "No space left on device") from e
 
-
 # %% ../nbs/11_training.ipynb #62a18e30
+def _base_of(folder):
+    "What `base.json` says of the model under an adapter. Raises ValueError where it does not."
+    try:
+        base = read_json(folder / "base.json")
+        return {"key": base["key"], "name": base["name"]}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        remedy = "Give the folder that a run has written, or train again"
+        raise ValueError(f"{folder}: base.json does not name the model under the adapter ({e}). {remedy}") from e
+
+
 def load_adapter(
     lm: LanguageModel,  # the base model
     folder: Path,  # from `save_adapter`
@@ -487,13 +497,18 @@ def load_adapter(
     changed = broken(folder)
     if changed and changed != ["seal.json"]:  # an adapter from elsewhere has no seal
         raise ValueError(f"{folder}: {changed[0]} was changed after it was written; delete the folder and train again")
-    base = read_json(Path(folder) / "base.json")
+    base = _base_of(Path(folder))
     if base["key"] != lm.key:
         trained_on = f"{base['name']} ({base['key']})"
         raise ValueError(f"{folder}: this adapter was trained on {trained_on}, not on {lm.name} ({lm.key})")
     if not (Path(folder) / "adapter_model.safetensors").exists():
         raise ValueError(f"{folder}: no adapter_model.safetensors; other files may hold code, and are not read")
-    model = PeftModel.from_pretrained(remove_adapter(lm).model, folder)
+    _check_weights(Path(folder) / "adapter_model.safetensors")
+    try:
+        model = PeftModel.from_pretrained(remove_adapter(lm).model, folder)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:  # of a damaged configuration
+        said = f"{folder}: the adapter cannot be read ({type(e).__name__}: {str(e)[:200]})"
+        raise ValueError(f"{said}. Delete the folder and train again") from e
     return replace(lm, model=model.eval())
 
 # %% ../nbs/11_training.ipynb #c9a9769b
@@ -757,7 +772,6 @@ def reference_scores(
             done.update(in_halves(read, part))
             bar.update(len(part))
     return [done[i] for i in places]
-
 
 # %% ../nbs/11_training.ipynb #48a1b1bb
 def _examples(fmt, rows, objective, preset, decimals, options):

@@ -500,7 +500,8 @@ def store(found):
     "Write what came of it to the publication, after each command, so that a harness that is killed has said it."
     path = ROOT / "figures/reliability/reliability.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"inputs": None, **found}, indent=1) + "\n")
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({"inputs": known.get("inputs"), **found}, indent=1) + "\n")
 
 
 def main():

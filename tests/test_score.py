@@ -174,7 +174,7 @@ def test_only_the_rows_that_are_asked_for(here):
 
 
 def test_a_file_is_found_where_the_user_stands_and_below_the_project(tmp_path, monkeypatch):
-    (tmp_path / "settings.ini").touch()
+    (tmp_path / "settings.ini").write_text("lib_name = calib_nb\n")
     (tmp_path / "nbs").mkdir()
     written(frame_of(), tmp_path / "mine.csv")
     monkeypatch.chdir(tmp_path / "nbs")
