@@ -611,21 +611,28 @@ def with_judge_error(
         return card
     names = [name for name in card if METRICS[name].kind != "count"]
     draws = judge_draws(arrays, names, reference, judge, n_draws, seed)
-    return card | {name: _with_band(card[name], draws[name], judge.assumption) for name in names}
+    return card | {name: _with_band(card[name], draws[name], judge) for name in names}
 
 
-def _with_band(estimate, draws, assumption, level=0.95):
+def _band_ends(draws, judge, level=0.95):
+    "The middle 95 % of the draws; more of them where a share of the judge rests on few answers, as for intervals."
+    tail = (1 - level) / 2
+    if judge.thirds:
+        tail = stats.norm.cdf(-_widened(judge.support, level))
+    return np.nanquantile(draws, [tail, 1 - tail])
+
+
+def _with_band(estimate, draws, judge):
     "The estimate with its judge's band; without one where hardly a draw has a value."
     if np.isnan(draws).mean() > 0.5:
         return estimate
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(draws, [tail, (1 + level) / 2])
+    low, high = _band_ends(draws, judge)
     return replace(
         estimate,
         judge_value=float(np.nanmean(draws)),
         judge_low=float(low),
         judge_high=float(high),
-        judge_errors=assumption,
+        judge_errors=judge.assumption,
     )
 
 # %% ../nbs/02b_inference.ipynb #c462339d

@@ -36,6 +36,11 @@ class JudgeQuality:
         return "judge's errors by confidence tercile" if self.thirds else "judge's errors alike at every confidence"
 
     @property
+    def support(self) -> float:
+        "How few answers a share rests on where errors are known by tercile, at least 2; else they are not counted."
+        return max(2, min(min(part.right, part.wrong) for part in self.thirds)) if self.thirds else np.inf
+
+    @property
     def sensitivity(self) -> float:
         "Share of right answers that are accepted."
         return self.accepted_right / self.right
@@ -49,17 +54,17 @@ class JudgeQuality:
         self,
         n: int,  # how many
         rng: np.random.Generator,  # advanced by the draws
+        tries: int = 4,  # draws to choose from, for each that is wanted
     ) -> tuple:  # (n,) sensitivities, (n,) specificities
         """Draws from Beta distributions with Jeffreys' prior, only those with which the judge is better than chance.
 
         Raises ValueError where it hardly ever is.
         """
-        return _better_than_chance(self, n, rng)
+        return _better_than_chance(self, n, rng, tries * n)
 
 # %% ../nbs/02a_label_noise.ipynb #886537a4
-def _better_than_chance(judge, n, rng):
+def _better_than_chance(judge, n, rng, tries):
     "The draws of `JudgeQuality.draws`."
-    tries = 4 * n
     rejected_right = judge.right - judge.accepted_right
     accepted_wrong = judge.wrong - judge.rejected_wrong
     sensitivity = rng.beta(judge.accepted_right + 0.5, rejected_right + 0.5, tries)
@@ -220,7 +225,7 @@ def _drawn_errors(judge, third, n_draws, rng):
     whole = [x[:, None] for x in judge.draws(n_draws, rng)]
     if third is None:
         return whole
-    parts = [part.draws(n_draws, rng) for part in judge.thirds]
+    parts = [part.draws(n_draws, rng, 100) for part in judge.thirds]  # one right answer, rejected, excludes little
     columns = [np.column_stack([*(part[k] for part in parts), whole[k]]) for k in (0, 1)]
     return [column[:, third] for column in columns]  # -1, no confidence, is the last: the whole audit's
 

@@ -115,8 +115,10 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, data, message):
 
 
 def test_squad_s_own_file_is_read_question_by_question(tmp_path):
-    asked = [{"id": f"q{i}", "question": f"Who is {i}?", "answers": [{"text": f"A{i}", "answer_start": 1}]} for i in (1, 2)]
-    article = {"title": "People", "paragraphs": [{"context": "...", "qas": asked[:1]}, {"context": "", "qas": asked[1:]}]}
+    said = [[{"text": f"A{i}", "answer_start": 1}] for i in (1, 2)]
+    asked = [{"id": f"q{i}", "question": f"Who is {i}?", "answers": answers} for i, answers in enumerate(said, 1)]
+    paragraphs = [{"context": "...", "qas": [question]} for question in asked]
+    article = {"title": "People", "paragraphs": paragraphs}
     (tmp_path / "dev.json").write_text(json.dumps({"version": "1.1", "data": [article]}))
     found = load_questions(tmp_path / "dev.json")
     assert [(q.id, q.answers, q.extra["title"]) for q in found] == [(f"q{i}", [f"A{i}"], "People") for i in (1, 2)]
