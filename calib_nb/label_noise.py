@@ -225,7 +225,7 @@ def _drawn_errors(judge, third, n_draws, rng):
     whole = [x[:, None] for x in judge.draws(n_draws, rng)]
     if third is None:
         return whole
-    parts = [part.draws(n_draws, rng, 100) for part in judge.thirds]  # one right answer, rejected, excludes little
+    parts = [part.draws(n_draws, rng, 40) for part in judge.thirds]  # one right answer, rejected, excludes little
     columns = [np.column_stack([*(part[k] for part in parts), whole[k]]) for k in (0, 1)]
     return [column[:, third] for column in columns]  # -1, no confidence, is the last: the whole audit's
 
