@@ -221,7 +221,7 @@ def _lines_of_json(text):
     except json.JSONDecodeError:
         return False
 
-
+# %% ../nbs/00a_files.ipynb #554214b5
 def _squad_rows(articles):
     "The questions of SQuAD's own file, which lie in paragraphs of articles; any other list as it is."
     if not all(isinstance(a, dict) and isinstance(a.get("paragraphs"), list) for a in articles):

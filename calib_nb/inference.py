@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from . import metrics as M
 from .core import Reading, lookup
-from .label_noise import JudgeQuality, judge_draws
+from .label_noise import JudgeQuality, _least_counted, judge_draws
 from .resampling import METRICS, ReadingArrays, Sample, bootstrap, noise_floor, p_at_least, reading_arrays
 
 # %% ../nbs/02b_inference.ipynb #710ac34b
@@ -613,12 +613,12 @@ def with_judge_error(
     draws = judge_draws(arrays, names, reference, judge, n_draws, seed)
     return card | {name: _with_band(card[name], draws[name], judge) for name in names}
 
-
+# %% ../nbs/02b_inference.ipynb #9fd29af6
 def _band_ends(draws, judge, level=0.95):
     "The middle 95 % of the draws; more of them where a share of the judge rests on few answers, as for intervals."
     tail = (1 - level) / 2
     if judge.thirds:
-        tail = stats.norm.cdf(-_widened(judge.support, level))
+        tail = stats.norm.cdf(-_widened(_least_counted(judge), level))
     return np.nanquantile(draws, [tail, 1 - tail])
 
 

@@ -36,11 +36,6 @@ class JudgeQuality:
         return "judge's errors by confidence tercile" if self.thirds else "judge's errors alike at every confidence"
 
     @property
-    def support(self) -> float:
-        "How few answers a share rests on where errors are known by tercile, at least 2; else they are not counted."
-        return max(2, min(min(part.right, part.wrong) for part in self.thirds)) if self.thirds else np.inf
-
-    @property
     def sensitivity(self) -> float:
         "Share of right answers that are accepted."
         return self.accepted_right / self.right
@@ -109,6 +104,11 @@ def _third(confidence, cuts):
 
 def _has_enough(truth):
     return len(truth) >= _LEAST_IN_A_THIRD and truth.any() and not truth.all()
+
+
+def _least_counted(judge):  # a `JudgeQuality` by thirds
+    "The fewest right or wrong answers of a third, on which its shares rest; at least 2."
+    return max(2, min(min(third.right, third.wrong) for third in judge.thirds))
 
 
 def _count_errors(accepted, truth):
