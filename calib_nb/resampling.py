@@ -344,20 +344,15 @@ METRICS |= {
 }
 
 # %% ../nbs/02_resampling.ipynb #e2a1ec3e
-def _penalised_metric(threshold, kind):
+def _penalised_metric(threshold):
     return Metric(
         partial(M.penalised_score, threshold=threshold),
         f"right - {threshold / (1 - threshold):g} x wrong above {threshold:g}",
-        kind,
-        estimand="expected gain from a new question" if kind == "score" else "",
+        "count",
     )
 
 
-METRICS |= {
-    "penalised_50": _penalised_metric(0.5, "score"),
-    "penalised_75": _penalised_metric(0.75, "count"),
-    "penalised_90": _penalised_metric(0.9, "count"),
-}
+METRICS |= {f"penalised_{round(100 * t)}": _penalised_metric(t) for t in (0.5, 0.75, 0.9)}
 
 # %% ../nbs/02_resampling.ipynb #357d0ce6
 def _tallies(rows, groups):
