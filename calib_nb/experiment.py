@@ -51,7 +51,7 @@ from calib_nb.core import (
     write_json,
     write_jsonl,
 )
-from .files import _CONFIDENCE_SCALES
+from .files import _CONFIDENCE_SCALES, _shown
 from .inference import metric_card
 from .judge import JUDGES, Grader, endpoint_grader, judge_answers, local_grader
 from .methods import METHODS, Workbench, check_options, executed_code, follow_recipe
@@ -178,6 +178,7 @@ def _check_number(name, value):
         shown = value if abs(value) < 10**40 else "a number of more than 40 digits"
         bounds = f"at least {lowest} and at most {highest}"
         raise ValueError(f"parameter '{name}' must be {bounds}, found {shown}. Choose another")
+
 
 # %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
@@ -383,13 +384,13 @@ def planned_splits(
         return _planned_judged(p, folder)
     home = _questions_of(p, p.dataset, p.dataset_revision)
     away = _questions_of(p, p.test_dataset) if p.test_dataset else []
-    renamed = [replace(q, id=f"{p.test_dataset}:{q.id}") for q in away]
+    renamed = [replace(q, id=f"{_shown(p.test_dataset)}:{q.id}") for q in away]
     templates = p.dataset.split(":")[0] == "facts" and not away
     with Bar("looking for questions that are alike", quiet=templates):
         grouped, counts = group_alike([*home, *renamed], None if templates else 0.9, folder)
     source = {"dataset": home.source, "grouping": counts}
     if not away:
-        return _sized(p, _split(p, grouped)), source
+        return _sized(p, _split(p, grouped, counts)), source
     return _across(p, grouped[: len(home)], grouped[len(home) :]), {**source, "test_dataset": away.source}
 
 
@@ -397,7 +398,7 @@ def _planned_judged(p, folder):
     "The same of a file of judged answers, which are joined as questions are, but not by meaning."
     judged = read_judged(p.judged, p.columns, p.answers_separator, p.confidence_scale)
     grouped, counts = group_alike(judged, None, folder)
-    return _sized(p, _split(p, grouped)), {"judged": judged.sha256, "grouping": counts}
+    return _sized(p, _split(p, grouped, counts)), {"judged": judged.sha256, "grouping": counts}
 
 
 def _questions_of(p, name, revision=""):
@@ -420,9 +421,14 @@ def _sized(p, splits):
     return splits
 
 
-def _split(p, questions):
-    "All three splits from one set."
-    return split_questions(questions, p.n_train, p.n_calibration, p.n_test, p.split_seed)
+def _split(p, questions, counts):  # counts: of `group_alike`
+    "All three splits from one set. Raises ValueError that says what joined the questions, where they are too few."
+    try:
+        return split_questions(questions, p.n_train, p.n_calibration, p.n_test, p.split_seed)
+    except ValueError as e:
+        joined = {name.removeprefix("joined_by_"): n for name, n in counts.items() if name.startswith("joined_by_")}
+        said = ", ".join(f"{n} by {name}" for name, n in joined.items())
+        raise ValueError(f"{e} Questions that are alike were joined: {said}" if said else str(e)) from None
 
 
 def _across(p, home, away):
@@ -663,13 +669,20 @@ def _as_file_name(name):
     return plain.encode()[:60].decode(errors="ignore")
 
 
+def _without_secrets(p):  # `Parameters`
+    "Its values, addresses without what may be signed: no user, password or query."
+    values = asdict(p)
+    addresses = {name: _shown(values[name]) for name in ("dataset", "test_dataset", "judged")}
+    return {**values, **addresses}
+
+
 def run_name(
     p: Parameters,  # of the run
     source: dict | None = None,  # what is known of the questions, from `planned_splits`
 ) -> str:
     "The name of the run's folder."
     shown = "out", "publish", "readout", "original"
-    what = {name: value for name, value in asdict(p).items() if name not in shown}
+    what = {name: value for name, value in _without_secrets(p).items() if name not in shown}
     what["prompt"] = _asked_by(p)
     model = folder_key(p.model) if os.path.isdir(p.model) else ""
     code = code_hash(*_code_of(p))
@@ -693,7 +706,7 @@ class _Planned:
         self.splits, source = planned_splits(p, out / "cache")
         self.folder = RunFolder(out / run_name(p, source))
         self.folder.begin(
-            parameters=asdict(p),
+            parameters=_without_secrets(p),
             preset=asdict(self.preset),
             prompt=_asked_by(p),
             options=check_options(p.method, p.options),

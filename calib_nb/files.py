@@ -224,6 +224,19 @@ def _lines_of_json(text):
     except ValueError:
         return False
 
+# %% ../nbs/00a_files.ipynb #554214b5
+def _squad_rows(articles):
+    "The questions of SQuAD's own file, which lie in paragraphs of articles; any other list as it is."
+    if not all(isinstance(a, dict) and isinstance(a.get("paragraphs"), list) for a in articles):
+        return articles
+    rows = []
+    for article in articles:
+        about = {"title": article["title"]} if "title" in article else {}
+        for paragraph in article["paragraphs"]:
+            asked = paragraph.get("qas", []) if isinstance(paragraph, dict) else [paragraph]
+            rows += [{**about, **question} if isinstance(question, dict) else question for question in asked]
+    return rows
+
 
 def _inside(text, where):
     "`(number, value)` of the array that an object holds; the object itself where it holds none."
@@ -234,7 +247,7 @@ def _inside(text, where):
     values = whole.values() if isinstance(whole, dict) else []
     arrays = [v for v in values if isinstance(v, list) and v and isinstance(v[0], dict)]
     if len(arrays) == 1:
-        return list(enumerate(arrays[0], 1))
+        return list(enumerate(_squad_rows(arrays[0]), 1))
     if values and all(isinstance(v, dict) for v in values):
         remedy = "Write one object for each row, as pandas does with orient='records', lines=True"
         raise RecordError(f"{where}: an object of columns, not of rows. {remedy}")

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from . import metrics as M
 from .core import Reading, _html_table, lookup
-from .label_noise import JudgeQuality, judge_draws
+from .label_noise import JudgeQuality, _least_counted, judge_draws
 from calib_nb.resampling import (
     METRICS,
     ReadingArrays,
@@ -30,6 +30,7 @@ from calib_nb.resampling import (
     p_at_least,
     reading_arrays,
 )
+
 
 # %% ../nbs/02b_inference.ipynb #710ac34b
 @dataclass
@@ -641,22 +642,30 @@ def with_judge_error(
         return card
     names = [name for name in card if METRICS[name].kind != "count"]
     draws = judge_draws(arrays, names, reference, judge, n_draws, seed)
-    banded = {name: _with_band(card[name], draws[name], judge.assumption) for name in names}
+    banded = {name: _with_band(card[name], draws[name], judge) for name in names}
     return _Card(card | banded)
 
 
-def _with_band(estimate, draws, assumption, level=0.95):
+# %% ../nbs/02b_inference.ipynb #9fd29af6
+def _band_ends(draws, judge, level=0.95):
+    "The middle 95 % of the draws; more of them where a share of the judge rests on few answers, as for intervals."
+    tail = (1 - level) / 2
+    if judge.thirds:
+        tail = stats.norm.cdf(-_widened(_least_counted(judge), level))
+    return np.nanquantile(draws, [tail, 1 - tail])
+
+
+def _with_band(estimate, draws, judge):
     "The estimate with its judge's band; without one where hardly a draw has a value."
     if np.isnan(draws).mean() > 0.5:
         return estimate
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(draws, [tail, (1 + level) / 2])
+    low, high = _band_ends(draws, judge)
     return replace(
         estimate,
         judge_value=float(np.nanmean(draws)),
         judge_low=float(low),
         judge_high=float(high),
-        judge_errors=assumption,
+        judge_errors=judge.assumption,
     )
 
 # %% ../nbs/02b_inference.ipynb #c462339d

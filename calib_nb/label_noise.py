@@ -49,17 +49,17 @@ class JudgeQuality:
         self,
         n: int,  # how many
         rng: np.random.Generator,  # advanced by the draws
+        tries: int = 4,  # draws to choose from, for each that is wanted
     ) -> tuple:  # (n,) sensitivities, (n,) specificities
         """Draws from Beta distributions with Jeffreys' prior, only those with which the judge is better than chance.
 
         Raises ValueError where it hardly ever is.
         """
-        return _better_than_chance(self, n, rng)
+        return _better_than_chance(self, n, rng, tries * n)
 
 # %% ../nbs/02a_label_noise.ipynb #886537a4
-def _better_than_chance(judge, n, rng):
+def _better_than_chance(judge, n, rng, tries):
     "The draws of `JudgeQuality.draws`."
-    tries = 4 * n
     rejected_right = judge.right - judge.accepted_right
     accepted_wrong = judge.wrong - judge.rejected_wrong
     sensitivity = rng.beta(judge.accepted_right + 0.5, rejected_right + 0.5, tries)
@@ -104,6 +104,11 @@ def _third(confidence, cuts):
 
 def _has_enough(truth):
     return len(truth) >= _LEAST_IN_A_THIRD and truth.any() and not truth.all()
+
+
+def _least_counted(judge):  # a `JudgeQuality` by thirds
+    "The fewest right or wrong answers of a third, on which its shares rest; at least 2."
+    return max(2, min(min(third.right, third.wrong) for third in judge.thirds))
 
 
 def _count_errors(accepted, truth):
@@ -220,7 +225,7 @@ def _drawn_errors(judge, third, n_draws, rng):
     whole = [x[:, None] for x in judge.draws(n_draws, rng)]
     if third is None:
         return whole
-    parts = [part.draws(n_draws, rng) for part in judge.thirds]
+    parts = [part.draws(n_draws, rng, 40) for part in judge.thirds]  # one right answer, rejected, excludes little
     columns = [np.column_stack([*(part[k] for part in parts), whole[k]]) for k in (0, 1)]
     return [column[:, third] for column in columns]  # -1, no confidence, is the last: the whole audit's
 

@@ -6,6 +6,7 @@
 __all__ = ['expected_minutes', 'first_line']
 
 # %% ../nbs/14a_outlook.ipynb #14a00004
+import errno
 import shutil
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def _free_megabytes(folder):
     there = next(place for place in (folder, *folder.parents) if place.exists())
     return shutil.disk_usage(there).free / 1e6
 
+
+def _check_disk(needed, free, folder):  # megabytes: (while it trains, in the end) or None; of the disk
+    "OSError where a run writes more than is free, what lies in its folder already not counted twice."
+    if needed is None:
+        return
+    there = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 1e6
+    most = max(needed[0] - there, 0)
+    if most > free:
+        remedy = "Free some, or choose another folder by the parameter 'out'"
+        raise OSError(errno.ENOSPC, f"{folder}: up to {most:.0f} MB will be written, {free:.0f} MB are free. {remedy}")
+
 # %% ../nbs/14a_outlook.ipynb #14a00015
 def _device_words(device):
     "The device as a reader knows it."
@@ -94,8 +106,7 @@ def _disk_words(needed, free):  # megabytes: (while it trains, in the end) or No
     if needed is None:
         return f"the adapter's size is not known beforehand, {left}"
     most, kept = needed
-    small = ", TOO LITTLE" if most > free else ""
-    return f"up to {max(most, 1):.0f} MB of disk, {max(kept, 1):.0f} MB in the end ({left}{small})"
+    return f"up to {max(most, 1):.0f} MB of disk, {max(kept, 1):.0f} MB in the end ({left})"
 
 
 def first_line(
@@ -103,8 +114,11 @@ def first_line(
     preset: Preset,  # how it is trained
     folder: Path,  # where it will write
 ) -> str:
-    "What a run will take: model, method, device, time, disk. Raises as `choose_device` does."
+    """What a run will take: model, method, device, time, disk.
+
+    Raises as `choose_device` does, and OSError where the disk has too little room."""
     device = choose_device()
     takes = _time_words(expected_minutes(p, preset, device))
-    disk = _disk_words(_megabytes(p, preset), _free_megabytes(folder))
-    return f"{p.model}, {p.method}, on {_device_words(device)}: {takes}; {disk}."
+    needed, free = _megabytes(p, preset), _free_megabytes(folder)
+    _check_disk(needed, free, folder)
+    return f"{p.model}, {p.method}, on {_device_words(device)}: {takes}; {_disk_words(needed, free)}."

@@ -43,6 +43,7 @@ from calib_nb.core import (
     write_json,
     write_text,
 )
+from .files import _shown
 from .plots import save_figure
 
 # %% ../nbs/16a_publish.ipynb #f39c2577
@@ -219,7 +220,7 @@ def _option(name, value):
     "How papermill is given a value."
     value = jsonable(value)
     if isinstance(value, str | int | float):
-        return f"-p {name} {shlex.quote(str(value))}"
+        return f"-p {name} {shlex.quote(_shown(value))}"  # an address without what may be signed
     return f"-y {shlex.quote(json.dumps({name: value}))}"
 
 

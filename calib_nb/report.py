@@ -227,7 +227,8 @@ def show_reliability(run: Run) -> Figure:
     readout = _shown_readout(run)
     panels = {side: _on_test(readings, readout) for side, readings in run.sides().items()}
     numbers = [_before_and_after(run, readout, metric) for metric in ("brier_skill_score", "auroc")]
-    about = f"{p.method}, {readout} readout, {visible(Path(p.dataset).name, 60)}"
+    dataset = Path(run.folder.parameters["dataset"]).name  # of an address only what may be shown
+    about = f"{p.method}, {readout} readout, {visible(dataset, 60)}"
     figure = reliability_figure(panels, title=f"{about}:\n{', '.join(numbers)}")
     save_figure(figure, run.folder.path / "reliability")
     return _once(figure)

@@ -115,6 +115,21 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, data, message):
     assert "\n" not in str(error.value)
 
 
+def test_squad_s_own_file_is_read_question_by_question(tmp_path):
+    said = [[{"text": f"A{i}", "answer_start": 1}] for i in (1, 2)]
+    asked = [{"id": f"q{i}", "question": f"Who is {i}?", "answers": answers} for i, answers in enumerate(said, 1)]
+    paragraphs = [{"context": "...", "qas": [question]} for question in asked]
+    article = {"title": "People", "paragraphs": paragraphs}
+    (tmp_path / "dev.json").write_text(json.dumps({"version": "1.1", "data": [article]}))
+    found = load_questions(tmp_path / "dev.json")
+    assert [(q.id, q.answers, q.extra["title"]) for q in found] == [(f"q{i}", [f"A{i}"], "People") for i in (1, 2)]
+    by_article = {"question": "question", "answers": "answers", "id": "id", "group": "title"}
+    assert {q.group for q in load_questions(tmp_path / "dev.json", columns=by_article)} == {"People"}
+    (tmp_path / "torn.json").write_text(json.dumps({"data": [{"paragraphs": ["no paragraph"]}]}))
+    with pytest.raises(RecordError, match="torn.json:1: expected a JSON object, found str"):
+        read_rows(tmp_path / "torn.json")
+
+
 def test_a_folder_and_a_misspelt_name_are_told_from_a_file(tmp_path):
     (tmp_path / "questions.csv").write_text("q,a\n")
     with pytest.raises(RecordError, match="Did you mean 'questions.csv'?"):
@@ -210,6 +225,43 @@ def test_pages_in_a_text_are_a_list_and_null_is_none(tmp_path, pages):
     rows = [{"question": "Who?", "answers": "a", "urls": pages}, {"question": "What?", "answers": "b", "urls": None}]
     first, second = load_questions(written(tmp_path / "q.jsonl", rows))
     assert first.extra["urls"] == ["https://a.x/1", "https://b.x/2"] and second.extra["urls"] == []
+
+
+DIFFERENT = ("What is the capital of Peru?", "Who wrote Ulysses?", "Which metal is liquid?", "When did Rome fall?")
+
+
+@pytest.mark.parametrize("pages", [None, "", "https://a.x/{0}, https://b.x/{0}"])
+def test_four_questions_that_are_not_alike_are_enough_for_three_splits(tmp_path, pages):
+    from calib_nb.experiment import Parameters, planned_splits
+
+    sizes = {"n_train": 1, "n_calibration": 1, "n_test": 1}
+    rows = [{"question": q, "answers": "A", "urls": pages and pages.format(i)} for i, q in enumerate(DIFFERENT)]
+    different = str(written(tmp_path / "different.jsonl", rows))
+    splits, source = planned_splits(Parameters(dataset=different, **sizes), tmp_path)
+    assert [len(part) for part in splits.values()] == [1, 1, 1] and source["grouping"]["groups"] == 4
+    alike = [{**row, "question": f"What is the capital of country number {i}?"} for i, row in enumerate(rows)]
+    numbered = str(written(tmp_path / "numbered.jsonl", alike))
+    with pytest.raises(ValueError, match=r"too few questions: .*that are alike were joined: \d by similarity$"):
+        planned_splits(Parameters(dataset=numbered, **sizes), tmp_path)
+
+
+def test_what_an_address_is_signed_with_stands_in_no_manifest_and_no_id(tmp_path, monkeypatch):
+    from calib_nb import files
+    from calib_nb.experiment import Run
+
+    rows = "".join(json.dumps({"question": q, "answers": "A", "group": q}) + "\n" for q in DIFFERENT)
+    monkeypatch.setattr(files, "_fetched", lambda address, where: rows.encode())
+    address = "https://me:secret@a.x/questions.jsonl?sig={}"
+    sizes = {"n_train": 1, "n_calibration": 1, "n_test": 1, "method": "baseline", "out": str(tmp_path)}
+    run = Run(dataset=address.format("hidden"), test_dataset=address.format("hidden"), **sizes)
+    assert run.folder.parameters["dataset"] == "https://a.x/questions.jsonl"
+    assert run.splits["test"][0].id.startswith("https://a.x/questions.jsonl:")
+    run.folder.add(complete=False)
+    written_down = [file.read_text() for file in tmp_path.rglob("*.json*")] + [str(run.folder.path)]
+    assert len(written_down) > 1 and not any("hidden" in text or "secret" in text for text in written_down)
+    assert run.parameters.dataset == address.format("hidden"), "it is needed to read the file again"
+    signed_anew = Run(dataset=address.format("later"), test_dataset=address.format("later"), **sizes)
+    assert signed_anew.folder.path == run.folder.path
 
 
 def test_judged_answers_come_in_any_table_with_any_names(tmp_path):

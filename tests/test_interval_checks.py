@@ -66,6 +66,29 @@ def test_the_committed_simulation_of_seeds_meets_the_demand():
     assert set(fixed.seeds) == {1, 3, 5, 10} and fixed.rejected.min() > 0.12, "what was done before"
 
 
+def test_the_committed_simulation_of_the_judge_s_band_meets_the_demand():
+    "Coverage at least 93 %, for each forecaster, judge and metric, where each third has a hundred answers."
+    rows = pd.read_csv(project_root() / "figures/interval_coverage/judge_band.csv")
+    cells = {*zip(rows.forecaster, rows.judge, rows.n, rows.metric)}
+    forecasters = "honest", "claims too much, steps of 0.1"
+    judges = [(judge, 300) for judge in C._JUDGES]
+    judges += [(judge, 500) for judge in ("convinced by confidence", "convinced by doubt", "errs alike")]
+    metrics = "auroc", "brier_skill_score"
+    planned = {(who, *judge, metric) for who in forecasters for judge in judges for metric in metrics}
+    both = {("honest", f"convinced by {what}", 300, metric) for what in ("confidence", "doubt") for metric in metrics}
+    assert both <= cells <= planned
+    assert rows.trials.min() >= 1000 and not rows.duplicated(["forecaster", "judge", "n", "metric"]).any()
+    assert rows.offered.min() >= 900 and rows.coverage.min() >= 0.93
+    apart = [max(np.ptp(share) for share in shares) for shares in C._JUDGES.values()]
+    assert np.isclose(sorted(apart), [0, 0.2, 0.2, 0.2, 0.2]).all()
+
+
+def test_the_judge_s_band_holds_where_errors_depend_on_the_confidence():
+    rows = C.judge_band_coverage("honest", "convinced by confidence", trials=40)
+    assert {row["metric"] for row in rows} == {"auroc", "brier_skill_score"}
+    assert all(row["coverage"] > 0.85 and row["offered"] > 30 and 0.1 < row["width"] < 0.6 for row in rows)
+
+
 def test_an_interval_for_the_method_holds_where_training_draws():
     rows = pd.DataFrame(C.seeds_coverage("auroc", 3, 0.09, trials=60, n_resamples=100)).set_index("claim")
     assert rows.rejected["these adapters"] > 0.25 and rows.rejected["the method"] <= 0.15

@@ -119,6 +119,21 @@ def test_errors_are_counted_by_third_where_each_has_a_hundred_answers():
     assert not one_value.thirds, "equal confidences are not parted"
 
 
+def test_a_third_with_few_right_answers_widens_the_band_and_is_no_error():
+    accepted, truth, said = audit_rows(600)
+    low = said < np.quantile(said, 1 / 3)
+    truth[low] = False
+    one = np.flatnonzero(low)[0]
+    truth[one], accepted[one] = True, False
+    judge = N.judge_from_audit(accepted, truth, said)
+    assert judge.thirds[0].right == 1 and N._least_counted(judge) == 2
+    made = R.made_up_readings(200)
+    card = I.metric_card(made, 0.3, 20, n_floor=20, names=["auroc"])
+    band = I.with_judge_error(card, made, 0.3, judge)["auroc"]
+    middle = np.quantile(N.judge_draws(R.reading_arrays(made), ["auroc"], 0.3, judge)["auroc"], [0.025, 0.975])
+    assert band.judge_low < middle[0] and middle[1] < band.judge_high
+
+
 def test_the_table_says_what_was_assumed_of_the_judge():
     made = R.made_up_readings(100)
     card = I.metric_card(made, 0.3, 20, n_floor=20, names=["auroc"])

@@ -46,9 +46,13 @@ def test_more_takes_longer():
     assert most() < most(model="gemma-3-270m") * 2
 
 
-def test_too_little_disk_is_said(tmp_path, monkeypatch):
+def test_too_little_disk_is_an_error_before_anything_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(outlook.shutil, "disk_usage", lambda path: SimpleNamespace(free=20e6))
-    assert "TOO LITTLE" in first_line(Parameters(), DEFAULT, tmp_path)
+    with pytest.raises(OSError, match="up to 50 MB will be written, 20 MB are free. Free some, or choose another"):
+        first_line(Parameters(), DEFAULT, tmp_path)
+    (tmp_path / "adapter").write_bytes(bytes(35_000_000))
+    assert "up to 50 MB" in first_line(Parameters(), DEFAULT, tmp_path), "what is there is not written again"
+    assert "not known" in first_line(Parameters(model="owner/model"), DEFAULT, tmp_path)
 
 
 def test_several_gpus_are_said_and_which_is_used(two_gpus, tmp_path):
