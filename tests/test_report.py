@@ -1,6 +1,6 @@
 """What a run shows, on a made-up run that has loaded no model."""
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from types import SimpleNamespace
 
@@ -83,7 +83,7 @@ class MadeUpRun:
         self.method, self.asked = METHODS[p.method], []
         made = STAGES if self.method.steps else {name: STAGES[name] for name in ("answers", "baseline_readings")}
         trained = {"history": HISTORY, "weight_shift": {"relative": 0.0123}} if self.method.steps else {}
-        write_json(folder / "manifest.json", {"stages": made, **trained})
+        write_json(folder / "manifest.json", {"parameters": asdict(p), "stages": made, **trained})
         self.folder = RunFolder(folder)
         self.judged = [Judged(f"Question {i}?", "a", right(i), f"q{i}", answers=["A", "B", "C"]) for i in range(N)]
         self.accuracy = {"train": 0.3}
