@@ -286,7 +286,7 @@ def test_sequence_likelihood_end_to_end_is_read_and_compared_by_its_own_readout(
     runs = load_runs([run_method(method="baseline", **few), own])
     assert readouts_of(runs) == ["verbalized", "expected", "normalized_probability"]
     sides = test_readings(runs, "normalized_probability")
-    assert [row.method for row in sides] == ["baseline", "sequence_likelihood"]
-    assert [len(readings) for readings in sides.values()] == [8, 8]
+    assert [row.method for row in sides] == ["baseline", "sequence_likelihood", "baseline (original wording)"]
+    assert [len(readings) for readings in sides.values()] == [8, 8, 8]
     frame = differences(runs, "normalized_probability", "brier_score")
     assert frame["method"].tolist() == ["sequence_likelihood"]
