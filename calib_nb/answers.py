@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .core import Question, code_hash, content_key, locked, sound_rows, with_check, write_jsonl
 from .models import LanguageModel, TextFormat, continue_greedily
-from .responses import short_answer, without_thoughts
+from .responses import short_answer
 
 # %% ../nbs/08_answers.ipynb #32458232
 MAX_ANSWER_TOKENS = 24
@@ -102,24 +102,12 @@ def _need_answers(lm, rows):
 
 
 def _answer_row(question, text):
-    note = without_thoughts(text)[1]
     return {
         "id": question.id,
         "question": question.question,
         "model_answer": short_answer(text),
         "text": text,
-        **({"missing": note} if note == "unfinished thought" else {}),
     }
-
-# %% ../nbs/08_answers.ipynb #4bd44844
-def _check_thoughts(rows, lm, max_new_tokens):
-    "Raises ValueError where most texts are thoughts that have no end: then nothing is known of the answers."
-    thoughts = sum("missing" in row for row in rows)
-    if 2 * thoughts > len(rows):
-        raise ValueError(
-            f"model '{lm.name}' thinks before it answers: {thoughts} of {len(rows)} answers are thoughts without an "
-            f"end within {max_new_tokens} tokens. Take a model, or a chat template, that answers at once"
-        )
 
 # %% ../nbs/08_answers.ipynb #4d2f05b7
 def answer_questions(
@@ -144,6 +132,5 @@ def answer_questions(
         tokens = sum(map(len, [*prompts.values(), *written]))
         counts.update(asked=len(asked), known=len(questions) - len(asked), tokens=tokens)
     rows = [_answer_row(q, known[q.question]) for q in questions]
-    _check_thoughts(rows, lm, max_new_tokens)
     _need_answers(lm, rows)
     return rows

@@ -193,9 +193,9 @@ def _runs(process):  # its number
 
 
 def _left_over(part):
-    "Whether who wrote it is gone; where that cannot be seen, on another machine, whether it is a day old."
+    "Whether who wrote it is gone; where that cannot be seen, whether it is a day old."
     owner = _PART.search(part.name)
-    if not owner or owner["host"] != _host():
+    if not owner or owner["host"] != _host() or fcntl is None:  # Windows: signal 0 is Ctrl-C there
         return time.time() - part.stat().st_mtime > 24 * 3600
     process = int(owner["process"])
     if process == os.getpid():

@@ -53,6 +53,7 @@ from calib_nb.core import (
 )
 from .progress import Bar
 from .prompts import PROMPTS, Prompt, answer_request, few_shot_request
+from .responses import without_thoughts
 
 # %% ../nbs/07_models.ipynb #32458232
 DEVICE_SETTINGS = {
@@ -470,16 +471,6 @@ def _reply_opening(tokenizer):
     written = _templated(tokenizer, ["Q", "RESPONSE"]).split("RESPONSE")[0]
     return written.removeprefix(asked) if written.startswith(asked) else ""
 
-# %% ../nbs/07_models.ipynb #e0fa3f88
-def _without_thought(text, opened=False):  # opened: whether the prompt has begun a thought
-    "What follows the thought; '' where the thought does not end."
-    for begin, end in _THOUGHTS:
-        if end in text:
-            return text.rpartition(end)[2]
-        if begin in text:
-            return ""
-    return "" if opened else text
-
 # %% ../nbs/07_models.ipynb #e2ae6484
 _CUT = "\ufdd0"  # stands for no character, and never will
 _PATTERNS = WeakKeyDictionary()  # tokenizer: (how many added tokens it had, pattern)
@@ -872,10 +863,10 @@ def _inputs(trees, lm, kept, way):
 
 
 def _to(batch, device):
-    "A batch of tensors, or of dicts of tensors, on `device`."
+    "A batch of tensors, nested dicts and other values, on `device`."
     if isinstance(batch, dict):
         return {name: _to(value, device) for name, value in batch.items()}
-    return batch.to(device)
+    return batch.to(device) if isinstance(batch, torch.Tensor) else batch
 
 
 def _by_brute_force(lm, tree, path):
@@ -968,11 +959,11 @@ def _answers_in(lm, prompts, new):  # new: token ids behind the prompts, (prompt
     "The texts, without special tokens and without thoughts."
     texts = lm.tokenizer.batch_decode(new, skip_special_tokens=True)
     whole = lm.tokenizer.batch_decode(new, skip_special_tokens=False)
-    opened = [bool(_open_thought(lm.tokenizer.decode(prompt[-8:]))) for prompt in prompts]
     answers = []
-    for text, all_of_it, begun in zip(texts, whole, opened):
-        rest = _without_thought(all_of_it, begun)
-        answers.append(text if rest == all_of_it else _control_pattern(lm.tokenizer).sub("", rest))
+    for text, all_of_it, prompt in zip(texts, whole, prompts):
+        begun = "<think>" if _open_thought(lm.tokenizer.decode(prompt[-8:])) else ""
+        rest, note = without_thoughts(begun + all_of_it)
+        answers.append(_control_pattern(lm.tokenizer).sub("", rest) if note else text)
     return answers
 
 

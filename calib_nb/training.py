@@ -17,6 +17,7 @@ from calib_nb.models import (
     TextFormat,
     TokenTree,
     _check_weights,
+    _to,
     common_length,
     in_halves,
     read_trees,
@@ -744,15 +745,6 @@ def on_one_gpu(arguments: SFTConfig) -> SFTConfig:  # arguments: or of another t
     return arguments
 
 # %% ../nbs/11_training.ipynb #bedd30fa
-def _to(batch, device):
-    "A batch of tensors, nested dicts and other values, on `device`."
-    if isinstance(batch, dict):
-        return {name: _to(value, device) for name, value in batch.items()}
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    return batch
-
-
 def reference_scores(
     lm: LanguageModel,  # its adapter is ignored
     examples: list[Example],  # without a reference

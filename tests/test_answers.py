@@ -55,7 +55,7 @@ def test_a_model_that_thinks_first_is_refused_and_a_finished_thought_is_left_out
         return ask
 
     monkeypatch.setattr(answers, "continue_greedily", written("<think>\n"))
-    with pytest.raises(ValueError, match="thinks before it answers: 4 of 4 answers are thoughts without an end"):
+    with pytest.raises(ValueError, match="all 4 answers are empty"):
         answer_questions(embedded, questions, tmp_path / "thoughts")
     monkeypatch.setattr(answers, "continue_greedily", written("<think>Lyon?</think>Paris"))
     rows = answer_questions(embedded, questions, tmp_path / "whole")
