@@ -32,23 +32,27 @@ def embedded():
     return load_model("smollm2-135m")
 
 
-def small_tokenizer(merging):
-    "A byte-level BPE tokenizer: every character a token, or trained so that numbers, and even `: 0.7`, are merged."
+def byte_level_tokenizer(texts, vocab_size=400, use_regex=False):
+    "A byte-level BPE tokenizer with the merges that the texts suggest."
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=vocab_size,
         special_tokens=["<end>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [f"Confidence: {i / 10:.1f}" for i in range(11)] * 20 if merging else []
     bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
+
+
+def small_tokenizer(merging):
+    "Every character a token, or trained so that numbers, and even `: 0.7`, are merged."
+    return byte_level_tokenizer([f"Confidence: {i / 10:.1f}" for i in range(11)] * 20 if merging else [])
 
 
 def small_model(tokenizer, seed=0, **overrides):
@@ -59,20 +63,20 @@ def small_model(tokenizer, seed=0, **overrides):
     from calib_nb.models import DEVICE_SETTINGS, LanguageModel
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.3,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        **overrides,
-    )
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+    }
+    config = LlamaConfig(**{**sizes, **overrides})
     model = LlamaForCausalLM(config).eval()
     return LanguageModel("small", model, tokenizer, f"small-{seed}", None, DEVICE_SETTINGS["cpu"])
 

@@ -45,46 +45,17 @@ TIMES = ("seconds", "runtime", "per_second", "cpu_")  # names of numbers that di
 # A model and questions
 
 
-def tokenizer():
-    "A byte-level tokenizer with a few hundred merges."
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+def make_model(folder):
+    "A random model of two layers with a few hundred merges, saved as a local folder."
+    from conftest import byte_level_tokenizer, small_model
 
     from calib_nb.prompts import few_shot_request, training_input
 
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator([few_shot_request("What is it?"), training_input("What is it?")] * 5, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
-
-
-def make_model(folder):
-    "A random model of two layers, saved as a local folder."
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tok = tokenizer()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tok),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.3,
-        eos_token_id=tok.eos_token_id,
-        pad_token_id=tok.pad_token_id,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tok.save_pretrained(folder)
+    texts = [few_shot_request("What is it?"), training_input("What is it?")] * 5
+    tokenizer = byte_level_tokenizer(texts, vocab_size=600, use_regex=True)
+    sizes = {"num_hidden_layers": 2, "intermediate_size": 48, "max_position_embeddings": 1024}
+    small_model(tokenizer, **sizes).model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def make_questions(path, model):
