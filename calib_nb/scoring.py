@@ -15,9 +15,11 @@ from scipy import stats
 
 from .core import Reading, RecordError, derived_seed, jsonable
 from calib_nb.inference import (
+    LEAST_SUPPORT,
     SHOWN,
     Estimate,
     _Card,
+    _too_few,
     as_text,
     diagnose,
     difference_or_reason,
@@ -101,7 +103,10 @@ def _card_of_many(readings, reference, names, n_resamples, seed, progress):
     card = _Card()
     for name in names:
         card[name] = _plain_estimate(arrays, name, values[name])
-        if name in draws and support_of(sample, name) > 1:
+        support = support_of(sample, name)
+        if METRICS[name].kind == "score" and support < LEAST_SUPPORT:
+            card[name] = replace(card[name], reason=card[name].reason or _too_few(support, METRICS[name]))
+        elif name in draws:
             card[name] = _with_draws(card[name], draws[name], METRICS[name])
         elif METRICS[name].kind == "debiased":
             card[name] = replace(card[name], reason=f"none above {_MANY:,} readings")

@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -473,6 +473,8 @@ def test_above_the_limit_values_are_the_same_and_every_error_has_its_floor(monke
     floors = [(many.card[name].floor_high, e.floor_high) for name, e in usual.card.items() if e.floor_high is not None]
     assert len(floors) == 3 and all(a == pytest.approx(b, rel=0.25) for a, b in floors)
     assert "no interval for debiased calibration error: none above 100 readings." in str(many)
+    few_right = [replace(r, is_correct=k < 5) for k, r in enumerate(readings)]
+    assert "an interval needs 10 groups with a right answer" in str(score(few_right, 0.5, 20))
 
 
 @pytest.mark.long
