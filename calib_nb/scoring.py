@@ -93,7 +93,7 @@ def _with_draws(estimate, draws, metric):
     how = f"normal, {len(draws)} resamples"
     return replace(estimate, low=float(low), high=float(high), interval=how, estimand=metric.estimand)
 
-
+# %% ../nbs/17c_scoring.ipynb #dbcc43fa
 def _card_of_many(readings, reference, names, n_resamples, seed, progress):
     "A `metric_card` of so many readings that its resamples are drawn one by one."
     arrays = reading_arrays(readings)
