@@ -69,7 +69,14 @@ from .original import ORIGINALS
 from .outlook import first_line
 from .progress import Bar
 from .prompts import PROMPTS, Prompt, parse_response, prompt_for, with_examples
-from .questions import QUESTION_SETS, SPLITS, group_alike, load_questions, read_judged, split_questions
+from calib_nb.questions import (
+    QUESTION_SETS,
+    group_alike,
+    load_questions,
+    names_splits,
+    read_judged,
+    split_questions,
+)
 from .readout import DEFAULT_READOUTS, READOUTS, asked_by, read_confidences
 from .resampling import METRICS
 from .training import PRESETS, Preset, load_adapter, weight_shift
@@ -89,6 +96,7 @@ class Parameters:
     n_train: int = 300  # questions to train on
     n_calibration: int = 100  # questions to choose on
     n_test: int = 300  # questions to report on
+    n_unlabelled: int = 0  # further questions to train on, whose correctness the method does not see
     seed: int = 0  # what training draws: first adapter weights, order, dropout
     split_seed: int = 0  # which questions are in which split; the same for all methods
     preset: str = "default"  # a name in `PRESETS`
@@ -173,12 +181,11 @@ def _check_value(parameter, value):  # a field of `Parameters`
 
 def _check_number(name, value):
     "Raises ValueError for fewer than one question, and for a seed that no generator of random numbers takes."
-    lowest, highest = (1, 10**9) if name.startswith("n_") else (0, 2**32 - 1)
+    lowest, highest = (1, 10**9) if name in ("n_train", "n_calibration", "n_test") else (0, 2**32 - 1)
     if not lowest <= value <= highest:
         shown = value if abs(value) < 10**40 else "a number of more than 40 digits"
         bounds = f"at least {lowest} and at most {highest}"
         raise ValueError(f"parameter '{name}' must be {bounds}, found {shown}. Choose another")
-
 
 # %% ../nbs/15_experiment.ipynb #cp000001
 def _check_place(name, value):  # 'out' or 'publish'; where to write
@@ -214,9 +221,13 @@ def _check_names(p):  # `Parameters`
     lookup(JUDGES, p.judge, "judge")
     lookup(_QUANTIZATIONS, p.quantization or "none", "quantization")
     _check_prompt(p)
-    known = lookup(METHODS, p.method, "method").readouts
-    if p.readout not in known:
-        raise unknown_name("readout", p.readout, known)
+    method = lookup(METHODS, p.method, "method")
+    if p.readout not in method.readouts:
+        raise unknown_name("readout", p.readout, method.readouts)
+    if p.n_unlabelled and not method.unlabelled:
+        learns = ", ".join(name for name, known in METHODS.items() if known.unlabelled)
+        said = f"method '{p.method}' learns from labelled answers alone"
+        raise ValueError(f"parameter 'n_unlabelled': {said}. Leave it out, or take {learns}")
     if p.judge != "rules" and not p.grader:
         raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
     checked = check_options(p.method, p.options)
@@ -390,15 +401,21 @@ def planned_splits(
         grouped, counts = group_alike([*home, *renamed], None if templates else 0.9, folder)
     source = {"dataset": home.source, "grouping": counts}
     if not away:
-        return _sized(p, _split(p, grouped, counts)), source
-    return _across(p, grouped[: len(home)], grouped[len(home) :]), {**source, "test_dataset": away.source}
+        return _sized(p, _split(p, _as_split(home, grouped), counts)), source
+    sides = _as_split(home, grouped[: len(home)]), _as_split(away, grouped[len(home) :])
+    return _across(p, *sides), {**source, "test_dataset": away.source}
+
+
+def _as_split(questions, grouped):  # as they are; with joined groups
+    "What is dealt out: groups that are alike count as one, but where a file names the splits, it has decided that."
+    return questions if names_splits(questions) else grouped
 
 
 def _planned_judged(p, folder):
     "The same of a file of judged answers, which are joined as questions are, but not by meaning."
     judged = read_judged(p.judged, p.columns, p.answers_separator, p.confidence_scale)
     grouped, counts = group_alike(judged, None, folder)
-    return _sized(p, _split(p, grouped, counts)), {"judged": judged.sha256, "grouping": counts}
+    return _sized(p, _split(p, _as_split(judged, grouped), counts)), {"judged": judged.sha256, "grouping": counts}
 
 
 def _questions_of(p, name, revision=""):
@@ -424,7 +441,7 @@ def _sized(p, splits):
 def _split(p, questions, counts):  # counts: of `group_alike`
     "All three splits from one set. Raises ValueError that says what joined the questions, where they are too few."
     try:
-        return split_questions(questions, p.n_train, p.n_calibration, p.n_test, p.split_seed)
+        return split_questions(questions, p.n_train, p.n_calibration, p.n_test, p.split_seed, p.n_unlabelled)
     except ValueError as e:
         joined = {name.removeprefix("joined_by_"): n for name, n in counts.items() if name.startswith("joined_by_")}
         said = ", ".join(f"{n} by {name}" for name, n in joined.items())
@@ -436,7 +453,8 @@ def _across(p, home, away):
     test = split_questions(away, 0, 0, p.n_test, p.split_seed)["test"]
     taken = {q.group for q in test}
     others = [q for q in home if q.group not in taken]
-    return _sized(p, {**split_questions(others, p.n_train, p.n_calibration, 0, p.split_seed), "test": test})
+    ours = split_questions(others, p.n_train, p.n_calibration, 0, p.split_seed, p.n_unlabelled)
+    return _sized(p, {**ours, "test": test})
 
 # %% ../nbs/15_experiment.ipynb #467e7ae0
 @dataclass(frozen=True)
@@ -750,7 +768,7 @@ def _check_room(run, lm):
     "ValueError for a question that is too long for the model, or for the training that follows."
     fmt = TextFormat(lm.tokenizer, run.preset.chat_template)
     for split, questions in run.splits.items():
-        trained_on = run.method.steps and split == "train"
+        trained_on = run.method.steps and split in ("train", "unlabelled")
         need_room(lm, fmt, questions, run.preset.max_length if trained_on else None)
 
 # %% ../nbs/15_experiment.ipynb #15ea0021
@@ -800,8 +818,8 @@ class _Answered(_Loaded):
 
     @property
     def asked(self) -> list:
-        "All questions, in the order of `SPLITS`; `Judged` answers where a file of them is given."
-        return [q for split in SPLITS for q in self.splits[split]]
+        "All questions, split by split; `Judged` answers where a file of them is given."
+        return [q for questions in self.splits.values() for q in questions]
 
     @cached_property
     def answers(self) -> list[dict]:
@@ -844,14 +862,14 @@ class _Judged(_Answered):
             p = self.parameters
             grader = _grader_of(p, self.folder.cache)
             judged = judge_answers(self.asked, self._unjudged, p.judge, grader)
-        splits = [split for split in SPLITS for _ in self.splits[split]]
+        splits = [split for split, questions in self.splits.items() for _ in questions]
         return [replace(j, extra={**j.extra, "split": split}) for j, split in zip(judged, splits)]
 
 # %% ../nbs/15_experiment.ipynb #d6271b79
 class _Counted(_Judged):
     "How many answers there are, and how many are right."
 
-    def of(self, split: str) -> list[Judged]:  # a name in `SPLITS`
+    def of(self, split: str) -> list[Judged]:  # 'train', 'calibration', 'test' or 'unlabelled'
         "The answers of a split."
         return [j for j in self.judged if j.extra["split"] == split]
 
@@ -864,7 +882,7 @@ class _Counted(_Judged):
     def accuracy(self) -> dict:
         "The share of right answers in each split."
         accuracy = {}
-        for split in SPLITS:
+        for split in self.splits:
             right = [j.is_correct for j in self.of(split)]
             accuracy[split] = float(np.mean(right))
         sha256 = file_sha256(self.folder.path / "judged.jsonl")
@@ -874,7 +892,7 @@ class _Counted(_Judged):
     def accuracy_table(self) -> pd.DataFrame:
         "A frame of counts and accuracy, a row for each split; of multiple choice what guessing would get, too."
         rows = {}
-        for split in SPLITS:
+        for split in self.splits:
             part = self.of(split)
             groups = len({j.group for j in part})
             rows[split] = {"questions": len(part), "groups": groups, "accuracy": f"{self.accuracy[split]:.1%}"}
@@ -974,6 +992,7 @@ class _Trained(_ReadUntrained):
             self.preset,
             self.parameters.seed,
             self.folder,
+            unlabelled=self.of("unlabelled"),
             evaluate_model=self.measure_calibration,
             watched=content_key(watched),
         )
@@ -1126,7 +1145,7 @@ def _reader_of(run):  # a finished `RunFolder`
 # %% ../nbs/15_experiment.ipynb #b29f1054
 def read_more(
     folder: Path,  # a finished run's
-    splits: tuple = ("calibration",),  # names in `SPLITS`
+    splits: tuple = ("calibration",),  # names as in `of`
     readouts: tuple = tuple(READOUTS),  # their names
 ) -> list[Reading]:
     "The readings of these splits by these readouts, read where they are not known. Raises as `finished_run` does."

@@ -85,6 +85,7 @@ class Workbench:
     folder: RunFolder  # of the run; its cache keeps labels, adapters and embeddings
     evaluate_model: Callable = _measure_nothing  # what is measured while training: `(lm, decimals) -> numbers`
     watched: str = ""  # a hash of the answers that it is measured on
+    unlabelled: list[Judged] = field(default_factory=list)  # further answers; no recipe looks at their correctness
     rows: list = field(default_factory=list)  # what is trained on, rows of `labels.jsonl`
     trainings: list = field(default_factory=list)  # of each training so far: history, seconds, tokens
     decimals: int = 1  # digits of a written confidence
@@ -322,8 +323,12 @@ def _recalibrated_rows(
     "Recalibrated confidences as labels, as `bench.decimals` can write them. Raises ValueError for one class alone."
     fit = lookup(CALIBRATORS, calibrator, "calibrator")
     mapped = fit(confidence, [j.is_correct for j in judged])
-    labels = [round(float(c), bench.decimals) for c in mapped(confidence)]
+    labels = _written(mapped(confidence), bench.decimals)
     return replace(bench, rows=rows_with(judged, labels, bench.decimals))
+
+
+def _written(labels, decimals):
+    return [round(float(label), decimals) for label in labels]
 
 
 def cross_fit_step(
@@ -337,13 +342,22 @@ def cross_fit_step(
     bench, confidence = _cross_fitted(bench, inner, inner_epochs, folds)
     return _recalibrated_rows(bench, bench.judged, confidence, calibrator)
 
-
+# %% ../nbs/14_methods.ipynb #ac262459
 def self_consistency_step(
     bench: Workbench,  # with the answers and the model
     calibrator: str = "platt",  # a name in `CALIBRATORS`
+    blend: float = 0.0,  # share of an answer's own correctness in its label, where that is known, from 0 to 1
 ) -> Workbench:  # with rows
     "Labels from the untrained model's consistency with itself, recalibrated."
-    return _recalibrated_rows(bench, *self_consistency(bench), calibrator)
+    judged, agreement = self_consistency(bench)
+    right = np.array([j.is_correct for j in judged], float)
+    mapped = lookup(CALIBRATORS, calibrator, "calibrator")(agreement, right)
+    labels = (1 - blend) * mapped(agreement) + blend * right
+    if bench.unlabelled:
+        others, theirs = self_consistency(replace(bench, judged=bench.unlabelled))
+        known = len(judged) if blend else 0
+        judged, labels = [*judged[:known], *others], [*labels[:known], *mapped(theirs)]
+    return replace(bench, rows=rows_with(judged, _written(labels, bench.decimals), bench.decimals))
 
 # %% ../nbs/14_methods.ipynb #14bb0002
 def confidence_reward(
@@ -517,6 +531,7 @@ class Method:
     decimals: int = 1  # digits in which it writes a confidence, and so the grid of the expected confidence
     readouts: tuple = DEFAULT_READOUTS  # what a run of it reads, of the untrained model as well
     prompt: str = "original"  # in which wording it is trained and read, a name in `PROMPTS`
+    unlabelled: bool = False  # whether it can learn from answers whose correctness it does not see
     watches: str = "expected"  # the readout whose Brier score on the calibration split is measured while it trains
 
     @property
@@ -550,7 +565,10 @@ _CROSS_FITTED = Step(
     (READOUTS["expected"],),
 )
 _CONSISTENT = Step(
-    "self-consistency labels", self_consistency_step, {"calibrator": "platt"}, (READOUTS["self_consistency"],)
+    "self-consistency labels",
+    self_consistency_step,
+    {"calibrator": "platt", "blend": 0.0},
+    (READOUTS["self_consistency"],),
 )
 _REWARDED = Step("train: grpo", reward_step, {"epochs": None, **asdict(_Reward())}, makes="model")
 
@@ -589,14 +607,15 @@ METHODS = {
         "fine-tuning on the model's own recalibrated consistency",
         (_CONSISTENT, training_step("text", epochs=4)),
         decimals=2,
-    ),
-    "question_only": Method(
-        "control: as sft, with the answer hidden", (_BINARY, training_step("text")), prompt="hidden_answer"
+        unlabelled=True,
     ),
 }
 
 # %% ../nbs/14_methods.ipynb #c1ffc3cb
 METHODS |= {
+    "question_only": Method(
+        "control: as sft, with the answer hidden", (_BINARY, training_step("text")), prompt="hidden_answer"
+    ),
     "shuffled": Method(
         "control: fine-tuning on binary labels of permuted outcomes", (_SHUFFLED, training_step("text"))
     ),
@@ -640,7 +659,7 @@ _SHARE, _TRUTH = _Range(float, highest=1), _Range(bool)
 _WEIGHT, _COUNT = _Range(float), _Range(int, 1)
 _EPOCHS = _Range(int, 1, 1000, optional=True)
 _RANGES = {  # option, or method and option -> its values
-    **dict.fromkeys(("right", "wrong", "high", "low"), _SHARE),
+    **dict.fromkeys(("right", "wrong", "high", "low", "blend"), _SHARE),
     **dict.fromkeys(("within_relation", "adjust", "as_original"), _TRUTH),
     **dict.fromkeys(("epochs", "inner_epochs"), _EPOCHS),
     **dict.fromkeys(("patience", "steps"), _Range(int, 1, optional=True)),

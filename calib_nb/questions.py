@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUESTION_SETS', 'SPLITS', 'answer_list', 'QuestionSet', 'questions_from_rows', 'read_hub', 'load_questions',
-           'read_judged', 'question_card', 'group_alike', 'split_questions', 'split_overlap']
+           'read_judged', 'question_card', 'group_alike', 'names_splits', 'split_questions', 'split_overlap']
 
 # %% ../nbs/05_questions.ipynb #05769d62
 import ast
@@ -839,32 +839,78 @@ def _take_groups(members, n, priority):  # group -> questions; how many question
 SPLITS = ("train", "calibration", "test")
 
 
+def _dealt_out(members, wanted, split_seed):  # group -> questions; split -> how many of them
+    "Whole groups for each split: the test fills from 0, training from 1, and what is left from there, unlabelled."
+    place = {group: _group_place(group, split_seed) for group in members}
+    priority = {
+        "test": lambda group: place[group],
+        "train": lambda group: -place[group],
+        "calibration": lambda group: abs(place[group] - 0.5),
+        "unlabelled": lambda group: -place[group],
+    }
+    return {name: _take_groups(members, wanted[name], priority[name]) for name in priority}
+
+# %% ../nbs/05_questions.ipynb #d8a3e1a5
+_NAMED = (*SPLITS, "unlabelled")  # what a file may call a split
+
+
+def _named_split(question):
+    return str(question.extra.get("split") or "")
+
+
+def names_splits(questions: Iterable) -> bool:  # `Question`s or `Judged` answers
+    "Whether their field `split` divides them."
+    return len({_named_split(q) for q in questions}) > 1
+
+
+def _check_named(questions):
+    "Raises ValueError for a split of another name, and for a subject or a wording that is in two."
+    first = {}  # subject or wording -> the first question with it
+    for question in questions:
+        split = _named_split(question)
+        if split not in _NAMED:
+            known = f"known: {', '.join(_NAMED)}. Name one of them in each row, or leave the column out"
+            raise ValueError(f"question '{question.id}': field 'split' is {split!r:.40}; {known}")
+        for kind, value in _marks(question, pages=False):
+            other = first.setdefault((kind, value), question)
+            if _named_split(other) != split:
+                said = f"'{other.id}' is in '{_named_split(other)}', '{question.id}' in '{split}'"
+                raise ValueError(f"{kind} {value!r:.60} is in two splits: {said}. Put both into one of them")
+
+
+def _as_named(questions, wanted):  # split -> how many of them
+    "The first questions of each split that they name."
+    _check_named(questions)
+    return {name: [q for q in questions if _named_split(q) == name][:n] for name, n in wanted.items()}
+
+# %% ../nbs/05_questions.ipynb #a8198ab9
 def split_questions(
     questions: list,  # `Question`s or `Judged` answers
     n_train: int,  # questions wanted for training
     n_calibration: int,  # questions wanted for calibration
     n_test: int,  # questions wanted for the test
     split_seed: int = 0,  # which split; the same for all methods
-) -> dict:  # 'train', 'calibration', 'test' -> list, disjoint by group
-    "Deal out groups. Raises ValueError where there are too few questions, saying how many there are."
+    n_unlabelled: int = 0,  # questions wanted whose correctness no method sees
+) -> dict:  # 'train', 'calibration', 'test' and, where wanted, 'unlabelled' -> list, disjoint by group
+    "Deal out groups, or keep to the field `split`. Raises ValueError for too few questions, saying how many there are."
+    wanted = {"train": n_train, "calibration": n_calibration, "test": n_test, "unlabelled": n_unlabelled}
     members = _by_group(questions)
-    place = {group: _group_place(group, split_seed) for group in members}
-    wanted = {"test": n_test, "train": n_train, "calibration": n_calibration}
-    priority = {
-        "test": lambda group: place[group],
-        "train": lambda group: -place[group],
-        "calibration": lambda group: abs(place[group] - 0.5),
-    }
-    taken = {name: _take_groups(members, n, priority[name]) for name, n in wanted.items()}
-    _check_enough(taken, wanted, len(questions), len(place))
-    return {name: taken[name] for name in SPLITS}
+    n_groups = len(members)
+    if not names_splits(questions):
+        taken = _dealt_out(members, wanted, split_seed)
+    elif split_seed:
+        raise ValueError("the questions name their splits, so split_seed draws nothing: leave it out, or that field")
+    else:
+        taken = _as_named(questions, wanted)
+    _check_enough(taken, wanted, len(questions), n_groups)
+    return {name: taken[name] for name in _NAMED if name in SPLITS or n_unlabelled}
 
 # %% ../nbs/05_questions.ipynb #523e739b
 def _check_enough(taken, wanted, n_questions, n_groups):  # split -> questions; split -> how many of them
     "ValueError where a split has fewer questions than wanted."
     short = [name for name in wanted if len(taken[name]) < wanted[name]]
     if short:
-        asked = " + ".join(f"{wanted[name]} {name}" for name in SPLITS)
+        asked = " + ".join(f"{n} {name}" for name, n in wanted.items() if n or name in SPLITS)
         got = ", ".join(f"{name} {len(taken[name])} of {wanted[name]}" for name in short)
         raise ValueError(
             f"too few questions: there are {n_questions} in {n_groups} groups, asked for {asked} "

@@ -242,6 +242,55 @@ def test_another_seed_is_another_split(facts):
     assert len({q.id for q in a} & {q.id for q in b}) < 200
 
 
+# ---- splits that a file names
+def with_splits(*names):
+    "Questions about things of their own, each in the split that is named."
+    return [Question(f"q{i}", f"What is thing {i}?", ["x"], extra={"split": s}) for i, s in enumerate(names)]
+
+
+def test_a_file_that_names_its_splits_is_kept_to_and_smaller_numbers_are_parts_of_larger_ones():
+    named = with_splits(*["test", "train"] * 6, "calibration", *["unlabelled"] * 3)
+    few, many = split_questions(named, 2, 1, 4), split_questions(named, 5, 1, 4, n_unlabelled=2)
+    assert ids_of(few) == {"train": ["q1", "q3"], "calibration": ["q12"], "test": ["q0", "q2", "q4", "q6"]}
+    assert few["test"] == many["test"] and few["train"] == many["train"][:2]
+    assert [q.id for q in many["unlabelled"]] == ["q13", "q14"]
+
+
+def test_one_name_in_all_rows_divides_nothing():
+    assert len(split_questions(with_splits(*["validation"] * 9), 2, 2, 2)["train"]) == 2
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["train", "dev", "test"], "'q1': field 'split' is 'dev'; known: train"),
+        (["train", "", "test"], "'q1': field 'split' is ''"),
+        (["train", "test"], "too few questions: .* got calibration 0 of 1"),
+    ],
+)
+def test_splits_that_are_named_badly_are_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        split_questions(with_splits(*names), 1, 1, 1)
+
+
+def test_a_subject_or_wording_in_two_named_splits_is_refused():
+    named = with_splits("train", "calibration", "test")
+    for same in ({"group": named[0].group}, {"question": "what is thing 0"}):
+        with pytest.raises(ValueError, match="in two splits: 'q0' is in 'train', 'q2' in 'test'"):
+            split_questions([*named[:2], replace(named[2], **same)], 1, 1, 1)
+
+
+def test_a_seed_has_nothing_to_draw_where_splits_are_named():
+    with pytest.raises(ValueError, match="split_seed draws nothing"):
+        split_questions(with_splits("train", "calibration", "test"), 1, 1, 1, split_seed=1)
+
+
+def test_unlabelled_questions_are_dealt_out_beside_the_others_and_nested(facts):
+    few, many = (split_questions(facts, 100, 50, 100, n_unlabelled=n) for n in (50, 200))
+    assert few["unlabelled"] == many["unlabelled"][:50] and few["train"] == many["train"]
+    assert not {q.group for q in many["unlabelled"]} & {q.group for n in ("train", "test") for q in many[n]}
+
+
 # ---- sets from files
 
 def test_a_file_of_questions_and_errors_that_name_it(tmp_path, facts):

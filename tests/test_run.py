@@ -500,6 +500,24 @@ def test_twins_of_a_judged_file_are_in_one_split(tmp_path):
     assert not words["train"] & words["test"] and source["grouping"]["joined_by_wording"] == 6
 
 
+def test_the_splits_that_a_file_names_are_those_of_the_run(tmp_path):
+    names = ["test", "train", "calibration", "unlabelled", "test", "train"]
+    about = ["Paris", "Berlin", "Rome", "Oslo", "Bern", "Riga"]
+    questions = [{"question": f"Where is {a}?", "answers": [a], "split": s} for a, s in zip(about, names)]
+    judged = [{**row, "model_answer": "Here", "is_correct": True} for row in questions]
+    sizes = dict(n_train=1, n_calibration=1, n_test=2, n_unlabelled=1, method="self_consistency_distill")
+    for kind, rows in (("dataset", questions), ("judged", judged)):
+        path = str(write_jsonl(tmp_path / f"{kind}.jsonl", rows))
+        splits, _ = planned_splits(Parameters(**{kind: path}, **sizes), tmp_path)
+        asked = {name: [q.question for q in part] for name, part in splits.items()}
+        assert asked["test"] == ["Where is Paris?", "Where is Bern?"] and asked["unlabelled"] == ["Where is Oslo?"]
+
+
+def test_unlabelled_questions_are_refused_for_a_method_that_needs_labels():
+    with pytest.raises(ValueError, match="n_unlabelled.*'sft' learns from labelled answers alone.*self_consistency"):
+        Parameters(method="sft", n_unlabelled=5)
+
+
 @pytest.mark.slow
 def test_a_misspelt_parameter_fails_on_the_command_line(tmp_path):
     done = papermill(tmp_path / "x.ipynb", tmp_path, metodh="sft")
