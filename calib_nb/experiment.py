@@ -71,9 +71,9 @@ from .progress import Bar
 from .prompts import PROMPTS, Prompt, parse_response, prompt_for, with_examples
 from calib_nb.questions import (
     QUESTION_SETS,
+    _names_splits,
     group_alike,
     load_questions,
-    names_splits,
     read_judged,
     split_questions,
 )
@@ -124,7 +124,6 @@ class Parameters:
         for f in fields(self):
             _check_value(f, getattr(self, f.name))
         _check_names(self)
-        _check_file_words(self)
 
 # %% ../nbs/15_experiment.ipynb #c1975eec
 _PATHS = ("model", "dataset", "test_dataset", "judged", "out", "grader")  # parameters that may name a file or folder
@@ -234,6 +233,7 @@ def _check_names(p):  # `Parameters`
     object.__setattr__(p, "options", {name: checked[name] for name in p.options})
     for name in ("out", "publish"):
         _check_place(name, getattr(p, name))
+    _check_file_words(p)
 
 # %% ../nbs/15_experiment.ipynb #a6d26eae
 def _check_set(name):
@@ -408,9 +408,9 @@ def planned_splits(
 
 def _as_split(questions, grouped):  # as they are; with joined groups
     "What is dealt out: groups that are alike count as one, but where a file names the splits, it has decided that."
-    return questions if names_splits(questions) else grouped
+    return questions if _names_splits(questions) else grouped
 
-
+# %% ../nbs/15_experiment.ipynb #c29a41e2
 def _planned_judged(p, folder):
     "The same of a file of judged answers, which are joined as questions are, but not by meaning."
     judged = read_judged(p.judged, p.columns, p.answers_separator, p.confidence_scale)
@@ -986,16 +986,9 @@ class _Trained(_ReadUntrained):
     def _bench(self):
         "What the recipe works on: the training answers, and a number to watch on the calibration split."
         watched = [(j.question, j.model_answer, j.is_correct) for j in self.of("calibration")]
-        return Workbench(
-            self.lm,
-            self.of("train"),
-            self.preset,
-            self.parameters.seed,
-            self.folder,
-            unlabelled=self.of("unlabelled"),
-            evaluate_model=self.measure_calibration,
-            watched=content_key(watched),
-        )
+        bench = Workbench(self.lm, self.of("train"), self.preset, self.parameters.seed, self.folder)
+        bench = replace(bench, evaluate_model=self.measure_calibration, watched=content_key(watched))
+        return replace(bench, unlabelled=self.of("unlabelled"))
 
 # %% ../nbs/15_experiment.ipynb #66b71c13
 class _Read(_Trained):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUESTION_SETS', 'SPLITS', 'answer_list', 'QuestionSet', 'questions_from_rows', 'read_hub', 'load_questions',
-           'read_judged', 'question_card', 'group_alike', 'names_splits', 'split_questions', 'split_overlap']
+           'read_judged', 'question_card', 'group_alike', 'split_questions', 'split_overlap']
 
 # %% ../nbs/05_questions.ipynb #05769d62
 import ast
@@ -858,7 +858,7 @@ def _named_split(question):
     return str(question.extra.get("split") or "")
 
 
-def names_splits(questions: Iterable) -> bool:  # `Question`s or `Judged` answers
+def _names_splits(questions: Iterable) -> bool:  # `Question`s or `Judged` answers
     "Whether their field `split` divides them."
     return len({_named_split(q) for q in questions}) > 1
 
@@ -896,7 +896,7 @@ def split_questions(
     wanted = {"train": n_train, "calibration": n_calibration, "test": n_test, "unlabelled": n_unlabelled}
     members = _by_group(questions)
     n_groups = len(members)
-    if not names_splits(questions):
+    if not _names_splits(questions):
         taken = _dealt_out(members, wanted, split_seed)
     elif split_seed:
         raise ValueError("the questions name their splits, so split_seed draws nothing: leave it out, or that field")
