@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEAST_SUPPORT', 'SHOWN', 'debiased_estimate', 'support_of', 'percentile_interval', 'interval_over_seeds', 'Estimate',
            'metric_card', 'missing_bounds', 'with_missing_bounds', 'with_judge_error', 'as_text', 'Difference',
-           'paired_difference', 'difference_or_reason', 'detectable_text', 'difference_text', 'holm', 'smallest_auroc',
+           'paired_difference', 'difference_or_reason', 'difference_text', 'premium_gap', 'holm', 'smallest_auroc',
            'smallest_auroc_difference', 'smallest_mean_difference', 'Finding', 'find_constant_labels', 'diagnose']
 
 # %% ../nbs/02b_inference.ipynb #37d8401a
@@ -30,7 +30,6 @@ from calib_nb.resampling import (
     p_at_least,
     reading_arrays,
 )
-
 
 # %% ../nbs/02b_inference.ipynb #710ac34b
 @dataclass
@@ -645,7 +644,6 @@ def with_judge_error(
     banded = {name: _with_band(card[name], draws[name], judge) for name in names}
     return _Card(card | banded)
 
-
 # %% ../nbs/02b_inference.ipynb #9fd29af6
 def _band_ends(draws, judge, level=0.95):
     "The middle 95 % of the draws; more of them where a share of the judge rests on few answers, as for intervals."
@@ -838,36 +836,46 @@ def paired_difference(
     kind = lookup(METRICS, metric, "metric").kind
     sides = [_resampled_by(reading_arrays(readings), resample) for readings in (readings_a, readings_b)]
     a, b, n_all = _common(*sides)
-    groups = np.union1d(a.group.astype(str), b.group.astype(str))
-    pair = Sample(a, groups), Sample(b, groups)
+    (pair,) = _samples([(a, b)])
     of_a, of_b = (side.values([metric], reference)[metric] for side in pair)
     n, seeds = len(set(a.id)), [len(side.seeds) for side in pair]
     plain = Difference(metric, of_a - of_b, np.nan, np.nan, np.nan, n, n / n_all, seeds=min(seeds), unit=resample)
     if kind == "score":
         claim, refused = _claim(estimand, seeds)
         plain = replace(plain, claim=claim, reason=refused)
-        return plain if refused else _bootstrapped(plain, pair, reference, n_resamples, seed)
+        return plain if refused else _bootstrapped(plain, [pair], reference, n_resamples, seed)
     p_value = _swap_test(a, b, metric, reference, n_resamples, seed)
     return replace(plain, p_value=p_value, test="swap", reason="biased upward: no valid interval")
 
 # %% ../nbs/02b_inference.ipynb #bad2c08c
-def _bootstrapped(plain, pair, reference, n_resamples, seed):
-    "The difference with interval and p-value, or the reason why there are none."
+def _samples(pairs):
+    "The arrays of each pair as `Sample`s that share their groups, and so their resamples."
+    groups = np.unique([group for pair in pairs for side in pair for group in side.group.astype(str)])
+    return [tuple(Sample(side, groups) for side in pair) for pair in pairs]
+
+
+def _bootstrapped(plain, pairs, reference, n_resamples, seed):
+    "The mean difference of pairs with interval and p-value, or the reason why there are none."
     name, unit = plain.metric, plain.unit
-    support = min(support_of(side, name) for side in pair)
+    sides = [side for pair in pairs for side in pair]
+    support = min(support_of(side, name) for side in sides)
     if np.isnan(plain.value):
-        return replace(plain, reason=_why_undefined(pair[0].arrays))
+        return replace(plain, reason=_why_undefined(sides[0].arrays))
     if support < LEAST_SUPPORT:
         return replace(plain, reason=_too_few(support, METRICS[name], unit))
-    of_a, of_b = (bootstrap(side, [name], reference, n_resamples, seed, by_seed=True)[name] for side in pair)
+    draws = [bootstrap(side, [name], reference, n_resamples, seed, by_seed=True)[name] for side in sides]
     if plain.claim == "these adapters":
-        draws = (of_a.mean(0) - of_b.mean(0))[None]
-        return _with_p_value(plain, np.array([plain.value]), draws, support)
-    once = np.ones((1, len(pair[0].groups)))
-    a, b = (side.times([name], once, reference, by_seed=True)[name][:, 0] for side in pair)
-    return _with_p_value(plain, a - b, of_a - of_b, support)
+        apart = _mean_difference([of_side.mean(0) for of_side in draws])
+        return _with_p_value(plain, np.array([plain.value]), apart[None], support)
+    once = np.ones((1, len(sides[0].groups)))
+    values = [side.times([name], once, reference, by_seed=True)[name][:, 0] for side in sides]
+    return _with_p_value(plain, _mean_difference(values), _mean_difference(draws), support)
 
 
+def _mean_difference(values):  # a, b, a, b, ... of the pairs
+    return np.mean([a - b for a, b in zip(values[::2], values[1::2])], axis=0)
+
+# %% ../nbs/02b_inference.ipynb #3bd8e65c
 def _with_p_value(plain, values, draws, support):  # (S,) and (S, B) of the differences
     "With interval, p-value and what could have been found."
     d = _with_percentiles(plain, values, draws, support, plain.claim)
@@ -907,7 +915,7 @@ def _states_some(readings):
     return any(r.confidence is not None for r in readings)
 
 # %% ../nbs/02b_inference.ipynb #964292c7
-def detectable_text(d: Difference):  # of two methods
+def _detectable_text(d: Difference):  # of two methods
     "What an experiment of this size cannot see; '' where that is not known."
     if np.isnan(d.detectable):
         return ""
@@ -928,7 +936,7 @@ def difference_text(d: Difference):  # of two methods
     if np.isfinite(d.p_value):
         text += f", p = {d.p_value:.3f}"
     text += f", on the same {d.n} questions, for {d.claim}"
-    unseen = detectable_text(d)
+    unseen = _detectable_text(d)
     return f"{text}; {unseen}" if unseen else text
 
 
@@ -942,6 +950,32 @@ def _difference_html(d):
 
 Difference.__repr__ = _difference_line
 Difference._repr_html_ = _difference_html
+
+# %% ../nbs/02b_inference.ipynb #cfdf1dd9
+def premium_gap(
+    own: dict[str, list[Reading]],  # whose answers -> their readings by the model that gave them
+    peer: dict[str, list[Reading]],  # the same by another model, on the same questions
+    metric: str = "stratified_auroc",  # a score in `METRICS`
+    reference: float | None = None,  # the constant forecast, for Brier skill
+    n_resamples: int = 2000,  # bootstrap resamples, which all readings share
+    seed: int = 0,  # their seed
+    estimand: str | None = None,  # as in `paired_difference`
+) -> Difference:  # own - peer, mean over whose answers they are
+    "What a model's own answers gain by being read by itself. Raises ValueError for no score, or other answerers."
+    if lookup(METRICS, metric, "metric").kind != "score":
+        raise ValueError(f"metric '{metric}' has no interval. Take a score, such as 'stratified_auroc'")
+    if own.keys() != peer.keys() or not own:
+        found = f"own has the answers of {', '.join(own)}; peer those of {', '.join(peer)}"
+        raise ValueError(f"{found}. Give both the same")
+    common = [_common(reading_arrays(own[whose]), reading_arrays(peer[whose])) for whose in own]
+    pairs = _samples([(a, b) for a, b, _ in common])
+    values = [side.values([metric], reference)[metric] for pair in pairs for side in pair]
+    n, n_all = sum(len(set(a.id)) for a, _, _ in common), sum(n_all for *_, n_all in common)
+    seeds = [len(side.seeds) for pair in pairs for side in pair]
+    claim, refused = _claim(estimand, seeds)
+    plain = Difference(metric, float(_mean_difference(values)), np.nan, np.nan, np.nan, n, n / n_all)
+    plain = replace(plain, seeds=min(seeds), claim=claim, reason=refused)
+    return plain if refused else _bootstrapped(plain, pairs, reference, n_resamples, seed)
 
 # %% ../nbs/02b_inference.ipynb #e9f1c4c7
 def holm(

@@ -624,3 +624,43 @@ def test_confidences_that_print_the_same_are_one_value_in_every_part_of_a_card()
     off, plain = (readings(p, [0, 0, 1, 1] * 20) for p in (said, [round(p, 1) for p in said]))
     cards = [jsonable(I.metric_card(r, 0.3, 50, n_floor=50)) for r in (off, plain)]
     assert cards[0] == cards[1]
+
+
+# ---- the premium of reading oneself
+def told_apart(noise, seed):
+    "Readings of 300 answers by three trainings that order them with so much noise."
+    rng = np.random.default_rng(0)
+    certain = rng.uniform(0, 1, 300)
+    right = rng.uniform(0, 1, 300) < certain
+    made = []
+    for training in range(3):
+        blur = np.random.default_rng([seed, training]).normal(0, noise, 300)
+        made += readings(np.clip(certain + blur, 0, 1), right, seed=training)
+    return made
+
+
+def test_the_premium_is_the_mean_of_the_paired_differences():
+    own, peer = {"a": told_apart(0.2, 1), "b": told_apart(0.5, 2)}, {"a": told_apart(0.6, 3), "b": told_apart(0.4, 4)}
+    gap = I.premium_gap(own, peer, "auroc")
+    alone = [I.paired_difference(own[whose], peer[whose], "auroc").value for whose in own]
+    assert np.isclose(gap.value, np.mean(alone)) and (gap.claim, gap.seeds, gap.n) == ("the method", 3, 600)
+    turned = I.premium_gap(peer, own, "auroc")
+    assert np.isclose(turned.value, -gap.value) and np.isclose(turned.low, -gap.high)
+    one = I.premium_gap({"a": own["a"]}, {"a": peer["a"]}, "auroc")
+    pair = I.paired_difference(own["a"], peer["a"], "auroc")
+    assert (one.value, one.low, one.high, one.p_value) == (pair.value, pair.low, pair.high, pair.p_value)
+
+
+def test_a_reader_that_is_better_of_every_answer_has_no_premium():
+    own, peer = {"a": told_apart(0.1, 1), "b": told_apart(0.6, 2)}, {"a": told_apart(0.6, 3), "b": told_apart(0.1, 4)}
+    gap = I.premium_gap(own, peer, "auroc")
+    assert gap.low < 0 < gap.high
+    assert I.paired_difference(own["a"], peer["a"], "auroc").low > 0
+
+
+def test_a_premium_of_other_answers_or_without_an_interval_is_refused():
+    some = {"a": told_apart(0.2, 1)}
+    with pytest.raises(ValueError, match="own has the answers of a; peer those of b"):
+        I.premium_gap(some, {"b": some["a"]})
+    with pytest.raises(ValueError, match="no interval"):
+        I.premium_gap(some, some, "expected_calibration_error")
