@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property, lru_cache
-from itertools import accumulate
 from typing import NamedTuple
 
 # %% ../nbs/09_rules.ipynb #f79af137
@@ -36,40 +35,38 @@ def _plain_character(c: str) -> str:
     parts = unicodedata.normalize("NFKD", c)
     return "".join(part for part in parts if unicodedata.category(part) not in ("Cf", "Mn"))
 
-# %% ../nbs/09_rules.ipynb #4b89f588
-def _whole_years(span: re.Match) -> str:
-    "1979-80 as 1979-1980."
-    century, first, last = span.groups()
-    return f"{century}{first}-{century}{last}" if last > first else span[0]
+# %% ../nbs/09_rules.ipynb #6b3ac9be
+def _any(words: Sequence[str]) -> str:
+    return f"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
 
 
-_REWRITES = [
-    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),  # 1,000
-    (re.compile(r"(\d) ?[x×*] ?10\^(-?\d{1,2})\b"), r"\1e\2"),  # 3 x 10^8
-    (re.compile(r"\b(?:[A-Z]\. ?){2,}|\b(?:[a-z]\.){2,}"), lambda m: re.sub("[. ]", "", m[0]) + " "),  # U. S.
-    (re.compile(r"n't\b", re.I), " not"),
-    (re.compile(r"'s\b|(?<=\w)'(?=\w)", re.I), ""),
-    (re.compile(r"\b[Nn]o\.? ?(?=\d)"), "number "),  # No. 9
-    (re.compile(r"(?<=\d)(?:st|nd|rd|th)\b"), ""),
-    (re.compile(r"\b(1\d|20)(\d\d)[-/](\d\d)\b(?![-/\d])"), _whole_years),
-    (re.compile(r"\b(\d{1,2})\.(\d{1,2})\.(\d{4})\b"), r"\1/\2/\3"),
-    (re.compile(r"(?<=\d) to (?=\d)"), "-"),
-    (re.compile(r"\b([Nn]orth|[Ss]outh)[- ](?=[Ee]ast|[Ww]est)"), r"\1"),
-    (re.compile(r"(?:°|\bdegrees?) ?(?=[CF]\b|[Cc]elsius|[Ff]ahrenheit|[Cc]entigrade)"), " "),
-    (re.compile(r"([$€£]) ?(\d[\d.]*(?: (?:thousand|[mbtr]+illion))?)"), r"\2 \1"),  # $5 million
-    (re.compile(r"(?<=[^\W\d_]{3})\^?\d{1,3}(?=\.(?:\s|$))|(?<=[a-z]{3})\^\d\b"), ""),  # the mark of a footnote
-]
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_CARDINALS = dict(zip([*"zero one two three four five six seven eight nine".split(), *_TEENS], range(20)))
+_SMALL = _CARDINALS | _TENS | {f"{word}th": n for word, n in _CARDINALS.items()}
+_SMALL |= {f"{word[:-1]}ieth": n for word, n in _TENS.items()}
+_SMALL |= {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
+
+_DIGIT = _any([word for word, n in _SMALL.items() if 0 < n < 10])
+_TWO_DIGITS = rf"(?:{_any(_TENS)}[ -]{_DIGIT}|{_any(_SMALL)})"
+_YEAR_IN_WORDS = rf"(?:{_any(_TEENS)}|twenty)[ -](?:{_any(_TENS)}(?:[ -]{_DIGIT})?|{_any(_TEENS)})"
+_BELOW = rf"(?:{_YEAR_IN_WORDS}|{_TWO_DIGITS}[ -]hundred(?:[ -](?:and )?{_TWO_DIGITS})?|{_TWO_DIGITS})"
+_SCALED = rf"(?:\d{{1,40}}(?:\.\d{{1,40}})?|{_BELOW})[ -]{_any(_SCALES)}"
+_SPELT = rf"\b(?:{_SCALED}(?:[ -](?:and )?{_SCALED})*(?:[ -](?:and )?{_BELOW})?|{_BELOW})\b"
 
 
-def _plain(text: str) -> str:
-    "`text` with one way to write each thing, its case kept; no run of blanks."
-    text = text.replace("Â\xa0", " ")  # a space that was decoded wrongly
-    text = "\n".join(" ".join(line.split()) for line in text.splitlines())
-    if not text.isascii():
-        text = "".join(map(_plain_character, text))
-    for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
-    return text
+def _value(spelt: re.Match) -> str:
+    "The digits of a number in words: millions, hundreds, and two pairs of digits in years."
+    total, below = Decimal(0), Decimal(0)
+    for word in re.split("[ -]", spelt[0].casefold()):
+        if word in _SCALES:
+            total, below = total + below * _SCALES[word], Decimal(0)
+        elif word in _SMALL:
+            below = _SMALL[word] + below * (100 if below in range(10, 21) and _SMALL[word] > 9 else 1)
+        elif word != "and":
+            below = below * 100 if word == "hundred" else Decimal(word)
+    return f"{total + below:f}"
 
 # %% ../nbs/09_rules.ipynb #2dda8e02
 _UNITS = {
@@ -86,69 +83,55 @@ _UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in (unit, *nam
 _UNIT_OF |= {f"{name}s": unit for name, unit in _UNIT_OF.items() if len(name) > 3}
 _SHORT_UNITS = {name for name in _UNIT_OF if len(name) < 4 and name.isalpha()} | {"second"}  # only behind a number
 
-# %% ../nbs/09_rules.ipynb #6b3ac9be
-_ONES = dict(zip("zero one two three four five six seven eight nine".split(), range(10)))
-_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-_TEENS = dict(zip(_TEENS.split(), range(10, 20)))
-_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_ORDINALS = {f"{word}th": n for word, n in (_ONES | _TEENS).items()}
-_ORDINALS |= {f"{word[:-1]}ieth": n for word, n in _TENS.items()}
-_ORDINALS |= {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
-_SMALL = _ONES | _TEENS | _TENS | _ORDINALS
-
-# %% ../nbs/09_rules.ipynb #6f10ec98
-def _any(words: Sequence[str]) -> str:
-    return f"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
-
-
-_UNITS_OF_TEN = _any([word for word, n in _SMALL.items() if 0 < n < 10])
-_HUNDRED = rf"(?:{_any(_TENS)} {_UNITS_OF_TEN}|{_any(_SMALL)})"
-_BELOW = rf"(?:{_HUNDRED} hundred(?:(?: and)? {_HUNDRED})?|{_HUNDRED})"
-_SCALED = rf"(?:\d+(?:\.\d+)?|{_BELOW}) {_any(_SCALES)}"
-_YEAR_IN_WORDS = rf"{_any(_TEENS)} (?:{_any(_TENS)}(?: {_UNITS_OF_TEN})?|{_any(_TEENS)})|twenty {_any(_TEENS)}"
-_SPELT = re.compile(
-    rf"(?<= )(?:minus |negative )?(?:{_SCALED}(?:(?: and)? {_SCALED})*(?:(?: and)? {_BELOW})?"
-    rf"|{_YEAR_IN_WORDS}|{_BELOW}|(?<=minus |ative )\d+(?:\.\d+)?)(?= )"
-)
-_NUMBER = re.compile(r"-?\d{1,40}(?:\.\d{1,40})?(?:e-?\d{1,2})?")
-
-# %% ../nbs/09_rules.ipynb #540c3dab
-def _is_number(word: str) -> bool:
-    return word[-1:].isdigit() and _NUMBER.fullmatch(word) is not None
+# %% ../nbs/09_rules.ipynb #4b89f588
+_REWRITES = [
+    (re.compile(r"\b(?:[A-Z]\. ?){2,}|\b(?:[a-z]\.){2,}"), lambda m: re.sub("[. ]", "", m[0]) + " "),  # U. S.
+    (re.compile(r"n't\b", re.I), " not"),
+    (re.compile(r"'s\b|(?<=\w)'(?=\w)", re.I), ""),
+    (re.compile(r"\b([Nn]orth|[Ss]outh)[- ](?=[Ee]ast|[Ww]est)"), r"\1"),
+    (re.compile(r"\bSt\.? (?=[A-Z])"), "Saint "),
+    (re.compile(rf"^an? (?={_any(_UNITS)}\b)"), "1 "),  # a week
+    (re.compile(r"^(\W*)an? (?=\W?\w)|\bthe (?!(?:an?|the)\b)(?=\W?\w)", re.I), r"\1"),
+    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),  # 1,000
+    (re.compile(r"(?<=\d) second\b"), " seconds"),
+    (re.compile(_SPELT, re.I), _value),
+]
+_OF_NUMBERS = [  # for texts with a digit
+    (re.compile(r"(\d) ?[x×*] ?10\^(-?\d{1,2})\b"), r"\1e\2"),  # 3 x 10^8
+    (re.compile(r"\b[Nn]o\.? ?(?=\d)"), "number "),  # No. 9
+    (re.compile(r"(?<=\d)(?:st|nd|rd|th)\b"), ""),
+    (re.compile(r"\b(1\d|20)(\d\d)[-/](\d\d)\b(?![-/\d])"), r"\1\2-\1\3"),  # 1979-80
+    (re.compile(r"\b(\d{1,2})\.(\d{1,2})\.(\d{4})\b"), r"\1/\2/\3"),
+    (re.compile(r"\b(?:minus|negative) (?=\d)|^- (?=\d\S*(?: \S+)?$)", re.I), "-"),
+    (re.compile(r"(?<=\d)(?: to | ?- ?)(?=\d)"), "-"),
+    (re.compile(r"(?:°|\bdegrees?) ?(?=[CF]\b|[Cc]elsius|[Ff]ahrenheit|[Cc]entigrade)"), " "),
+    (re.compile(r"([$€£]) ?(\d+(?:\.\d+)?)"), r"\2 \1"),
+    (re.compile(r"(?<=[^\W\d_]{3})\^?\d{1,3}(?=\.(?:\s|$))|(?<=[a-z]{3})\^\d\b"), ""),  # the mark of a footnote
+]
 
 
-def _decimal(value: Decimal | int | str) -> str:
-    "A number without leading or trailing zeros."
-    whole, _, rest = f"{Decimal(value):f}".partition(".")
-    sign, whole, rest = "-" * whole.startswith("-"), whole.lstrip("-0") or "0", rest.rstrip("0")
-    return sign + whole + (f".{rest}" if rest else "")
-
-
-def _value(words: Sequence[str]) -> str:
-    "The number that words spell."
-    total, below = Decimal(0), Decimal(0)
-    for word in words:
-        if word in _SCALES:
-            total, below = total + below * _SCALES[word], Decimal(0)
-        elif word == "hundred":
-            below *= 100
-        elif word in _SMALL:
-            below = _SMALL[word] + below * (100 if below in range(11, 21) and _SMALL[word] > 9 else 1)
-        elif _is_number(word):
-            below = Decimal(word)
-    sign = "-" if words[0] in ("minus", "negative") else ""
-    return sign + _decimal(total + below)
+def _plain(text: str) -> str:
+    "`text` with one way to write each thing, its case kept; no run of blanks."
+    text = text.replace("Â\xa0", " ")  # a space that was decoded wrongly
+    text = "\n".join(" ".join(line.split()) for line in text.splitlines())
+    if not text.isascii():
+        text = "".join(map(_plain_character, text))
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    for pattern, replacement in _OF_NUMBERS if re.search(r"\d", text) else ():
+        text = pattern.sub(replacement, text)
+    return text
 
 # %% ../nbs/09_rules.ipynb #598b520b
 _TOKEN = re.compile(
-    r"\d{1,3}0s\b|\d+(?:\.\d+)?(?:e-?\d+)?|(?<!\w)\.\d+"  # 1990s, numbers
+    r"\d{1,3}0s\b|(?:(?<![\w-])-)?(?:\d{1,40}(?:\.\d{1,40})?|(?<!\w)\.\d{1,40})(?:e-?\d{1,2})?"  # 1990s, numbers
     r"|[^\W_]+(?:\+\+?|\#)(?!\w)|(?<!\w)(?:[ABO]|AB|[abo])-(?![\w-])"  # C++, O-
     r"|[^\W_]+|[%$€£¥°&]"
 )
-_ARTICLES = {"a", "an", "the"}
-_SAME_WORD = {"&": "and", "mt": "mount", "dr": "doctor", "jr": "junior", "sr": "senior", "vs": "versus", "ft": "fort"}
+_NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:e-?\d+)?")
 _ROMAN = re.compile(r"x{0,3}(?:ix|iv|v?i{0,3})")
+_SAME_WORD = {"&": "and", "mt": "mount", "dr": "doctor", "jr": "junior", "sr": "senior", "vs": "versus", "ft": "fort"}
+_SAME_WORD |= {"st": "street"}
 
 
 class _Token(NamedTuple):
@@ -161,77 +144,42 @@ _NOTHING = _Token("", "", False)
 
 
 def _tokens(text: str) -> list[_Token]:
-    "The words of a text in their one form, numbers joined, without articles in front."
-    plain, end, found = _plain(text), 0, []
+    "The words of a text in their one form."
+    plain, end, found = _plain(text), 0, [_NOTHING]
     for match in _TOKEN.finditer(plain):
         raw = match[0]
-        found.append(_Token(raw.casefold(), plain[end : match.start()], raw[0].isupper()))
+        found.append(_Token(_one_form(raw, found[-1]), plain[end : match.start()], raw[0].isupper()))
         end = match.end()
-    return _without_articles(_joined([_one_form(found, place) for place in range(len(found))]))
+    return found[1:]
 
-# %% ../nbs/09_rules.ipynb #ce033ea0
-def _one_form(tokens: list[_Token], place: int) -> _Token:
-    "A token in the form that all its spellings share."
-    token = tokens[place]
-    word, before = token.word, tokens[place - 1] if place else _NOTHING
-    if word[0] == "." or _is_number(word):
-        return token._replace(word="-" * _is_negative(tokens, place) + _decimal(word))
-    if word in _UNIT_OF and (word not in _SHORT_UNITS or before.word[:1].isdigit()):
-        return token._replace(word=_UNIT_OF[word])
-    if word == "st":
-        return token._replace(word="saint" if place + 1 < len(tokens) and tokens[place + 1].capital else "street")
-    if word in _SAME_WORD:
-        return token._replace(word=_SAME_WORD[word])
+
+def _one_form(raw: str, before: _Token) -> str:
+    "A word in the form that all its spellings share."
+    word = raw.casefold()
+    if _is_number(word):
+        return _decimal(word)
+    if word in _UNIT_OF and (word not in _SHORT_UNITS or before.word[-1:].isdigit()):
+        return _UNIT_OF[word]
     if word[0] in "ivx" and before.word and _ROMAN.fullmatch(word):
-        if len(word) > 1 or (word != "x" and token.capital and before.capital):
-            return token._replace(word=str(_roman(word)))
-    return token
+        if len(word) > 1 or (word != "x" and before.capital and raw.isupper()):
+            values = [{"i": 1, "v": 5, "x": 10}[letter] for letter in word]
+            return str(sum(-a if a < b else a for a, b in zip(values, [*values[1:], 0])))
+    return _SAME_WORD.get(word, word)
 
 
-def _roman(word: str) -> int:
-    values = [{"i": 1, "v": 5, "x": 10}[letter] for letter in word]
-    return sum(-a if a < b else a for a, b in zip(values, [*values[1:], 0]))
+def _is_number(word: str) -> bool:
+    return word[-1:].isdigit() and _NUMBER.fullmatch(word) is not None
 
 
-def _is_negative(tokens: list[_Token], place: int) -> bool:
-    "Whether the sign before a number is a minus, and no dash."
-    gap = tokens[place].gap
-    if place == 0:
-        return gap.strip() == "-" and (gap == "-" or len(tokens) < 4)
-    return gap.endswith("-") and gap[0] != "-" and not _is_number(tokens[place - 1].word)
-
-# %% ../nbs/09_rules.ipynb #f8642e76
-def _joined(tokens: list[_Token]) -> list[_Token]:
-    "`tokens` with each run of number words as one number, and *minus* as its sign."
-    words, joined, done = [token.word for token in tokens], [], 0
-    if not any(word in _SMALL or word in _SCALES or word in ("minus", "negative") for word in words):
-        return tokens
-    line = f" {' '.join(words)} "
-    places = _places(words)
-    for match in _SPELT.finditer(line):
-        start, spelt = places[match.start()], match[0].split()
-        joined += [*tokens[done:start], tokens[start]._replace(word=_value(spelt))]
-        done = start + len(spelt)
-    return joined + tokens[done:]
-
-
-def _places(words: Sequence[str]) -> dict[int, int]:
-    "Where each word begins in the line of all, with a blank in front -> its place."
-    lengths = [1, *(len(word) + 1 for word in words[:-1])]
-    return {start: place for place, start in enumerate(accumulate(lengths))}
-
-
-def _without_articles(tokens: list[_Token]) -> list[_Token]:
-    "`tokens` without *the* before another word, and without *a* in front; *a week* is one."
-    behind = [token.word for token in tokens[1:]] + ["the"]
-    tokens = [token for token, word in zip(tokens, behind) if token.word != "the" or word in _ARTICLES]
-    start = next((i for i, token in enumerate(tokens) if token.word not in _ARTICLES), 0)
-    if start and tokens[start].word in _UNITS:
-        return [tokens[start - 1]._replace(word="1"), *tokens[start:]]
-    return tokens[start:]
+def _decimal(word: str) -> str:
+    "A number without leading or trailing zeros."
+    whole, _, rest = f"{Decimal(word):f}".partition(".")
+    sign, whole, rest = "-" * whole.startswith("-"), whole.lstrip("-0") or "0", rest.rstrip("0")
+    return sign + whole + (f".{rest}" if rest else "")
 
 # %% ../nbs/09_rules.ipynb #5e881612
 _ENDING = re.compile(r"(?<=[^su])s$|(?<=e)d$")
+_MOST = 8  # places of one form that are looked at
 
 
 @lru_cache(maxsize=200_000)
@@ -241,12 +189,7 @@ def _stem(word: str) -> str:
         return word
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
-    if len(word) > 4 and word.endswith("ae"):
-        word = word[:-1]
-    return _ENDING.sub("", word)
-
-# %% ../nbs/09_rules.ipynb #62487c8d
-_MOST = 8  # places of one form that are looked at
+    return _ENDING.sub("", word[:-1] if len(word) > 4 and word.endswith("ae") else word)
 
 
 class _Text:
@@ -259,14 +202,13 @@ class _Text:
         self.stems = list(map(_stem, self.words))
         self.line = f" {' '.join(self.stems)} "
         self.known = set(self.stems)
+        self.beginnings = {word[:3] for word in self.words}
+        self.is_bare = len(self.words) <= 8 and self.known.isdisjoint(_VERBS)  # an answer without a sentence
 
     @cached_property
-    def places(self) -> dict[int, int]:
-        return _places(self.stems)
-
-    @cached_property
-    def beginnings(self) -> set[str]:
-        return {word[:3] for word in self.words}
+    def dates(self) -> list:
+        "Each date with its first place and the place behind it."
+        return list(_dates_in(self.line))
 
     def find(self, stems: Sequence[str]) -> Iterator[int]:
         "The first places, at most `_MOST`, at which stems stand in a row."
@@ -275,15 +217,11 @@ class _Text:
             at = self.line.find(line, at + 1)
             if at < 0:
                 return
-            yield self.places[at + 1]
-
-    @cached_property
-    def dates(self) -> list:
-        "Each date with its first place and the place behind it."
-        return list(_dates_in(self))
+            yield self.line.count(" ", 0, at)
 
 # %% ../nbs/09_rules.ipynb #ccb3ef81
 _text = lru_cache(maxsize=100_000)(_Text)
+_VERBS = {*"is are was were be been has had have do does did it can will would".split()}
 
 
 def normalise(
@@ -309,7 +247,7 @@ _WHOLE_DATES = [re.compile(order.format(0)) for order in (*_ORDERS, _MONTH)]
 _BESIDE_DATE = {*"on in of year since late early around about by circa from".split()}
 _BESIDE_DATE |= {f"{day}day" for day in "mon tues wednes thurs fri satur sun".split()}
 
-# %% ../nbs/09_rules.ipynb #a8499b04
+
 class _Date(NamedTuple):
     year: int | None
     month: int | None = None
@@ -320,19 +258,20 @@ class _Date(NamedTuple):
         known = [(a, b) for a, b in zip(self, other) if None not in (a, b)]
         return all(a == b for a, b in known) and (None not in (self.year, other.year) or len(known) == 2)
 
-
+# %% ../nbs/09_rules.ipynb #5fe19446
 def _read_date(match: re.Match) -> _Date:
     parts = {name[0]: text for name, text in match.groupdict().items() if text}
     month = parts.pop("m", None)
     year, day = (int(parts[name]) if name in parts else None for name in "yd")
     return _Date(year, month and (_MONTHS.get(month[:3]) or int(month)), day)
 
-# %% ../nbs/09_rules.ipynb #5fe19446
-def _dates_in(text: _Text) -> Iterator[tuple[_Date, int, int]]:
+
+def _dates_in(line: str) -> Iterator[tuple[_Date, int, int]]:
     "Each date with its first place and the place behind it."
-    for match in _DATE.finditer(text.line):
-        start = text.places[match.start()]
-        yield _read_date(match), start, start + match[0].count(" ") + 1
+    place, end = -1, 0
+    for match in _DATE.finditer(line):
+        place, end = place + line.count(" ", end, match.start()), match.start()
+        yield _read_date(match), place, place + match[0].count(" ") + 1
 
 
 @lru_cache(maxsize=100_000)
@@ -345,87 +284,6 @@ def parse_date(
     patterns = (pattern.fullmatch(line) for pattern in _WHOLE_DATES)
     return tuple(dict.fromkeys(_read_date(match) for match in patterns if match))
 
-# %% ../nbs/09_rules.ipynb #b325db0e
-_HEAD_END = re.compile(r", |: | \(| (?:who|which|that|whose) ")
-_NAME_BEHIND = re.compile(
-    r"(?:^| )(?!(?:of|and|in|on|at|for|to|by|from|with|the) )[a-z]+,? (?:the )?([A-Z][\w.' -]{,80})$"
-)
-_ASIDES = re.compile(r""" ?(?:\([^()]*\)|\[[^\[\]]*\])| "[^"]*"(?= )""")
-_LEADING = {*"about approximately around roughly nearly almost circa c in on at by of from to for over some".split()}
-_SMALL_IN_NAMES = {*"of and in on at for to by from with the de la le du da von van der den y e el al bin ibn".split()}
-_PARTICLES = {*"van von der den de du da di del della la le el al bin ibn".split()}
-_NAME_ENDS = {"junior", "senior"}
-
-# %% ../nbs/09_rules.ipynb #f6884c6e
-class _Reference:
-    "A reference as words, as a name, as a date, as a number."
-
-    def __init__(self, text: str):
-        head, _, span = text.partition("acceptable range")
-        head = head.replace("Â\xa0", " ").rstrip(" (").strip()
-        self.whole = _text(head)
-        self.words = self.whole.words
-        self.forms = list(dict.fromkeys(filter(None, map(_trimmed, _forms(head)))))
-        self.parts = list(filter(None, map(_trimmed, re.split(", and |, | and | & ", head))))
-        self.dates = parse_date(head)
-        self.proper = _is_proper(self.whole)
-        self.name = _person(head) if self.proper else []  # words, the surname last
-        numbers = [word for word in self.words if _is_number(word)]
-        self.number = numbers[0] if len(numbers) == 1 else ""
-        self.units = _UNITS.keys() & set(self.words)
-        ends = sorted(float(word) for word in _text(span).words if _is_number(word))
-        self.range = ends if len(ends) == 2 else None
-
-
-def _is_proper(text: _Text) -> bool:
-    "Whether it is a name: each word with a capital, but for the small ones."
-    words = [token for token in text.tokens if token.word not in _SMALL_IN_NAMES and not token.word[0].isdigit()]
-    return bool(words) and all(token.capital for token in words)
-
-
-def _person(text: str) -> list[str]:
-    "The words of a person's name, the surname last; empty where it can be none."
-    last, comma, first = _ASIDES.sub("", text).partition(", ")
-    found = _text(f"{first} {last}" if comma and " " not in last else last)
-    words = [word for word in found.words if word not in _NAME_ENDS]
-    other = any(word[0].isdigit() or word in _SMALL_IN_NAMES - _PARTICLES for word in words)
-    return words if 2 <= len(words) <= 5 and not other else []
-
-# %% ../nbs/09_rules.ipynb #2c91be9d
-def _forms(text: str) -> list[str]:
-    "A reference, without what stands in parentheses or behind a comma, and its alternatives."
-    bare = _ASIDES.sub("", text)
-    forms = [text, bare]
-    if not any(map(str.isdigit, bare)):
-        named = _NAME_BEHIND.search(bare)
-        forms += [named[1]] if named else []
-        others = [_HEAD_END.split(bare, maxsplit=1)[0], *bare.split(" or "), *bare.split("/")]
-        forms += [form for form in others if len(form) > 2]
-    return forms
-
-
-@lru_cache(maxsize=100_000)
-def _trimmed(text: str) -> tuple[str, ...]:
-    "The stems of a text without *about*, *in* and the like in front, unless they have a capital."
-    found, start = _text(text), 0
-    while start + 1 < len(found.words) and found.words[start] in _LEADING and not found.tokens[start].capital:
-        start += 1
-    return tuple(found.stems[start:])
-
-# %% ../nbs/09_rules.ipynb #76c3a23e
-_reference = lru_cache(maxsize=100_000)(_Reference)
-_TAKEN_APART = re.compile(r"[^A-Za-z ,()-]")
-_CHANGED = {*_SMALL, *_SCALES, "hundred", "minus", "negative", *_UNIT_OF, *_SAME_WORD, "st"}
-
-
-def _may_stand_in(reference: str, response: _Text) -> bool:
-    "Whether a word of a reference begins like one of the response; True where only its one form tells."
-    words = re.findall(r"[a-z]{3,}", reference.casefold())
-    if _TAKEN_APART.search(reference) or not _CHANGED.isdisjoint(words):
-        return True
-    telling = {word[:3] for word in words} - {"the", "and", "for"}
-    return not telling or not telling.isdisjoint(response.beginnings)
-
 # %% ../nbs/09_rules.ipynb #2c7cc981
 _FUNCTION_WORDS = {
     *"""is are was were be been being it its this that these those which who whom whose where when what how there here
@@ -437,9 +295,7 @@ _WHO = re.compile(
     r"|president|scientist|artist|woman|man|king|queen|poet|composer|writer|director|politician))\b",
     re.I,
 )
-_ASKS_DAY = re.compile(
-    r"\b(?:what|which|exact|specific) (?:day|date)\b|day,? (?:and )?month|month,? (?:and )?day", re.I
-)
+_ASKS_DAY = re.compile(r"\b(?:what|which|exact|specific) (?:day|date)\b|day,? (?:and )?month|month,? (?:and )?day", re.I)
 _PLACE = re.compile(r"where\b|.*\bin\W*$|in (?:which|what)\b|(?:which|what) (?:city|town|place|county|village)\b", re.I)
 _SEVERAL = re.compile(
     r"(?:(?:what|which|who)(?: are| were)?|name|list|select|give)?(?: ?the)?(?: ?\w+)? ?\b"
@@ -447,14 +303,13 @@ _SEVERAL = re.compile(
     re.I,
 )
 
-# %% ../nbs/09_rules.ipynb #b61086ea
+
 class _Question:
     "What the judge asks about a question."
 
     def __init__(self, text: str):
         self.found = _text(text)
         self.stems = self.found.known
-        self.content = self.stems - _FUNCTION_WORDS
         self.who = bool(_WHO.search(text))
         self.day = bool(_ASKS_DAY.search(text))
         self.place = bool(_PLACE.match(text))
@@ -464,12 +319,89 @@ class _Question:
 
 _question = lru_cache(maxsize=10_000)(_Question)
 
-
+# %% ../nbs/09_rules.ipynb #b61086ea
 def content_words(
     text: str,  # any text
 ) -> set:  # stems
     "What `text` is about: the stems of its words without function words."
     return _text(text).known - _FUNCTION_WORDS
+
+# %% ../nbs/09_rules.ipynb #b325db0e
+_HEAD_END = re.compile(r", |: | \(| (?:who|which|that|whose) ")
+_NAME_BEHIND = re.compile(
+    r"(?:^| )(?!(?:of|and|in|on|at|for|to|by|from|with|the) )[a-z]+,? (?:the )?([A-Z][\w.' -]{,80})$"
+)
+_ASIDES = re.compile(r""" ?(?:\([^()]*\)|\[[^\[\]]*\])| "[^"]*"(?= )""")
+_LEADING = "about approximately around roughly nearly almost circa c in on at by of from to for over some".split()
+_LEADING = re.compile(rf"(?:{_any(_LEADING)} )+(?=.)")
+_SMALL_IN_NAMES = {*"of and in on at for to by from with the de la le du da von van der den y e el al bin ibn".split()}
+_PARTICLES = {*"van von der den de du da di del della la le el al bin ibn".split()}
+_NAME_ENDS = {"junior", "senior"}
+
+
+def _forms(text: str) -> list[list[str]]:
+    "The stems of a reference, of it without asides, of the name in it, of its alternatives."
+    bare = _ASIDES.sub("", text)
+    forms = [text, bare]
+    if not any(map(str.isdigit, bare)):
+        named = _NAME_BEHIND.search(bare)
+        others = [_HEAD_END.split(bare, maxsplit=1)[0], *re.split(" or |/", bare)]
+        forms += [form for form in [*others, named[1] if named else ""] if len(form) > 2]
+    starts = (_LEADING.match(form) for form in forms)
+    trimmed = [form[start.end() :] if start else form for form, start in zip(forms, starts)]
+    return [_text(form).stems for form in dict.fromkeys(trimmed)]
+
+# %% ../nbs/09_rules.ipynb #f6884c6e
+class _Reference:
+    "A reference as words, as a name, as a date, as a number."
+
+    def __init__(self, text: str):
+        head, _, span = text.partition("acceptable range")
+        head = head.replace("Â\xa0", " ").rstrip(" (").strip()
+        self.whole = _text(head)
+        self.words = self.whole.words
+        self.forms = _forms(head)
+        self.core = [stem for stem in self.whole.stems if len(stem) == 1 or stem not in _FUNCTION_WORDS]
+        self.parts = re.split(", and |, | and | & ", head)
+        self.dates = parse_date(head)
+        self.proper = _is_proper(self.whole)
+        self.name = _person(head) if self.proper else []  # words, the surname last
+        numbers = [word for word in self.words if _is_number(word)]
+        self.number = numbers[0] if len(numbers) == 1 else ""
+        self.units = _UNITS.keys() & set(self.words)
+        ends = sorted(float(word) for word in _text(span).words if _is_number(word))
+        self.range = ends if len(ends) == 2 else None
+
+
+_reference = lru_cache(maxsize=100_000)(_Reference)
+
+
+def _is_proper(text: _Text) -> bool:
+    "Whether it is a name: each word with a capital, but for the small ones."
+    words = [token for token in text.tokens if token.word not in _SMALL_IN_NAMES and not token.word[0].isdigit()]
+    return bool(words) and all(token.capital for token in words)
+
+
+def _person(text: str) -> list[str]:
+    "The words of a person's name, the surname last; empty where it can be none."
+    last, comma, first = _ASIDES.sub("", text).partition(", ")
+    words = _text(f"{first} {last}" if comma and " " not in last else last).words
+    words = [word for word in words if word not in _NAME_ENDS]
+    other = any(word[0].isdigit() or word in _SMALL_IN_NAMES - _PARTICLES for word in words)
+    return words if 2 <= len(words) <= 5 and not other else []
+
+# %% ../nbs/09_rules.ipynb #76c3a23e
+_TAKEN_APART = re.compile(r"[^A-Za-z ,()-]")
+_CHANGED = {*_SMALL, *_SCALES, "hundred", *_UNIT_OF, *_SAME_WORD}
+
+
+def _may_stand_in(reference: str, response: _Text) -> bool:
+    "Whether a word of a reference begins like one of the response; True where only its one form tells."
+    words = re.findall(r"[a-z]{3,}", reference.casefold())
+    if _TAKEN_APART.search(reference) or not _CHANGED.isdisjoint(words):
+        return True
+    telling = {word[:3] for word in words} - {"the", "and", "for"}
+    return not telling or not telling.isdisjoint(response.beginnings)
 
 # %% ../nbs/09_rules.ipynb #f9600f42
 _SHORT_NAMES = {
@@ -484,10 +416,6 @@ _SHORT_NAMES = {
 }
 _FULL_NAMES = {short: name for name, shorts in _SHORT_NAMES.items() for short in shorts.split()}
 
-# %% ../nbs/09_rules.ipynb #7234c291
-def _are_initials(name: str) -> bool:
-    return len(name) == 1 or (len(name) < 4 and not set(name) & set("aeiou"))
-
 
 def _same_given(a: str, b: str) -> bool:
     "Whether two given names can be the same: equal, initials, a short form, or a beginning."
@@ -497,6 +425,15 @@ def _same_given(a: str, b: str) -> bool:
     return short[0] == long[0] if _are_initials(short) else len(short) > 2 and long.startswith(short)
 
 
+def _are_initials(name: str) -> bool:
+    return len(name) == 1 or (len(name) < 4 and not set(name) & set("aeiou"))
+
+
+def _initials(names: Sequence[str]) -> str:
+    names = [name for name in names if name not in _PARTICLES]
+    return "".join(name if _are_initials(name) else name[0] for name in names)
+
+# %% ../nbs/09_rules.ipynb #7234c291
 def _same_person(
     given: Sequence[str],
     wanted: Sequence[str],
@@ -507,11 +444,10 @@ def _same_person(
     i, j = next(((i, j) for i, j in pairs if j == 0 or (who and i == 0)), (None, None))
     if i is None:
         return False
-    middle, other = ([n for n in names if n not in _PARTICLES] for names in (given[i + 1 :], wanted[j + 1 :]))
-    common = not who or wanted[j] in _SHORT_NAMES
-    if common and not middle and len(other) == 1 and len(other[0]) > 3:  # John Quincy Adams
+    a, b = _initials(given[i + 1 :]), _initials(wanted[j + 1 :])
+    in_full = len(b) == 1 and len(wanted[-1]) > 3  # John Quincy Adams
+    if in_full and not a and (not who or wanted[j] in _SHORT_NAMES):
         return False
-    a, b = ("".join(n if _are_initials(n) else n[0] for n in names) for names in (middle, other))
     return a.startswith(b) or b.startswith(a)
 
 # %% ../nbs/09_rules.ipynb #6c171fa0
@@ -521,28 +457,22 @@ class _Hit(NamedTuple):
     how: str  # by which the reference was found
 
 
-def _hits(
-    response: _Text,
-    reference: _Reference,
-    question: _Question,
-) -> Iterator[_Hit]:
+def _hits(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
     "The places at which the response may state the reference."
     if reference.range:
         yield from _in_range(response, reference.range)
         return
-    surname = (_stem(reference.name[-1]),) if question.who and reference.name else ()
+    surname = [_stem(reference.name[-1])] if question.who and reference.name else []
     for form in reference.forms:
         for start in response.find(form) if form != surname else ():
             yield _Hit(start, start + len(form), "states a reference")
     yield from _same_dates(response, reference, question)
     yield from _same_numbers(response, reference, question)
     yield from _names(response, reference.name, question)
-    if len(reference.parts) > 1:
-        yield from _all_parts(response, reference.parts)
-    if _is_bare(response):
-        yield from _parts_of(response, reference, question)
+    yield from _all_words(response, reference)
+    yield from _most_words(response, reference, question)
 
-# %% ../nbs/09_rules.ipynb #50ae8f53
+
 def _in_range(response: _Text, span: Sequence[float]) -> Iterator[_Hit]:
     for place, word in enumerate(response.words):
         if _is_number(word) and span[0] <= float(word) <= span[1]:
@@ -558,19 +488,19 @@ def _same_dates(response: _Text, reference: _Reference, question: _Question) -> 
 
 def _same_numbers(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
     "The reference's number, with its unit, or in a short answer without it."
-    left_out = reference.whole.known - question.stems - _UNITS.keys() - _LEADING - {reference.number}
+    left_out = set(reference.core) - question.stems - _UNITS.keys() - {reference.number}
     if not reference.number or reference.dates or (reference.proper and left_out):  # Henry VIII
         return
-    bare = _is_bare(response) and len(left_out) < 2
     for place in response.find([reference.number]):
-        if bare or not reference.units.isdisjoint(response.words[place + 1 : place + 2]):
+        has_unit = not reference.units.isdisjoint(response.words[place + 1 : place + 2])
+        if has_unit or (response.is_bare and len(left_out) < 2):
             yield _Hit(place, place + 1, "the same number")
 
 # %% ../nbs/09_rules.ipynb #6ff5dc28
 def _names(response: _Text, name: list[str], question: _Question) -> Iterator[_Hit]:
     "Where the surname stands, with given names that agree, or alone where a person is asked for."
     for place in response.find([_stem(name[-1])] if name else []):
-        if not (response.tokens[place].capital or _is_bare(response)):
+        if not (response.tokens[place].capital or response.is_bare):
             continue
         given = _given_names(response, place)
         if given and _same_person(given, name[:-1], question.who):
@@ -590,47 +520,24 @@ def _given_names(response: _Text, place: int) -> list[str]:
     return response.words[start:place]
 
 # %% ../nbs/09_rules.ipynb #1e6daf96
-def _all_parts(response: _Text, parts: Sequence[tuple]) -> Iterator[_Hit]:
-    "The first part of a list, where all are there."
-    places = [next(response.find(part), None) for part in parts]
-    if None not in places:
-        yield _Hit(places[0], places[0] + len(parts[0]), "all parts of a reference")
+def _all_words(response: _Text, reference: _Reference) -> Iterator[_Hit]:
+    "Where a list, or a reference of three words or more, stands in any order."
+    wanted = set(reference.core)
+    if reference.dates or len(wanted) < (2 if len(reference.parts) > 1 else 3) or not wanted <= response.known:
+        return
+    first = min(map(response.stems.index, wanted))
+    yield _Hit(first, first + 1, "all words of a reference")
 
 
-def _is_bare(response: _Text) -> bool:
-    "Whether a response is an answer without a sentence."
-    return len(response.words) <= 8 and response.known.isdisjoint(_VERBS)
-
-
-def _parts_of(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
+def _most_words(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Hit]:
     "The whole of a short answer, where it is a large part of the reference."
-    core = [stem for stem in response.stems if stem not in _FUNCTION_WORDS]
-    wanted = [stem for stem in reference.whole.stems if len(stem) == 1 or stem not in _FUNCTION_WORDS]
-    missing = [stem for stem in wanted if stem not in core]
-    if not core or not set(core) <= set(wanted) or len(missing) > len(wanted) / 2:
+    said, wanted = [stem for stem in response.stems if stem not in _FUNCTION_WORDS], reference.core
+    missing = [stem for stem in wanted if stem not in said]
+    if not response.is_bare or not said or not set(said) <= set(wanted) or len(missing) > len(wanted) / 2:
         return
     named = reference.proper and not question.stems.issuperset(missing)
     if not (named or any(stem[0].isdigit() for stem in missing)):
         yield _Hit(0, len(response.words), "a large part of a reference")
-
-# %% ../nbs/09_rules.ipynb #2baa5a96
-_VERBS = {*"is are was were be been has had have do does did it can will would".split()}
-_NEGATIONS = {*"not no never neither nor cannot except without unlike besides".split()}
-_NOT_NEGATED = {*"only doubt longer".split()}  # behind a negation
-_INSTEAD = (["rather", "than"], ["other", "than"], ["instead", "of"])
-_REFUSAL = re.compile(
-    r"\b(?:i (?:do not|don't|dont) (?:know|have)|i(?:'m| am) (?:not sure|unable|sorry)"
-    r"|(?:cannot|can't|could ?n[o']t|unable to) (?:answer|determine|provide|find)|no idea|not known|unknown|n/a)\b",
-    re.I,
-)
-_CLAUSE_END = re.compile(r'[,;:!?()\n"\[\]]|\.\s|\.$')
-_SENTENCE_END = re.compile(r"[;!?\n]|\.\s|\.$")
-_CONTRAST = {
-    *"""north south east west northern southern eastern western northeast northwest southeast southwest new old upper
-    lower equatorial left right inner outer non anti pre post great greater lesser little democratic""".split()
-}
-_ASIDE = {*"after before than unlike beat defeated defeating succeeded succeeding replaced replacing".split()}
-_MANY_NAMES = 8
 
 # %% ../nbs/09_rules.ipynb #52e2f9fe
 class _Case(NamedTuple):
@@ -652,38 +559,36 @@ class _Case(NamedTuple):
         return self.response.tokens[self.hit.start]
 
     @property
-    def behind(self) -> list[_Token]:
-        "The two tokens behind the place."
-        return [*self.response.tokens[self.hit.end : self.hit.end + 2], _NOTHING, _NOTHING][:2]
+    def behind(self) -> _Token:
+        return next(iter(self.response.tokens[self.hit.end : self.hit.end + 1]), _NOTHING)
 
 
 def _repeats(case: _Case) -> bool:
     "Whether the response holds the reference only as part of the question that it says again."
     stems, asked = case.response.stems[case.hit.start : case.hit.end], case.question.found.line
-    line = f" {' '.join(stems)} "
-    if line not in asked or " or " in asked or case.question.content.isdisjoint(case.response.known - set(stems)):
+    line, content = f" {' '.join(stems)} ", case.question.stems - _FUNCTION_WORDS
+    if line not in asked or " or " in asked or content.isdisjoint(case.response.known - set(stems)):
         return False
     return case.hit.how == "the same date" or case.response.line.count(line) <= asked.count(line)
 
 # %% ../nbs/09_rules.ipynb #1664d3ab
-def _clause(case: _Case) -> list[str]:
-    "The words before the place in its clause, 40 at most."
-    tokens, end = case.response.tokens, case.hit.start
-    first = max(end - 40, 0)
-    start = next((at for at in range(end, first, -1) if _CLAUSE_END.search(tokens[at].gap)), first)
-    return case.response.words[start:end]
+_CLAUSE_END = re.compile(r'[,;:!?()\n"\[\]]|\.\s|\.$')
+_SENTENCE_END = re.compile(r"[;!?\n]|\.\s|\.$")
+_NEGATION = re.compile(
+    r" (not|no|never|neither|nor|cannot|except|without|unlike|besides|(?:rather|other) than|instead of)"
+    r" (?!only |doubt |longer )(?!.*(?:but|until) )"
+)
 
 
 def _is_negated(case: _Case) -> bool:
-    "Whether a negation that is not the question's stands before it in its clause, or a *is not* behind it."
-    before = _clause(case)
-    pairs = zip(before, [*before[1:], ""])
-    negations = [at for at, (word, next_) in enumerate(pairs) if word in _NEGATIONS and next_ not in _NOT_NEGATED]
-    clause = before[negations[0] :] if negations else []
-    if clause and clause[0] not in case.question.stems and not {"but", "until"} & set(clause):
+    "Whether a negation that is not the question's stands before it in its clause, or *is not* behind it."
+    tokens, (start, end, _) = case.response.tokens, case.hit
+    first = max(start - 40, 0)
+    first = next((at for at in range(start, first, -1) if _CLAUSE_END.search(tokens[at].gap)), first)
+    negation = _NEGATION.search(f" {' '.join(case.response.words[first:start])} ")
+    if negation and negation[1] not in case.question.stems:
         return True
-    verb, negation = case.behind
-    return before[-2:] in _INSTEAD or (verb.word in _VERBS and verb.gap == " " and negation.word == "not")
+    return case.behind.word in _VERBS and case.response.words[end + 1 : end + 2] == ["not"]
 
 
 def _is_asked(case: _Case) -> bool:
@@ -693,107 +598,103 @@ def _is_asked(case: _Case) -> bool:
     return "?" in (end or case.response.text.rstrip()[-1:])
 
 # %% ../nbs/09_rules.ipynb #c4960579
-def _is_guess(case: _Case) -> bool:
-    "Whether it is one of several that are offered: either Paris or Lyon, Paris/Lyon."
-    (start, end, how), behind = case.hit, case.behind[0]
-    if "or" in case.question.stems or how == "the same date":
+def _is_one_of_many(case: _Case) -> bool:
+    "Whether it is one of several that are offered: Paris or Lyon, Paris/Lyon, in a short answer Paris, Lyon."
+    tokens, (start, end, how) = case.response.tokens, case.hit
+    if how == "the same date":
         return False
-    if case.before.word in ("either", "whether") or "/" in case.first.gap + behind.gap:
-        return True
-    if behind.word == "or" and behind.gap == " ":
-        return _offers(case, end + 1)
-    return case.before.word == "or" and _offers(case, start - 2)
+    left = _beside(case, case.first.gap, start - 1, -1)
+    return left or (end < len(tokens) and _beside(case, tokens[end].gap, end, 1))
 
 
-def _offers(case: _Case, place: int) -> bool:
-    "Whether *or* joins no reference to it, but another of its kind: a name, a number; anything in a short answer."
-    words = case.response.words
-    if not 0 <= place < len(words):
-        return True
-    for wanted in (reference.words for reference in case.references):
-        if wanted in (words[place : place + len(wanted)], words[max(place + 1 - len(wanted), 0) : place + 1]):
-            return False
-    kinds = [(token.capital, token.word[0].isdigit()) for token in (case.response.tokens[place], case.first)]
-    return _is_bare(case.response) or kinds[0] == kinds[1] != (False, False)
-
-# %% ../nbs/09_rules.ipynb #aa01efcb
-_ONE_OF_A_LIST = ("states a reference", "the same name", "the surname", "the same number")
-
-
-def _is_list(case: _Case) -> bool:
-    "Whether a short answer names others beside it, that are in no reference and not in the question."
-    (start, end, how), tokens = case.hit, case.response.tokens
-    if not _is_bare(case.response) or how not in _ONE_OF_A_LIST:
+def _beside(
+    case: _Case,
+    gap: str,  # between the place and the word beside it
+    at: int,  # the place of that word
+    step: int,  # 1 behind it, -1 before it
+) -> bool:
+    "Whether something else is joined to it on one side."
+    tokens, stems = case.response.tokens, case.response.stems
+    joint = "/" if "/" in gap else "," if re.search("[,;]", gap) else ""
+    if 0 <= at < len(tokens) and tokens[at].word in ("or", "and"):
+        joint, at = tokens[at].word, at + step
+    if not joint or not 0 <= at < len(tokens):
         return False
-    joints = [token.word in ("and", "or") for token in tokens]
-    items = [at for at, token in enumerate(tokens) if at == 0 or joints[at - 1] or re.search("[,;/]", token.gap)]
-    if len(items) == 2 and case.question.place and "and" not in case.response.words:  # Waco, Texas
-        return False
-    own = max(at for at in items if at <= start)
-    others = [at for at in items if at != own and not start <= at < end and not joints[at]]
-    others = [at for at in others if tokens[at].capital or tokens[at].word[0].isdigit()]
     known = _FUNCTION_WORDS.union(case.question.stems, *(reference.whole.known for reference in case.references))
-    return any(case.response.stems[at] not in known for at in others)
+    other, own = tokens[at], case.first
+    if stems[at] in known:
+        return False
+    if case.response.is_bare:
+        waco = joint == "," and case.question.place  # Waco, Texas
+        return joint in ("or", "/") or (not waco and (other.capital or other.word[0].isdigit()))
+    kinds = [(token.capital, token.word[0].isdigit()) for token in (other, own)]
+    return joint in ("or", "/") and kinds[0] == kinds[1] != (False, False)
 
 # %% ../nbs/09_rules.ipynb #3a241c31
+_CONTRAST = {
+    *"""north south east west northern southern eastern western northeast northwest southeast southwest new old upper
+    lower equatorial left right inner outer non anti pre post great greater lesser little democratic""".split()
+}
+_ASIDE = {*"after before than unlike beat defeated defeating succeeded succeeding replaced replacing".split()}
+_MANY_NAMES = 8
+
+
 def _is_another(case: _Case) -> bool:
-    "Whether a word beside it makes another thing of it: South Sudan, George Bush senior."
-    before, first, behind = case.before, case.first, case.behind[0]
-    if behind.word in _NAME_ENDS and behind.word not in case.reference.words:
+    "Whether a word beside it makes another thing of it: South Sudan, George Bush senior, Pu-24, a state."
+    before, first, behind, words = case.before, case.first, case.behind, case.reference.words
+    if behind.word in _NAME_ENDS and behind.word not in words:
         return True
-    if behind.gap == "-" and behind.word.isdigit() and not _is_number(first.word):  # Pu-24
+    if behind.gap == "-" and behind.word.isdigit() and not _is_number(first.word):
         return True
-    if case.reference.proper and not first.capital and first.word not in case.reference.words:  # a state, the States
-        return not _is_bare(case.response)
-    if before.word not in _CONTRAST or first.gap not in (" ", "-") or before.word in case.reference.words:
-        return False
-    return before.capital == first.capital
+    if case.reference.proper and not first.capital and first.word not in words:
+        return not case.response.is_bare
+    contrast = before.word in _CONTRAST and before.word not in words and first.gap in (" ", "-")
+    return contrast and before.capital == first.capital
 
 
 def _is_in_passing(case: _Case) -> bool:
     "Whether it stands behind many other names, or right behind *after*, *defeated* and the like."
-    tokens, stems, asked = case.response.tokens[: case.hit.start], case.response.stems, case.question.stems
+    start, asked = case.hit.start, case.question
     if not case.first.capital:
         return False
-    if len(tokens) > 2 and tokens[-1].word in _ASIDE and tokens[-1].word[:3] not in case.question.found.beginnings:
+    if start > 2 and case.before.word in _ASIDE and case.before.word[:3] not in asked.found.beginnings:
         return True
-    return sum(token.capital and stem not in asked for token, stem in zip(tokens, stems)) >= _MANY_NAMES
+    words = zip(case.response.tokens[:start], case.response.stems)
+    return sum(token.capital and stem not in asked.stems for token, stem in words) >= _MANY_NAMES
 
 # %% ../nbs/09_rules.ipynb #9d5a7899
-def _is_one_of_several(case: _Case) -> bool:
+def _is_too_little(case: _Case) -> bool:
     "Whether it is one of a list that is the reference, or one of several references where a number of things is asked."
     start, end, how = case.hit
     if len(case.reference.parts) > 2:
-        return how != "all parts of a reference" and end - start < len(case.reference.words) / 2
+        return how != "all words of a reference" and end - start < len(case.reference.words) / 2
     if not case.several or len(case.reference.parts) > 1:
         return False
     places = {next(case.response.find(form), None) for r in case.references for form in r.forms}
     return len(places - {None}) < 2
 
 # %% ../nbs/09_rules.ipynb #40f29591
-def _other_unit(case: _Case) -> bool:
+def _has_other_unit(case: _Case) -> bool:
     "Whether a number has another unit than the reference, or than the question asks for."
-    unit = case.behind[0].word
+    unit = case.behind.word
     if unit not in _UNITS or not _is_number(case.response.words[case.hit.end - 1]):
         return False
     wanted = case.reference.units or case.question.units
     return unit not in wanted if wanted else unit == "percent"
 
 
-def _is_span(case: _Case) -> bool:
+def _ends_a_range(case: _Case) -> bool:
     "Whether a number is one end of a range: 20-30, between 20 and 30."
-    words, (start, end, _), behind = case.response.words, case.hit, case.behind
-    number, before = words[start], words[max(start - 2, 0) : start]
+    words, (start, end, _), number = case.response.words, case.hit, case.first.word
     if not _is_number(number) or end - start > 1:
         return False
-    if "between" in before:
-        return True
-    others = [behind[0].word] if behind[0].gap.strip() == "-" else []
-    others += before[-1:] if case.first.gap.strip() == "-" else []
-    return any(_is_number(other) and abs(float(other) - float(number)) > 1 for other in others)  # about seven-eight
+    sides = [(case.before, case.first.gap), (case.behind, case.behind.gap)]
+    others = [float(token.word) for token, gap in sides if gap.strip() == "-" and _is_number(token.word)]
+    far = any(abs(other - float(number)) > 1 for other in others)  # about seven-eight is near
+    return far or "between" in words[max(start - 2, 0) : start]
 
 
-def _other_date(case: _Case) -> bool:
+def _has_other_date(case: _Case) -> bool:
     "Whether a fuller date contradicts the fuller references of its year."
     start, end, _ = case.hit
     dates = (date for date, first, last in case.response.dates if first <= start and end <= last)
@@ -807,17 +708,23 @@ _DOUBTS = {
     "only repeats the question": _repeats,
     "negated": _is_negated,
     "asked, not said": _is_asked,
-    "one of several guesses": _is_guess,
-    "one of a list": _is_list,
-    "one where several are asked for": _is_one_of_several,
+    "one of several that are offered": _is_one_of_many,
+    "one where several are asked for": _is_too_little,
     "another thing of that name": _is_another,
     "in passing": _is_in_passing,
-    "another unit": _other_unit,
-    "one end of a range": _is_span,
-    "another date": _other_date,
+    "another unit": _has_other_unit,
+    "one end of a range": _ends_a_range,
+    "another date": _has_other_date,
 }
 
 # %% ../nbs/09_rules.ipynb #d71b6b4a
+_REFUSAL = re.compile(
+    r"\b(?:i (?:do not|don't|dont) (?:know|have)|i(?:'m| am) (?:not sure|unable|sorry)"
+    r"|(?:cannot|can't|could ?n[o']t|unable to) (?:answer|determine|provide|find)|no idea|not known|unknown|n/a)\b",
+    re.I,
+)
+
+
 @dataclass(frozen=True)
 class Verdict:
     "What a judge says of an answer."
