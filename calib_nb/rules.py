@@ -21,18 +21,14 @@ _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10
 _SMALL = dict(zip([*"zero one two three four five six seven eight nine".split(), *_TEENS], range(20))) | _TENS
 _SMALL |= {re.sub("y$", "ie", word) + "th": n for word, n in _SMALL.items()}
 _SMALL |= {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
-
-
-def _any(words: Sequence[str]) -> str:
-    return f"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
-
-
-_BLANK, _DIGIT = "(?: - |[ -])", _any([word for word, n in _SMALL.items() if 0 < n < 10])
-_PAIR = f"(?:{_any(_TENS)}{_BLANK}{_DIGIT}|{_any(_SMALL)})"
-_IN_YEAR = f"{_any([*_TEENS, 'twenty'])}{_BLANK}(?:{_any(_TENS)}(?:{_BLANK}{_DIGIT})?|{_any(_TEENS)})"
-_BELOW = f"(?:{_IN_YEAR}|{_PAIR}{_BLANK}hundred(?:{_BLANK}(?:and )?{_PAIR})?|{_PAIR})"
-_SCALED = rf"(?:\d{{1,40}}(?:\.\d{{1,40}})?|{_BELOW}){_BLANK}{_any(_SCALES)}"
-_SPELT = f"(?:{_SCALED}(?:{_BLANK}(?:and )?{_SCALED})*(?:{_BLANK}(?:and )?{_BELOW})?|{_BELOW})"
+_NUMBER_WORDS = {*_SMALL, *_SCALES}
+_ANY_TEN, _ANY_TEEN, _ANY_SMALL, _ANY_SCALE = ("|".join(words) for words in (_TENS, _TEENS, _SMALL, _SCALES))
+_BLANK, _AND, _DIGIT = "(?: - |[ -])", "(?: - |[ -])(?:and )?", "|".join(word for word, n in _SMALL.items() if 0 < n < 10)
+_PAIR = f"(?:(?:{_ANY_TEN}){_BLANK}(?:{_DIGIT})|{_ANY_SMALL})"
+_IN_YEAR = f"(?:{_ANY_TEEN}|twenty){_BLANK}(?:(?:{_ANY_TEN})(?:{_BLANK}(?:{_DIGIT}))?|{_ANY_TEEN})"
+_BELOW = f"(?:{_IN_YEAR}|{_PAIR}{_BLANK}hundred(?:{_AND}{_PAIR})?|{_PAIR})"
+_SCALED = rf"(?:\d{{1,40}}(?:\.\d{{1,40}})?|{_BELOW}){_BLANK}(?:{_ANY_SCALE})"
+_SPELT = re.compile(rf"(?i)\b(?<![.,])(?:{_SCALED}(?:{_AND}{_SCALED})*(?:{_AND}{_BELOW})?|{_BELOW})\b")
 
 
 def _digits(spelt: re.Match) -> str:
@@ -56,60 +52,57 @@ _UNITS = """kilometer km kilometre, meter m metre, centimeter cm centimetre, mil
 _UNITS = {unit.split()[0]: unit.split() for unit in _UNITS.split(",")}
 _UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in names}
 _UNIT_OF |= {f"{name}s": unit for name, unit in _UNIT_OF.items() if len(name) > 3}
-_SHORT_UNITS = {name for name in _UNIT_OF if len(name) < 4 and name.isalpha()} | {"second"}
-
-_LETTERS = {  # what Unicode does not take apart, or takes apart in another way than readers do
-    **dict(zip("øØłŁđĐıŒœßæÆ½¼¾", "o O l L d D i Oe oe ss ae Ae .5 .25 .75".split())),
-    **{mark: "-" for mark in "‐‑‒–−"} | {mark: "'" for mark in "‘’ʼ`´"} | {mark: '"' for mark in "“”„«»"},
-    **{sign: f"^{digit}" for digit, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")} | {"—": " - "},
-}
-_REWRITES = [
-    (re.compile(r"\b(?:[A-Z]\. ?){2,}|\b(?:[a-z]\.){2,}"), lambda m: re.sub("[. ]", "", m[0]) + " "),  # U. S.
-    (re.compile(r"n't\b", re.I), " not"),
-    (re.compile(r"'s\b|(?<=\w)'(?=\w)", re.I), ""),
-    (re.compile(r"\b([Nn]orth|[Ss]outh)[- ](?=[Ee]ast|[Ww]est)"), r"\1"),
-    (re.compile(r"\bSt\.? (?=[A-Z])"), "Saint "),
-    (re.compile(rf"^an? (?={_any(_UNITS)}\b)"), "1 "),  # a week
-    (re.compile(r"^(\W*)an? (?=\W?\w)|\bthe (?!(?:an?|the)\b)(?=\W?\w)", re.I), r"\1"),
-    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),  # 1,000
-    (re.compile(r"(?<=\d) second\b"), " seconds"),
-    (re.compile(rf"\b(?=\d|{_any({word[:3] for word in _SMALL})}){_SPELT}\b", re.I), _digits),
-]
 
 # %% ../nbs/09_rules.ipynb #4b89f588
-_REWRITES_OF_NUMBERS = [
-    (re.compile(r"(\d) ?[x×*] ?10\^(-?\d{1,2})\b"), r"\1e\2"),  # 3 x 10^8
-    (re.compile(r"\b[Nn]o\.? ?(?=\d)"), "number "),  # No. 9
-    (re.compile(r"(?<=\d)(?:st|nd|rd|th)\b"), ""),
-    (re.compile(r"\b(1\d|20)(\d\d)[-/](\d\d)\b(?![-/\d])"), r"\1\2-\1\3"),  # 1979-80
-    (re.compile(r"\b(\d{1,2})\.(\d{1,2})\.(\d{4})\b"), r"\1/\2/\3"),
-    (re.compile(r"\b(?:minus|negative) (?=\d)|^- (?=\d\S*(?: \S+)?$)", re.I), "-"),
-    (re.compile(r"(?<=\d)(?: to | ?- ?)(?=\d)"), "-"),
-    (re.compile(r"(?:°|\bdegrees?) ?(?=[CF]\b|[Cc]elsius|[Ff]ahrenheit|[Cc]entigrade)"), " "),
-    (re.compile(r"([$€£]) ?(\d+(?:\.\d+)?)"), r"\2 \1"),
-    (re.compile(r"(?<=[^\W\d_]{3})\^?\d{1,3}(?=\.(?:\s|$))|(?<=[a-z]{3})\^\d\b"), ""),  # the mark of a footnote
+_LETTERS = dict(zip("øØłŁđĐıŒœßæÆ½¼¾", "o O l L d D i Oe oe ss ae Ae .5 .25 .75".split())) | {"—": " - "}
+_LETTERS |= dict.fromkeys("‐‑‒–−", "-") | dict.fromkeys("‘’ʼ`´", "'") | dict.fromkeys("“”„«»", '"')
+_LETTERS |= {sign: f"^{digit}" for digit, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}  # what Unicode takes apart in no way, or no usual one
+_DIGITS = "0123456789"
+_REWRITES = [  # each is tried where one of its marks is found
+    (".", re.compile(r"\b(?:[A-Z]\. ?){2,}|\b(?:[a-z]\.){2,}"), lambda m: re.sub("[. ]", "", m[0]) + " "),  # U. S.
+    ("'", re.compile(r"n't\b", re.I), " not"),
+    ("'", re.compile(r"'s\b|(?<=\w)'(?=\w)", re.I), ""),
+    ("h", re.compile(r"\b([Nn]orth|[Ss]outh)[- ](?=[Ee]ast|[Ww]est)"), r"\1"),
+    ("S", re.compile(r"\bSt\.? (?=[A-Z])"), "Saint "),
+    (" ", re.compile(rf"^an? (?=(?:{'|'.join(_UNITS)})\b)"), "1 "),  # a week
+    (" ", re.compile(r"^(\W*)an? (?=\W?\w)|\bthe (?!(?:an?|the)\b)(?=\W?\w)", re.I), r"\1"),
+    (",", re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),  # 1,000
+    ("^", re.compile(r"(\d) ?[x×*] ?10\^(-?\d{1,2})\b"), r"\1e\2"),  # 3 x 10^8
+    (_DIGITS, re.compile(r"\b[Nn]o\.? ?(?=\d)"), "number "),  # No. 9
+    (_DIGITS, re.compile(r"(?<=\d)(?:st|nd|rd|th)\b"), ""),
+    (_DIGITS, re.compile(r"(?<=\d)(?: to | ?-+ ?)(?=\d)"), "-"),
+    (_DIGITS, re.compile(r"between (\S*\d) and (?=\d)"), r"\1-"),
+    (_DIGITS, re.compile(r"(1\d|20)(\d\d)[-/](?:\1)?(\d\d)\b(?![-/\d])"), r"\1\2 \1\3"),  # 1979-80
+    (_DIGITS, re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})\b"), r"\1/\2/\3"),
+    (_DIGITS, re.compile(r"\b(?:[Mm]inus|[Nn]egative) (?=\d)|^- (?=\d\S*(?: \S+)?$)"), "-"),
+    (_DIGITS, re.compile(r"(?:°|degrees?) ?(?=[CF]\b|[Cc]elsius|[Ff]ahrenheit|[Cc]entigrade)"), " "),
+    ("$€£", re.compile(r"([$€£]) ?(\d+(?:\.\d+)?)"), r"\2 \1"),
+    (_DIGITS, re.compile(r"(?=[\d^])(?<=[^\W\d_]{3})(?:\^?\d{1,3}(?=\.(?:\s|$))|\^\d\b)"), ""),  # a footnote's mark
 ]
 
 
 def _plain(text: str) -> str:
     "`text` with one way to write each thing, its case kept; no run of blanks."
-    text = text.replace("Â\xa0", " ")  # a space that was decoded wrongly
-    text = "\n".join(" ".join(line.split()) for line in text.splitlines())
+    lines = text.replace("Â\xa0", " ").splitlines()  # a space that was decoded wrongly
+    text = "\n".join(" ".join(line.split()) for line in lines)
     if not text.isascii():
         parts = unicodedata.normalize("NFKD", "".join(_LETTERS.get(c, c) for c in text))
         text = "".join(c for c in parts if unicodedata.category(c) not in ("Cf", "Mn"))
-    for pattern, written in _REWRITES:
-        text = pattern.sub(written, text)
-    for pattern, written in _REWRITES_OF_NUMBERS if any(map(str.isdigit, text)) else ():
-        text = pattern.sub(written, text)
+    if not _NUMBER_WORDS.isdisjoint(_LOWER.findall(text.casefold())):
+        text = _SPELT.sub(_digits, text)
+    signs = set(text)
+    for marks, pattern, written in _REWRITES:
+        text = text if signs.isdisjoint(marks) else pattern.sub(written, text)
     return text
 
 # %% ../nbs/09_rules.ipynb #598b520b
 _TOKEN = re.compile(
-    r"\d{1,3}0s\b|(?:(?<![\w-])-)?(?:\d{1,40}(?:\.\d{1,40})?|(?<!\w)\.\d{1,40})(?:e-?\d{1,2})?"  # 1990s, numbers
-    r"|[^\W_]+(?:\+\+?|\#)(?!\w)|(?<!\w)(?:[ABO]|AB|[abo])-(?![\w-])|[^\W_]+|[%$€£¥°&]"  # C++, O-, words
+    r"\d{1,3}0s\b|(?<![\w.-])\d+(?:\.\d+)?-\d+(?:\.\d+)?(?![\d-])"  # 1990s, 20-30
+    r"|(?:(?<![\w-])-)?(?:\d{1,40}(?:\.\d{1,40})?|(?<!\w)\.\d{1,40})(?:e-?\d{1,2})?"
+    r"|[^\W_]+(?:\+\+?|\#)(?!\w)|(?<!\w)(?:[ABO]|AB|[abo])-(?![\w-])|[^\W_]+|[%$€£¥°&]"  # C++, O-
 )
-_NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:e-?\d+)?")
+_is_number = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:e-?\d+)?").fullmatch
+_LOWER = re.compile("[a-z]{3,}")
 _ROMAN = re.compile(r"x{0,3}(?:ix|iv|v?i{0,3})")
 _SAME_WORD = {"&": "and", "mt": "mount", "dr": "doctor", "jr": "junior", "sr": "senior", "vs": "versus", "ft": "fort"}
 
@@ -120,35 +113,30 @@ class _Token(NamedTuple):
     capital: bool = False  # whether it begins with one
 
 
-def _tokens(plain: str) -> list[_Token]:
-    end, found = 0, [_Token()]
-    for match in _TOKEN.finditer(plain):
-        word = _one_form(match[0], found[-1])
-        found.append(_Token(word, plain[end : match.start()], match[0][0].isupper()))
-        end = match.end()
-    return found[1:]
-
-
 def _one_form(raw: str, before: _Token) -> str:
     "A word in the form that all its spellings share."
     word = raw.casefold()
     if _is_number(word):
         return f"{(Decimal(word) + 0).normalize():f}"
-    if word in _UNIT_OF and (word not in _SHORT_UNITS or before.word[-1:].isdigit()):
+    if word in _UNIT_OF and (len(word) > 3 or not word.isalpha() or before.word[-1:].isdigit()):
         return _UNIT_OF[word]
-    if word[0] in "ivx" and before.word and _ROMAN.fullmatch(word):
-        if len(word) > 1 or (word != "x" and before.capital and raw.isupper()):
-            values = [{"i": 1, "v": 5, "x": 10}[letter] for letter in word]
-            return str(sum(-a if a < b else a for a, b in zip(values, [*values[1:], 0])))
+    of_name = word != "x" and before.capital and raw.isupper()  # Charles I
+    if word[0] in "ivx" and before.word and (len(word) > 1 or of_name) and _ROMAN.fullmatch(word):
+        values = [{"i": 1, "v": 5, "x": 10}[letter] for letter in word]
+        return str(sum(-a if a < b else a for a, b in zip(values, [*values[1:], 0])))
     return _SAME_WORD.get(word, word)
 
-
-def _is_number(word: str) -> bool:
-    return word[-1:].isdigit() and _NUMBER.fullmatch(word) is not None
-
 # %% ../nbs/09_rules.ipynb #5e881612
+_ASKED = {
+    "who": r"\bwho(?:m|se)?\b|\b(?:which|what) (?:\w+ )?(?:person|man|woman|king|queen|president|player|artist)\b|"
+    r"\b(?:which|what) (?:\w+ )?(?:act(?:or|ress)|singer|author|writer|poet|composer|director|scientist|politician)\b",
+    "day": r"\b(?:what|which|exact|specific) (?:day|date)\b|day,? (?:and )?month|month,? (?:and )?day",
+    "place": r"^where\b|\bin\W*$|^in (?:which|what)\b|^(?:which|what) (?:city|town|place|county|village)\b",
+    "several": r"^(?:(?:what|which|who)(?: are| were)?|name|list|select|give)?(?: ?the)?(?: ?\w+)? ?\b"
+    r"(?:[2-9]|1\d|two|three|four|five|six|seven|eight|nine|ten) (?:\w+ ){,3}?\w+s\b",
+}
+_ASKED = {what: re.compile(pattern, re.I) for what, pattern in _ASKED.items()}
 _VERBS = {*"is are was were be been has had have do does did it can will would".split()}
-_MOST = 8
 
 
 @lru_cache(maxsize=200_000)
@@ -158,13 +146,15 @@ def _stem(word: str) -> str:
         return word
     return re.sub("(?<=[^su])s$|(?<=e)d$|(?<=..a)e$", "", re.sub("(?<=..)ies$", "y", word))
 
-
-class _Text:
-    "The words of a text and what stands between them."
-
+# %% ../nbs/09_rules.ipynb #62487c8d
+class _Text:  # the words of a text and what stands between them
     def __init__(self, text: str):
-        self.text = text
-        self.tokens = [*_tokens(_plain(text)), _Token(), _Token()]  # so there are two beyond either end
+        self.text, plain, end, tokens = text, _plain(text), 0, [_Token()]
+        for match in _TOKEN.finditer(plain):
+            word = _one_form(match[0], tokens[-1])
+            tokens.append(_Token(word, plain[end : match.start()], match[0][0].isupper()))
+            end = match.end()
+        self.tokens = [*tokens[1:], _Token(), _Token()]  # so there are two beyond either end
         self.words = [token.word for token in self.tokens[:-2]]
         self.stems = list(map(_stem, self.words))
         self.line = f" {' '.join(self.stems)} "
@@ -177,10 +167,14 @@ class _Text:
     def dates(self) -> list:
         return list(_dates_in(self.line))
 
+    @cached_property
+    def asks(self) -> set[str]:
+        return {what for what, pattern in _ASKED.items() if pattern.search(self.text)}
+
     def find(self, stems: Sequence[str]) -> Iterator[int]:
         "The first places at which stems stand in a row."
         line, at = f" {' '.join(stems)} ", -1
-        for _ in range(_MOST if stems else 0):
+        for _ in range(8 if stems else 0):
             at = self.line.find(line, at + 1)
             if at < 0:
                 return
@@ -188,36 +182,29 @@ class _Text:
 
 # %% ../nbs/09_rules.ipynb #ccb3ef81
 _text = lru_cache(maxsize=100_000)(_Text)
-_FUNCTION_WORDS = {
-    *"""is are was were be been being it its this that these those which who whom whose where when what how there here
-    of in on by for to as at from with into and has have had do does did i think believe would will can may so also
-    only just my our your their his her he she they we a an the or name called answer""".split()
-}
+_FUNCTION_WORDS = """is are was were be been being it its this that these those which who whom whose where when what
+    how there here of in on by for to as at from with into and has have had do does did i think believe would will can
+    may so also only just my our your their his her he she they we a an the or name called answer"""
+_FUNCTION_WORDS = {*_FUNCTION_WORDS.split()}
 
 
-def normalise(
-    text: str,  # any text
-) -> list:  # its words
+def normalise(text: str) -> list:  # of words
     "`text` as plain words: no case or accents, no article in front; numbers as digits; units in one form."
     return list(_text(text).words)
 
 
-def content_words(
-    text: str,  # any text
-) -> set:  # stems
+def content_words(text: str) -> set:  # of stems
     "What `text` is about: the stems of its words without function words."
     return _text(text).known - _FUNCTION_WORDS
 
 # %% ../nbs/09_rules.ipynb #ccd89c67
 _MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), range(1, 13)))
 _MONTH = r"(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)(?:uary|ruary|ch|il|ust|ember|ober)?"
-_DAY, _YEAR = r"(?:3[01]|[12]\d|[1-9])", r"(?:1\d{3}|20\d\d)"
-_DATE = re.compile(
-    rf"(?<= )(?:{_MONTH}(?: {_DAY})?(?:(?: of)? {_YEAR})?|{_DAY} (?:of )?{_MONTH}(?:(?: of)? {_YEAR})?"
-    rf"|{_YEAR}(?: {_DAY} {_DAY})?|{_DAY} {_DAY} {_YEAR})(?= )"
-)
-_BESIDE_DATE = {*"on in of year since late early around about by circa from".split()}
-_BESIDE_DATE |= {f"{day}day" for day in "mon tues wednes thurs fri satur sun".split()}
+_DAY, _YEAR, _OF = r"(?:3[01]|[12]\d|[1-9])", r"(?:1\d{3}|20\d\d)", r"(?:(?: of)? (?:1\d{3}|20\d\d))?"
+_DATE = f"{_MONTH}(?: {_DAY})?{_OF}|{_DAY} (?:of )?{_MONTH}{_OF}|{_YEAR}(?: {_DAY} {_DAY})?|{_DAY} {_DAY} {_YEAR}"
+_DATE = re.compile(f" (?:{_DATE})(?= )")
+_BESIDE = "on in of year since late early around about by from monday tuesday wednesday thursday friday saturday sunday"
+_BESIDE = {*_BESIDE.split()}
 
 
 class _Date(NamedTuple):
@@ -233,70 +220,51 @@ class _Date(NamedTuple):
 # %% ../nbs/09_rules.ipynb #5fe19446
 def _dates_in(line: str) -> Iterator[tuple[_Date, int, int]]:
     "Each date that a line of stems can mean (10 9 2001 two), with its first place and the place behind it."
-    place, end = -1, 0
+    place, end = 0, 0
     for match in _DATE.finditer(line):
         place, end = place + line.count(" ", end, match.start()), match.start()
         month = next((_MONTHS[word[:3]] for word in match[0].split() if word[:3] in _MONTHS), None)
         numbers = [int(number) for number in re.findall(r"\d+", match[0])]
         year, small = next((n for n in numbers if n > 31), None), [n for n in numbers if n <= 31]
         orders = [[month, *small]] if len(small) < 2 else [small] if numbers[0] == year else [small, small[::-1]]
-        for order in orders:
-            yield _Date(year, *order), place, place + match[0].count(" ") + 1
+        dates = (_Date(year, *order) for order in orders if (order[0] or 1) <= 12)
+        yield from ((date, place, place + match[0].count(" ")) for date in dates)
 
 
 @lru_cache(maxsize=100_000)
-def parse_date(
-    text: str,  # a date, and no more
-) -> tuple:  # of dates: year, month and day, None where unknown
+def parse_date(text: str) -> tuple:  # of dates: year, month and day, None where unknown
     "The dates that the whole of `text` can mean (10/09/2001 can mean two); empty where it is no date."
-    words = [word for word in _text(text).stems if word not in _BESIDE_DATE]
+    words = [word for word in _text(text).stems if word not in _BESIDE]
     found = _dates_in(f" {' '.join(words)} ") if len(words) < 4 else ()
-    dates = (date for date, start, end in found if end - start == len(words))
-    return tuple(dict.fromkeys(date for date in dates if not date.month or date.month <= 12))
-
-# %% ../nbs/09_rules.ipynb #2c7cc981
-_ASKED = {
-    "who": r"\b(?:who|whom|whose|(?:which|what) (?:\w+ )?(?:person|actor|actress|singer|player|author|president"
-    r"|scientist|artist|woman|man|king|queen|poet|composer|writer|director|politician))\b",
-    "day": r"\b(?:what|which|exact|specific) (?:day|date)\b|day,? (?:and )?month|month,? (?:and )?day",
-    "place": r"^where\b|\bin\W*$|^in (?:which|what)\b|^(?:which|what) (?:city|town|place|county|village)\b",
-    "several": r"^(?:(?:what|which|who)(?: are| were)?|name|list|select|give)?(?: ?the)?(?: ?\w+)? ?\b"
-    r"(?:[2-9]|1\d|two|three|four|five|six|seven|eight|nine|ten) (?:\w+ ){0,3}?\w+s\b",
-}
-_ASKED = {what: re.compile(pattern, re.I) for what, pattern in _ASKED.items()}
-_HEAD_END = re.compile(r", |: | \(| (?:who|which|that|whose) ")
-_NAME_BEHIND = r"(?:^| )(?!(?:of|and|in|on|at|for|to|by|from|with|the) )[a-z]+,? (?:the )?([A-Z][\w.' -]{,80})$"
-_NAME_BEHIND = re.compile(_NAME_BEHIND)
-_ASIDES = re.compile(r""" ?(?:\([^()]*\)|\[[^\[\]]*\])| "[^"]*"(?= )""")
-_LEADING = "about approximately around roughly nearly almost circa c in on at by of from to for over some".split()
-_LEADING = re.compile(f"(?:{_any(_LEADING)} )*(?=.)")
-_PARTICLES = {*"van von der den de du da di del della la le el al bin ibn".split()}
-_SMALL_IN_NAMES = {*"of and in on at for to by from with the y e".split()}
-_NAME_ENDS = {"junior", "senior"}
-
-
-class _Question(_Text):
-    def __init__(self, text: str):
-        super().__init__(text)
-        self.asks = {what for what, pattern in _ASKED.items() if pattern.search(text)}
+    return tuple(dict.fromkeys(date for date, start, end in found if end - start == len(words)))
 
 # %% ../nbs/09_rules.ipynb #b325db0e
-class _Reference(_Text):
-    "A reference as words, as a name, as a date, as a range."
+_HEAD_END = re.compile(r", |: | \(| (?:who|which|that|whose) ")
+_NAME_BEHIND = re.compile(r"(?:^| )(?!from|with)[a-z]{4,},? (?:the )?([A-Z][\w.' -]{,80})$")
+_ASIDES = re.compile(r""" ?(?:\([^()]*\)|\[[^\[\]]*\])| "[^"]*"(?= )""")
+_LEADING = "(?:about|approximately|around|roughly|nearly|almost|circa|in|on|at|by|of|from|to|for|over|some) "
+_LEADING = re.compile(f"(?:{_LEADING})*(?=.)")
+_PARTICLES = {*"van von der den de du da di del della la le el al bin ibn".split()}
+_SMALL_IN_NAMES = {*"of and in on at for to by from with the y e".split()}
 
+
+class _Reference:  # as words, as a name, as a date, as a range
     def __init__(self, text: str):
         head, _, span = text.partition("acceptable range")
-        super().__init__(head.rstrip(" (").strip())
-        self.forms = [_text(form).stems for form in dict.fromkeys(_forms(self.text))]
-        self.core = [stem for stem in self.stems if len(stem) == 1 or stem not in _FUNCTION_WORDS]
-        self.parts = re.split(", and |, | and | & ", self.text)
-        self.on = parse_date(self.text)
-        ends = sorted(float(word) for word in _text(span).words if _is_number(word))
-        self.range = ends if len(ends) == 2 else None
-        left_out = _SMALL_IN_NAMES | _PARTICLES | _UNITS.keys()
-        capitals = [token.capital for token in self.tokens[:-2] if not (token.word in left_out or token.word[0].isdigit())]
+        self.whole = _text(head.rstrip(" (").strip())
+        self.forms = [_text(form).stems for form in dict.fromkeys(_forms(self.whole.text))]
+        self.core = [stem for stem in self.whole.stems if len(stem) == 1 or stem not in _FUNCTION_WORDS]
+        self.parts = re.split(", and |, | and | & ", self.whole.text)
+        self.on = parse_date(self.whole.text)
+        self.range = sorted(map(float, re.findall(r"-?\d{1,40}(?:\.\d{1,40})?", span.replace(",", ""))))[:2]
+        small = _SMALL_IN_NAMES | _PARTICLES | _UNITS.keys()
+        capitals = [capital for word, _, capital in self.whole.tokens[:-2] if not (word in small or word[0].isdigit())]
         self.proper = bool(capitals) and all(capitals)
-        self.name = _person(self.text) if self.proper else []  # words, the surname last
+        last, comma, first = _ASIDES.sub("", self.whole.text).partition(", ")
+        name = _text(f"{first} {last}" if comma and " " not in last else last).words
+        name = [word for word in name if word not in ("junior", "senior")]
+        other = any(word[0].isdigit() or word in _SMALL_IN_NAMES for word in name)
+        self.name = name if self.proper and 2 <= len(name) <= 5 and not other else []  # the surname last
 
 
 def _forms(text: str) -> list[str]:
@@ -309,40 +277,27 @@ def _forms(text: str) -> list[str]:
         forms += [form for form in others if len(form) > 2]
     return [_LEADING.sub("", form, count=1) for form in forms]
 
-
-def _person(text: str) -> list[str]:
-    "The words of a person's name, the surname last; empty where it can be none."
-    last, comma, first = _ASIDES.sub("", text).partition(", ")
-    words = _text(f"{first} {last}" if comma and " " not in last else last).words
-    words = [word for word in words if word not in _NAME_ENDS]
-    other = any(word[0].isdigit() or word in _SMALL_IN_NAMES for word in words)
-    return words if 2 <= len(words) <= 5 and not other else []
-
 # %% ../nbs/09_rules.ipynb #76c3a23e
-_question, _reference = lru_cache(maxsize=10_000)(_Question), lru_cache(maxsize=100_000)(_Reference)
-_PLAIN, _WORDS = re.compile("[A-Za-z ,()-]*"), re.compile("[a-z]{3,}")
-_CHANGED = {*_SMALL, *_SCALES, "hundred", *_UNIT_OF, *_SAME_WORD}
+_reference = lru_cache(maxsize=100_000)(_Reference)
+_PLAIN = re.compile("[A-Za-z ,()-]*")
+_CHANGED = {*_NUMBER_WORDS, "hundred", *_UNIT_OF, *_SAME_WORD}
 
 
 def _may_stand_in(reference: str, response: _Text) -> bool:
     "Whether a word of a reference begins like one of the response; True where only its one form tells."
-    words = _WORDS.findall(reference.casefold())
-    if not _PLAIN.fullmatch(reference) or not _CHANGED.isdisjoint(words):
-        return True
+    words = _LOWER.findall(reference.casefold())
+    changed = not _PLAIN.fullmatch(reference) or not _CHANGED.isdisjoint(words)
     telling = {word[:3] for word in words} - {"the", "and", "for"}
-    return not telling or not telling.isdisjoint(response.beginnings)
+    return changed or not telling or not telling.isdisjoint(response.beginnings)
 
 # %% ../nbs/09_rules.ipynb #f9600f42
-_COMMON_NAMES = """albert al bert, andrew andy, anthony tony, benjamin, charles chuck, christopher, daniel, david dave,
-    donald, edward ed ted eddie ned, elizabeth liz beth betty lizzie, francis frank, frederick, george, henry harry hank,
-    james jim jimmy, john jack johnny, joseph joe, katherine kate kathy katie, lawrence larry, margaret peggy maggie meg,
-    mary, matthew, michael mike, nicholas nick, patrick, paul, peter, richard dick rick ricky, robert bob rob bobby,
-    samuel, stephen steve, susan sue, theodore teddy, thomas tom tommy, walter, william bill will billy"""
+_COMMON_NAMES = """anthony tony, charles chuck, david dave, edward ed ted eddie ned, elizabeth liz beth betty, george,
+    henry harry, james jim jimmy, john jack, joseph joe, katherine kate kathy, margaret peggy meg, mary, michael mike,
+    nicholas nick, paul, peter, richard dick rick, robert bob rob, stephen steve, susan sue, thomas tom, william bill"""
 _FULL_NAMES = {short: name.split()[0] for name in _COMMON_NAMES.split(",") for short in name.split()}
 
 
-def _initials(name: str) -> str:
-    "A name where it is initials, else its first letter."
+def _initials(name: str) -> str:  # or its first letter
     return name if len(name) < 4 and set(name).isdisjoint("aeiou") else name[0]
 
 
@@ -367,30 +322,24 @@ def _same_person(given: Sequence[str], wanted: Sequence[str], who: bool) -> bool
     return a.startswith(b) or b.startswith(a)
 
 # %% ../nbs/09_rules.ipynb #6c171fa0
-class _Place(NamedTuple):
-    start: int  # the place of the first word
-    end: int  # the place behind the last
-    how: str  # by which the reference was found
-
-
-def _places(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Place]:
-    low, high = reference.range or (1, 0)
+def _places(response: _Text, reference: _Reference, question: _Text) -> Iterator[tuple[int, int, str]]:
+    "First place, the place behind the last, and how the reference was found."
     for at, word in enumerate(response.words if reference.range else ()):
-        if _is_number(word) and low <= float(word) <= high:
-            yield _Place(at, at + 1, "within the acceptable range")
+        if _is_number(word) and reference.range[0] <= float(word) <= reference.range[-1]:
+            yield at, at + 1, "within the acceptable range"
     surname = [_stem(reference.name[-1])] if "who" in question.asks and reference.name else []
-    for form in reference.forms if not reference.range else ():
+    for form in reference.forms:
         for at in response.find(form) if form != surname else ():
-            yield _Place(at, at + len(form), "states a reference")
+            yield at, at + len(form), "states a reference"
     for date, start, end in response.dates if reference.on else ():
         exact = (wanted for wanted in reference.on if not ("day" in question.asks and wanted.day and not date.day))
         if any(map(date.agrees, exact)):
-            yield _Place(start, end, "the same date")
+            yield start, end, "the same date"
     yield from _names(response, reference.name, "who" in question.asks)
     yield from _in_any_order(response, reference, question)
 
 
-def _names(response: _Text, name: list[str], who: bool) -> Iterator[_Place]:
+def _names(response: _Text, name: list[str], who: bool) -> Iterator[tuple[int, int, str]]:
     "Where the surname stands, with given names that agree, or alone where a person is asked for."
     for end in response.find([_stem(name[-1])] if name else []):
         if not (response.tokens[end].capital or response.is_bare):
@@ -402,40 +351,36 @@ def _names(response: _Text, name: list[str], who: bool) -> Iterator[_Place]:
                 break
             start -= 1
         if start < end and _same_person(response.words[start:end], name[:-1], who):
-            yield _Place(start, end + 1, "the same name")
+            yield start, end + 1, "the same name"
         if start == end and who:
-            yield _Place(start, end + 1, "the surname")
+            yield start, end + 1, "the surname"
 
 # %% ../nbs/09_rules.ipynb #1e6daf96
-def _in_any_order(response: _Text, reference: _Reference, question: _Question) -> Iterator[_Place]:
+def _in_any_order(response: _Text, reference: _Reference, question: _Text) -> Iterator[tuple[int, int, str]]:
+    "All words of a list or of a long reference; the words of a short answer, where half of the reference is there."
     wanted, said = reference.core, [stem for stem in response.stems if stem not in _FUNCTION_WORDS]
     long = len(set(wanted)) >= (2 if len(reference.parts) > 1 else 3)
     if long and not reference.on and response.known.issuperset(wanted):
         first = min(map(response.stems.index, set(wanted)))
-        yield _Place(first, first + 1, "all words of a reference")
+        yield first, first + 1, "all words of a reference"
     missing = [stem for stem in wanted if stem not in said]
-    if not response.is_bare or not said or not set(said) <= set(wanted) or len(missing) > len(wanted) / 2:
-        return
+    half = response.is_bare and said and set(said) <= set(wanted) and len(missing) <= len(wanted) / 2
     named = reference.proper and not question.known.issuperset(missing)
-    if not (named or any(stem[0].isdigit() for stem in missing)):
-        yield _Place(0, len(response.words), "a large part of a reference")
+    if half and not (named or any(stem[0].isdigit() for stem in missing)):
+        yield 0, len(response.words), "a large part of a reference"
 
 # %% ../nbs/09_rules.ipynb #52e2f9fe
 _CLAUSE_END, _SENTENCE_END = re.compile(r'[,;:!?()\n"\[\]]|\.\s|\.$'), re.compile(r"[;!?\n]|\.\s|\.$")
-_NEGATION = re.compile(
-    r" (not|no|never|neither|nor|cannot|except|without|unlike|besides|(?:rather|other) than|instead of)"
-    r" (?!only |doubt |longer )(?!.*(?:but|until) )"
-)
+_NEGATION = r" (not|no|never|neither|nor|cannot|except|without|unlike|besides|(?:rather|other) than|instead of) "
+_NEGATION = re.compile(_NEGATION + "(?!only |doubt |longer )(?!.*(?:but|until) )")
 
 
-class _Case(NamedTuple):
-    "What a doubt is decided by."
-
+class _Case(NamedTuple):  # what a doubt is decided by
     response: _Text
-    place: _Place
+    place: tuple[int, int, str]
     reference: _Reference
     references: Sequence[_Reference]  # of which a word is in the response
-    question: _Question
+    question: _Text
     several: bool  # whether several things are asked for, and there are several references
 
 
@@ -460,7 +405,7 @@ def _others(case: _Case) -> Iterator[str]:
     response, (start, end, how), parts = case.response, case.place, case.reference.parts
     if how != "the same date" and (_is_joined(case, start, start - 1, -1) or _is_joined(case, end, end, 1)):
         yield "one of several that are offered"
-    if len(parts) > 2 and how != "all words of a reference" and end - start < len(case.reference.words) / 2:
+    if len(parts) > 2 and how != "all words of a reference" and end - start < len(case.reference.whole.words) / 2:
         yield "one of a list"
     if case.several and len(parts) == 1:
         places = {next(response.find(form), None) for reference in case.references for form in reference.forms}
@@ -474,29 +419,25 @@ def _is_joined(case: _Case, edge: int, at: int, step: int) -> bool:
     joint = "".join(re.findall("[/,;]", gap))[:1]
     if response.tokens[at].word in ("or", "and") and "(" not in gap:
         joint, at = response.tokens[at].word, at + step
-    other, first = response.tokens[at], response.tokens[case.place.start]
-    known = _FUNCTION_WORDS.union(case.question.known, *(reference.known for reference in case.references))
+    other, first = response.tokens[at], response.tokens[case.place[0]]
+    known = _FUNCTION_WORDS.union(case.question.known, *(reference.whole.known for reference in case.references))
     if not joint or not other.word or _stem(other.word) in known:
         return False
-    if response.is_bare and joint not in ("or", "/"):
-        within = joint == "," and "place" in case.question.asks  # Waco, Texas
-        return not within and (other.capital or other.word[0].isdigit())
-    kinds = [(token.capital, token.word[0].isdigit()) for token in (other, first)]
-    return joint in ("or", "/") and (response.is_bare or kinds[0] == kinds[1] != (False, False))
+    kind, own = ((token.capital, token.word[0].isdigit()) for token in (other, first))
+    within = joint == "," and "place" in case.question.asks  # Waco, Texas
+    listed = response.is_bare and not within and any(kind)
+    return listed or (joint in ("or", "/") and (response.is_bare or kind == own != (False, False)))
 
 # %% ../nbs/09_rules.ipynb #3a241c31
-_CONTRAST = """north south east west northern southern eastern western northeast northwest southeast southwest new old
-    upper lower equatorial left right inner outer non anti pre post great greater lesser little democratic"""
-_CONTRAST = {*_CONTRAST.split()}
+_CONTRAST = {*"north south east west northern southern eastern western new old upper lower equatorial great".split()}
 _ASIDE = {*"after before than unlike beat defeated defeating succeeded succeeding replaced replacing".split()}
-_MANY_NAMES = 8
 
 
 def _other_things(case: _Case) -> Iterator[str]:
-    response, (start, end, _), words, asked = case.response, case.place, case.reference.words, case.question
+    response, (start, end, _), words, asked = case.response, case.place, case.reference.whole.words, case.question
     before, first, behind = (response.tokens[at] for at in (start - 1, start, end))
     contrast = before.word in _CONTRAST and first.gap in (" ", "-") and before.capital == first.capital  # South Sudan
-    if (contrast and before.word not in words) or (behind.word in _NAME_ENDS and behind.word not in words):
+    if (contrast and before.word not in words) or (behind.word in ("junior", "senior") and behind.word not in words):
         yield "another of that name"
     if behind.gap == "-" and behind.word.isdigit() and not _is_number(first.word):  # Pu-24
         yield "with a number behind it"
@@ -505,22 +446,15 @@ def _other_things(case: _Case) -> Iterator[str]:
     if first.capital and start > 2 and before.word in _ASIDE and before.word[:3] not in asked.beginnings:
         yield "in passing"
     names = (stem for token, stem in zip(response.tokens[:start], response.stems) if token.capital)
-    if first.capital and sum(stem not in asked.known for stem in names) >= _MANY_NAMES:
+    if first.capital and sum(stem not in asked.known for stem in names) >= 8:
         yield "behind many other names"
 
-# %% ../nbs/09_rules.ipynb #40f29591
+
 def _other_numbers(case: _Case) -> Iterator[str]:
     response, (start, end, _) = case.response, case.place
-    before, first, behind = (response.tokens[at] for at in (start - 1, start, end))
-    wanted = case.reference.units or case.question.units or _UNITS.keys() - {"percent"}
-    if behind.word in _UNITS.keys() - wanted and _is_number(response.words[end - 1]):
+    wanted = case.reference.whole.units or case.question.units or _UNITS.keys() - {"percent"}
+    if response.tokens[end].word in _UNITS.keys() - wanted and _is_number(response.words[end - 1]):
         yield "another unit"
-    if _is_number(first.word) and end - start == 1:
-        sides = [(before, first.gap), (behind, behind.gap)]
-        others = [float(token.word) for token, gap in sides if gap.strip() == "-" and _is_number(token.word)]
-        far = any(abs(other - float(first.word)) > 1 for other in others)  # about seven-eight is near
-        if far or "between" in response.words[max(start - 2, 0) : start]:
-            yield "one end of a range"
     dates = [date for date, at, last in response.dates if at <= start and end <= last and date.year and date.month]
     fuller = [other for reference in case.references for other in reference.on if other.month]
     same_year = [(date, other) for date in dates for other in fuller if date.year == other.year]
@@ -528,6 +462,7 @@ def _other_numbers(case: _Case) -> Iterator[str]:
         yield "another date"
 
 # %% ../nbs/09_rules.ipynb #d71b6b4a
+_DOUBTS = (_denials, _others, _other_things, _other_numbers)
 _REFUSAL = re.compile(
     r"(?i)\b(?:i (?:do not|don't|dont) (?:know|have)|i(?:'m| am) (?:not sure|unable|sorry)"
     r"|(?:cannot|can't|could ?n[o']t|unable to) (?:answer|determine|provide|find)|no idea|not known|unknown|n/a)\b"
@@ -548,18 +483,17 @@ def judge_by_rules(
     question: str = "",  # what was asked
 ) -> Verdict:
     "Correct where the answer holds a reference (or the same date, number, name) and nothing doubts it."
-    response, asked, reason = _text(answer), _question(question), "no reference in it"
+    response, asked, reason = _text(answer), _text(question), "no reference in it"
     if not response.words:
         return Verdict("not_attempted", "empty answer")
     known = [_reference(text) for text in references if _may_stand_in(text, response)]
     several = "several" in asked.asks and len(references) > 1
-    if any(response.words == reference.words for reference in known) and not several:
+    if any(response.words == reference.whole.words for reference in known) and not several:
         return Verdict("correct", "equals a reference")
-    for reference in known:
-        for place in _places(response, reference, asked):
-            case = _Case(response, place, reference, known, asked, several)
-            doubts = (doubt for kind in (_denials, _others, _other_things, _other_numbers) for doubt in kind(case))
-            reason = next(doubts, "")
-            if not reason:
-                return Verdict("correct", place.how)
+    places = ((place, reference) for reference in known for place in _places(response, reference, asked))
+    for place, reference in places:
+        case = _Case(response, place, reference, known, asked, several)
+        reason = next((doubt for doubts in _DOUBTS for doubt in doubts(case)), "")
+        if not reason:
+            return Verdict("correct", place[2])
     return Verdict("not_attempted", "refusal") if _REFUSAL.search(answer) else Verdict("incorrect", reason)
