@@ -23,7 +23,7 @@ _SMALL |= {re.sub("y$", "ie", word) + "th": n for word, n in _SMALL.items()}
 _SMALL |= {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
 _NUMBER_WORDS = {*_SMALL, *_SCALES}
 _ANY_TEN, _ANY_TEEN, _ANY_SMALL, _ANY_SCALE = ("|".join(words) for words in (_TENS, _TEENS, _SMALL, _SCALES))
-_BLANK, _AND, _DIGIT = "(?: - |[ -])", "(?: - |[ -])(?:and )?", "|".join(word for word, n in _SMALL.items() if 0 < n < 10)
+_BLANK, _AND, _DIGIT = "(?: - |[ -])", "(?: - |[ -])(?:and )?", "|".join(w for w, n in _SMALL.items() if 0 < n < 10)
 _PAIR = f"(?:(?:{_ANY_TEN}){_BLANK}(?:{_DIGIT})|{_ANY_SMALL})"
 _IN_YEAR = f"(?:{_ANY_TEEN}|twenty){_BLANK}(?:(?:{_ANY_TEN})(?:{_BLANK}(?:{_DIGIT}))?|{_ANY_TEEN})"
 _BELOW = f"(?:{_IN_YEAR}|{_PAIR}{_BLANK}hundred(?:{_AND}{_PAIR})?|{_PAIR})"
@@ -56,7 +56,7 @@ _UNIT_OF |= {f"{name}s": unit for name, unit in _UNIT_OF.items() if len(name) > 
 # %% ../nbs/09_rules.ipynb #4b89f588
 _LETTERS = dict(zip("øØłŁđĐıŒœßæÆ½¼¾", "o O l L d D i Oe oe ss ae Ae .5 .25 .75".split())) | {"—": " - "}
 _LETTERS |= dict.fromkeys("‐‑‒–−", "-") | dict.fromkeys("‘’ʼ`´", "'") | dict.fromkeys("“”„«»", '"')
-_LETTERS |= {sign: f"^{digit}" for digit, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}  # what Unicode takes apart in no way, or no usual one
+_LETTERS |= {sign: f"^{digit}" for digit, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}  # what Unicode does not take apart so
 _DIGITS = "0123456789"
 _REWRITES = [  # each is tried where one of its marks is found
     (".", re.compile(r"\b(?:[A-Z]\. ?){2,}|\b(?:[a-z]\.){2,}"), lambda m: re.sub("[. ]", "", m[0]) + " "),  # U. S.
@@ -104,7 +104,7 @@ _TOKEN = re.compile(
 _is_number = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:e-?\d+)?").fullmatch
 _LOWER = re.compile("[a-z]{3,}")
 _ROMAN = re.compile(r"x{0,3}(?:ix|iv|v?i{0,3})")
-_SAME_WORD = {"&": "and", "mt": "mount", "dr": "doctor", "jr": "junior", "sr": "senior", "vs": "versus", "ft": "fort"}
+_SAME_WORD = dict(zip("& mt dr jr sr vs ft st".split(), "and mount doctor junior senior versus fort street".split()))
 
 
 class _Token(NamedTuple):
@@ -256,7 +256,7 @@ class _Reference:  # as words, as a name, as a date, as a range
         self.core = [stem for stem in self.whole.stems if len(stem) == 1 or stem not in _FUNCTION_WORDS]
         self.parts = re.split(", and |, | and | & ", self.whole.text)
         self.on = parse_date(self.whole.text)
-        self.range = sorted(map(float, re.findall(r"-?\d{1,40}(?:\.\d{1,40})?", span.replace(",", ""))))[:2]
+        self.range = sorted(map(float, re.findall(r"(?:(?<!\d)-)?\d{1,40}(?:\.\d+)?", span.replace(",", ""))))[:2]
         small = _SMALL_IN_NAMES | _PARTICLES | _UNITS.keys()
         capitals = [capital for word, _, capital in self.whole.tokens[:-2] if not (word in small or word[0].isdigit())]
         self.proper = bool(capitals) and all(capitals)
