@@ -52,11 +52,11 @@ _UNITS = """kilometer km kilometre, meter m metre, centimeter cm centimetre, mil
 _UNITS = {unit.split()[0]: unit.split() for unit in _UNITS.split(",")}
 _UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in names}
 _UNIT_OF |= {f"{name}s": unit for name, unit in _UNIT_OF.items() if len(name) > 3}
-
-# %% ../nbs/09_rules.ipynb #4b89f588
 _LETTERS = dict(zip("øØłŁđĐıŒœßæÆ½¼¾", "o O l L d D i Oe oe ss ae Ae .5 .25 .75".split())) | {"—": " - "}
 _LETTERS |= dict.fromkeys("‐‑‒–−", "-") | dict.fromkeys("‘’ʼ`´", "'") | dict.fromkeys("“”„«»", '"')
 _LETTERS |= {sign: f"^{digit}" for digit, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}  # what Unicode does not take apart so
+
+# %% ../nbs/09_rules.ipynb #4b89f588
 _DIGITS = "0123456789"
 _REWRITES = [  # each is tried where one of its marks is found
     (".", re.compile(r"\b(?:[A-Z]\. ?){2,}|\b(?:[a-z]\.){2,}"), lambda m: re.sub("[. ]", "", m[0]) + " "),  # U. S.
