@@ -48,7 +48,7 @@ _UNITS = """kilometer km kilometre, meter m metre, centimeter cm centimetre, mil
     foot ft feet, inch inches, yard yd, acre, hectare ha, kilogram kg kilo, gram g gramme, pound lb lbs £, ounce oz,
     ton tonne, liter l litre, milliliter ml millilitre, gallon gal, seconds s sec secs second, minute min mins,
     hour h hr hrs, day, week, month, year yr yrs, century centuries, percent % pct, dollar $ usd, euro € eur, cent,
-    yen ¥ jpy, celsius c centigrade, fahrenheit f, kelvin k, degree °, mph, kilobyte kb, megabyte mb, gigabyte gb"""
+    yen ¥ jpy, celsius c centigrade, fahrenheit f, kelvin k, degree °, watt w, kilobyte kb, megabyte mb, gigabyte gb"""
 _UNITS = {unit.split()[0]: unit.split() for unit in _UNITS.split(",")}
 _UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in names}
 _UNIT_OF |= {f"{name}s": unit for name, unit in _UNIT_OF.items() if len(name) > 3}
