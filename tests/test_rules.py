@@ -98,6 +98,12 @@ def test_refusals_and_empty_answers_are_not_attempted(answer):
     ("It lies in Southeast Asia.", "South-east Asia", "Where does it lie?", "correct"),
     ("the 11th edition", "Eleventh", "Which edition is it?", "correct"),
     ("two hundred and five", "205", "", "correct"),
+    ("twenty - four", "24", "", "correct"),
+    ("5 thousand", "5,000", "", "correct"),
+    ("between 70 and 85", "70–85", "How many?", "correct"),
+    ("between 70 and 85", "70", "How many?", "incorrect"),
+    ("the season of 1979-80", "1979/1980", "Which season was it?", "correct"),
+    ("It is 5 litres (or 1.3 gallons).", "5 litres", "How much is it?", "correct"),
 ])
 def test_numbers_units_and_number_words(answer, reference, question, verdict):
     assert grade(answer, reference, question) == verdict
@@ -382,6 +388,15 @@ def test_signs_articles_and_abbreviations_are_part_of_a_name(answer, reference, 
 ])
 def test_a_number_is_one_with_its_sign_its_unit_and_its_date(answer, reference, question, verdict):
     assert grade(answer, reference, question) == verdict
+
+
+@pytest.mark.parametrize("answer, verdict", [
+    ("It was said that equality is wanted, economic as well as social.", "correct"),
+    ("They want social equality.", "incorrect"),
+    ("It is not social and economic equality.", "incorrect"),
+])
+def test_all_words_of_a_long_reference_may_stand_in_any_order(answer, verdict):
+    assert grade(answer, "social and economic equality", "What is wanted?") == verdict
 
 
 @pytest.mark.parametrize("answer, verdict", [("300 feet", "incorrect"), ("300 km", "incorrect"), ("301 m", "correct")])
