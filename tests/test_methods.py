@@ -114,16 +114,16 @@ def in_epochs(folder, measure=lambda lm: {}, **options):
 @pytest.mark.parametrize("beta", [0.0, 0.1])
 def test_a_training_by_reward_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, beta):
     undisturbed = in_epochs(tmp_path / "undisturbed", beta=beta)
-    assert undisturbed[1][-1]["train_loss"] == pytest.approx(np.mean([h["loss"] for h in undisturbed[1] if "loss" in h]))
+    losses = [h["loss"] for h in undisturbed[1] if "loss" in h]
+    assert undisturbed[1][-1]["train_loss"] == pytest.approx(np.mean(losses)) and len(losses) == 9
 
     def stop(lm):
-        calls.append(1)
-        if len(calls) == left:
+        if next(measured) == 0:
             raise KeyboardInterrupt
         return {}
 
-    for left in (5, 2, 2):  # within the second epoch, at its end, within the third
-        calls = []
+    for so_many in (5, 2, 2):  # within the second epoch, at its end, within the third
+        measured = iter(range(so_many)[::-1])
         with pytest.raises(KeyboardInterrupt):
             in_epochs(tmp_path / "stopped", stop, beta=beta)
     last = max((tmp_path / "stopped").glob("checkpoint-*"), key=lambda p: p.name)
