@@ -332,12 +332,51 @@ def _text_of(path):
     "The text of a UTF-8 file, with or without byte order mark."
     if not Path(path).is_file():
         raise RecordError(f"{path}: no such file. Give the path of one that is there")
+    _check_size(path, Path(path).stat().st_size)
     data = Path(path).read_bytes()
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         number = data[: e.start].count(b"\n") + 1
         raise RecordError(f"{path}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
+
+# %% ../nbs/00_core.ipynb #2c24ea36
+def _free_memory():
+    "Bytes of memory that can be taken; infinite where the system does not say."
+    free, allowed = math.inf, math.inf
+    with suppress(OSError, TypeError):
+        free = 1024 * int(re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())[1])
+    with suppress(OSError, ValueError):  # 'max': no limit
+        allowed = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    return min(free, allowed)
+
+
+def _largest_file():
+    "How many bytes are read at once. Raises ValueError where the environment says something else than a number."
+    said = os.environ.get("CALIB_NB_LARGEST_FILE")
+    if not said:
+        return min(4e9, _free_memory() / 3)
+    try:
+        return 1e9 * float(said)
+    except ValueError:
+        raise ValueError(f"CALIB_NB_LARGEST_FILE must be a number of gigabytes, found {said!r:.80}") from None
+
+# %% ../nbs/00_core.ipynb #6f5e83d5
+def _gigabytes(n):
+    return f"{n / 1e9:.3g} GB"
+
+
+def _check_size(
+    where: object,  # how messages call the file
+    size: float,  # of it, bytes
+    most: float | None = None,  # bytes; default: `_largest_file()`
+    what: str = "",  # such as 'unpacked at least '
+):
+    "Raises `RecordError` for a file that is larger than what is read at once."
+    most = _largest_file() if most is None else most
+    if size > most:
+        said = f"{where}: {what}{_gigabytes(size)}, at most {_gigabytes(most)} are read at once"
+        raise RecordError(f"{said}. Write it as several files, or allow more: CALIB_NB_LARGEST_FILE=8 (gigabytes)")
 
 # %% ../nbs/00_core.ipynb #6b49ebc8
 _DEEPEST, _DIGITS = 100, 300  # objects and arrays inside one another; of a whole number, as a float has 308
