@@ -340,7 +340,7 @@ def _text_of(path):
         number = data[: e.start].count(b"\n") + 1
         raise RecordError(f"{path}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
 
-# %% ../nbs/00_core.ipynb #2c24ea36
+# %% ../nbs/00_core.ipynb #4640f221
 def _free_memory():
     "Bytes of memory that can be taken; infinite where the system does not say."
     free, allowed = math.inf, math.inf
@@ -355,13 +355,13 @@ def _largest_file():
     "How many bytes are read at once. Raises ValueError where the environment says something else than a number."
     said = os.environ.get("CALIB_NB_LARGEST_FILE")
     if not said:
-        return min(4e9, _free_memory() / 3)
+        return min(4e9, _free_memory() / 5)
     try:
         return 1e9 * float(said)
     except ValueError:
         raise ValueError(f"CALIB_NB_LARGEST_FILE must be a number of gigabytes, found {said!r:.80}") from None
 
-# %% ../nbs/00_core.ipynb #6f5e83d5
+# %% ../nbs/00_core.ipynb #3ddc2bb1
 def _gigabytes(n):
     return f"{n / 1e9:.3g} GB"
 

@@ -400,10 +400,10 @@ def test_a_file_that_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_p
 
 def test_how_large_a_file_may_be_depends_on_the_memory_or_is_said(monkeypatch):
     sizes = {}
-    for free in (64e9, 12e9, 3e9):
+    for free in (64e9, 20e9, 5e9):
         monkeypatch.setattr("calib_nb.core._free_memory", lambda free=free: free)
         sizes[free] = _largest_file()
-    assert sizes == {64e9: 4e9, 12e9: 4e9, 3e9: 1e9}
+    assert sizes == {64e9: 4e9, 20e9: 4e9, 5e9: 1e9}
     monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "30")
     assert _largest_file() == 30e9
     monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "much")
