@@ -34,7 +34,7 @@ CASES = {  # name -> parameters of `run_method`
     "dpo": {"method": "dpo"},
     "performance_sft": {"method": "performance_sft", "options": {"k": 5}},
     "self_distill": {"method": "self_distill", "options": {"inner_epochs": 1, "epochs": 1}},
-    "grpo": {"method": "grpo", "options": {"steps": 2, "generations": 4}},
+    "grpo": {"method": "grpo", "options": {"steps": 3, "generations": 4}},
     "joint": {"method": "sft", "protocol": "joint"},
 }
 ENOUGH = 900  # seconds: a run that takes longer counts as stuck; a crowded machine needs a minute for one

@@ -120,6 +120,20 @@ def test_the_lock_files_of_dead_processes_are_swept_and_a_lock_that_is_held_stay
     assert os.listdir(tmp_path) == []
 
 
+def test_a_lock_is_one_process_at_a_time_though_its_file_is_removed_each_time(tmp_path):
+    def count():
+        for _ in range(20):
+            with locked(tmp_path / "thing"):
+                now = int((tmp_path / "n").read_text())
+                time.sleep(0.001)
+                (tmp_path / "n").write_text(str(now + 1))
+
+    (tmp_path / "n").write_text("0")
+    for process in [child(count) for _ in range(4)]:
+        os.waitpid(process, 0)
+    assert (tmp_path / "n").read_text() == "80" and os.listdir(tmp_path) == ["n"]
+
+
 def orphaned(work):
     "Do it in a process whose parent is gone, as a kernel whose papermill was killed."
     os.waitpid(child(lambda: child(work)), 0)
