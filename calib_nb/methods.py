@@ -397,28 +397,11 @@ def _reward_arguments(lm, preset, seed, folder, questions, reward):  # as for `t
         generation_kwargs={"eos_token_id": lm.stop_tokens},
     )
 
-# %% ../nbs/14_methods.ipynb #8ff95414
-class RewardTrainer(_Sealing, GRPOTrainer):
-    "trl's `GRPOTrainer` on texts that hold their special tokens already; a text ends where a reading would."
+# %% ../nbs/14_methods.ipynb #99fca564
+class _ResumedTrainer(_Sealing, GRPOTrainer):
+    "trl's `GRPOTrainer`, which goes on as if it had not stopped, and stops where its numbers end."
 
-    def __init__(
-        self,
-        *args,  # of `GRPOTrainer`
-        lm: LanguageModel,  # with an adapter
-        fmt: TextFormat,  # how it is addressed
-        clock: _Clock,  # what earlier parts of the training took
-        **kwargs,  # of `GRPOTrainer`
-    ):
-        self.fmt, self.clock, self.epochs_before = fmt, clock, 0
-        super().__init__(*args, **kwargs)
-        self.eos_token_ids = lm.stop_tokens
-        self.remove_callback(PrinterCallback)
-        for parameter in self.model.parameters():  # trl has cast a quantised model's adapters to bf16
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-
-    def _tokenize_prompts(self, prompts):
-        return [self.fmt.encode(text) for text in prompts], None, {}
+    epochs_before = 0  # epochs that are done
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         "As trl's, from a checkpoint on where one is given."
@@ -447,7 +430,30 @@ class RewardTrainer(_Sealing, GRPOTrainer):
             raise _Diverged(f"the loss of update {self.state.global_step + 1} is not a number")
         return loss
 
+# %% ../nbs/14_methods.ipynb #8ff95414
+class RewardTrainer(_ResumedTrainer):
+    "trl's `GRPOTrainer` on texts that hold their special tokens already; a text ends where a reading would."
 
+    def __init__(
+        self,
+        *args,  # of `GRPOTrainer`
+        lm: LanguageModel,  # with an adapter
+        fmt: TextFormat,  # how it is addressed
+        clock: _Clock,  # what earlier parts of the training took
+        **kwargs,  # of `GRPOTrainer`
+    ):
+        self.fmt, self.clock = fmt, clock
+        super().__init__(*args, **kwargs)
+        self.eos_token_ids = lm.stop_tokens
+        self.remove_callback(PrinterCallback)
+        for parameter in self.model.parameters():  # trl has cast a quantised model's adapters to bf16
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    def _tokenize_prompts(self, prompts):
+        return [self.fmt.encode(text) for text in prompts], None, {}
+
+# %% ../nbs/14_methods.ipynb #49afe873
 class _Watch(TrainerCallback):
     "Puts what `evaluate_model` gives into the log, `evaluations` times in a training."
 

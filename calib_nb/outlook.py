@@ -53,7 +53,7 @@ def expected_minutes(
     least, most = (sum(counts[what] * seconds[what][end] for what in counts) for end in (0, 1))
     return least / 60, most / 60
 
-# %% ../nbs/14a_outlook.ipynb #6ea84048
+# %% ../nbs/14a_outlook.ipynb #8c09abc3
 _MILLIONS = {"smollm2-135m": 135, "gemma-3-270m": 268}  # of weights
 
 
@@ -151,7 +151,7 @@ def _disk_words(needed, free):  # megabytes: (while it trains, in the end) or No
     most, kept = needed
     return f"up to {max(most, 1):.0f} MB of disk, {max(kept, 1):.0f} MB in the end ({left})"
 
-
+# %% ../nbs/14a_outlook.ipynb #c1c9da02
 def first_line(
     p: object,  # `Parameters` of the run
     preset: Preset,  # how it is trained
