@@ -8,14 +8,17 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 
 from calib_nb.core import Judged, RecordError, _largest_file, read_records
 from calib_nb.files import _cell_confidence, _cell_truth, _read_at_most, cell_text, read_rows
+from calib_nb.formats import _eval_samples
 from calib_nb.metrics import auroc, expected_calibration_error
 from calib_nb.posthoc import CALIBRATORS
 from calib_nb.questions import answer_list, load_questions, read_judged
@@ -419,3 +422,39 @@ def test_a_stream_without_end_is_given_up(monkeypatch):
     monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "0.01")
     with pytest.raises(RecordError, match="standard input: at least 0.0168 GB, at most 0.01 GB"):
         _read_at_most(Endless(), "standard input")
+
+
+def packed_log(path, text):
+    "A log of inspect_ai with one sample."
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("samples/1.json", text)
+    return path
+
+
+def test_a_packed_log_is_unpacked_up_to_the_limit_whatever_its_heading_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "0.01")
+    large = packed_log(tmp_path / "large.eval", " " * 20 * MEGABYTE)
+    with pytest.raises(RecordError, match="large.eval: unpacked at least 0.02 GB, at most 0.01 GB are read at once"):
+        _eval_samples(large)
+    data = bytearray(large.read_bytes())
+    for begin in (data.index(b"PK\x03\x04") + 22, data.index(b"PK\x01\x02") + 24):
+        data[begin : begin + 4] = (7).to_bytes(4, "little")  # a size that is not true
+    large.write_bytes(data)
+    with pytest.raises(RecordError, match="large.eval"):
+        _eval_samples(large)
+    with pytest.raises(RecordError, match="not JSON .*Get the file again"):
+        _eval_samples(packed_log(tmp_path / "deep.eval", "[" * 100_000))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_log_is_refused_or_read_and_nothing_else(tmp_path, seed):
+    pytest.importorskip("zstandard")
+    data, draw = bytearray((ROOT / "tests/formats/facts_confidence.eval").read_bytes()), np.random.default_rng(seed)
+    for at in draw.integers(0, len(data), 1 + seed % 3):
+        data[at] = draw.integers(256)
+    path = tmp_path / "damaged.eval"
+    path.write_bytes(data[: len(data) - seed * (seed % 2)])
+    try:
+        assert _eval_samples(path)
+    except RecordError as e:
+        assert "damaged.eval" in str(e) and "\n" not in str(e)
