@@ -6,5 +6,5 @@ if "IPython.core.oinspect" in sys.modules:  # where `?` and Shift-Tab are answer
     from .help import _answer_in, _say_what_comes_first
 
     _answer_in(sys.modules["IPython.core.oinspect"])
-    if shell := sys.modules["IPython"].get_ipython():
-        _say_what_comes_first(shell)
+    if _shell := sys.modules["IPython"].get_ipython():
+        _say_what_comes_first(_shell)

@@ -11,6 +11,7 @@ import math
 import shutil
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors import safe_open
 
@@ -53,7 +54,7 @@ def expected_minutes(
     least, most = (sum(counts[what] * seconds[what][end] for what in counts) for end in (0, 1))
     return least / 60, most / 60
 
-# %% ../nbs/14a_outlook.ipynb #8c09abc3
+# %% ../nbs/14a_outlook.ipynb #2b94bc1c
 _MILLIONS = {"smollm2-135m": 135, "gemma-3-270m": 268}  # of weights
 
 
@@ -82,9 +83,12 @@ def _check_memory(needed, free, p, device):  # gigabytes
 
 
 def _free_gigabytes(device):
-    "Of the device's memory."
-    free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else _free_memory()
-    return free / 1e9
+    "Of the device's memory, with what this process holds: a model that was loaded before may go."
+    if device.startswith("cuda"):
+        free, own = torch.cuda.mem_get_info(device)[0], torch.cuda.memory_reserved(device)
+    else:
+        free, own = _free_memory(), psutil.Process().memory_info().rss
+    return (free + own) / 1e9
 
 # %% ../nbs/14a_outlook.ipynb #14a00013
 _ADAPTER_MB = {"smollm2-135m": 7.4, "gemma-3-270m": 5.9}  # at rank 16
@@ -151,7 +155,7 @@ def _disk_words(needed, free):  # megabytes: (while it trains, in the end) or No
     most, kept = needed
     return f"up to {max(most, 1):.0f} MB of disk, {max(kept, 1):.0f} MB in the end ({left})"
 
-# %% ../nbs/14a_outlook.ipynb #c1c9da02
+# %% ../nbs/14a_outlook.ipynb #fb393887
 def first_line(
     p: object,  # `Parameters` of the run
     preset: Preset,  # how it is trained

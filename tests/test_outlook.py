@@ -67,17 +67,23 @@ def folder(tmp_path):
 
 
 def test_too_little_memory_is_an_error_before_anything_is_loaded(tmp_path, monkeypatch, folder, two_gpus):
+    free = [0.3]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(outlook, "_free_memory", lambda: 0.3e9)
+    monkeypatch.setattr(outlook, "_free_gigabytes", lambda device: {"cpu": free[0], "cuda": 80}[device])
     with pytest.raises(MemoryError, match="the weights alone take 0.5 GB, 0.3 GB of memory are free on .cpu.. Close"):
         first_line(Parameters(), DEFAULT, tmp_path)
     assert first_line(Parameters(model=folder), DEFAULT, tmp_path)
     weights = sum(p.numel() for p in load_model(folder).model.parameters())
-    monkeypatch.setattr(outlook, "_free_memory", lambda: 4 * weights - 1)
+    free[0] = (4 * weights - 1) / 1e9
     with pytest.raises(MemoryError, match="Close what else needs memory, or choose a smaller model"):
         first_line(Parameters(model=folder), DEFAULT, tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert first_line(Parameters(model=folder), DEFAULT, tmp_path), "there the GPU's counts"
+
+
+def test_what_this_process_holds_counts_as_free(two_gpus, monkeypatch):
+    monkeypatch.setattr(outlook, "_free_memory", lambda: 1e9)
+    assert 1.1 < outlook._free_gigabytes("cpu") < 30 and outlook._free_gigabytes("cuda") == 80
 
 
 def test_the_adapter_of_a_local_model_is_as_large_as_its_shapes_say(tmp_path, folder):
