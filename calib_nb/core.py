@@ -41,13 +41,13 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 # %% ../nbs/00_core.ipynb #872a8647
 try:
-    import fcntl
     import resource
-except ImportError:  # Windows has no such modules: memory is unknown there, and nothing is locked
-    fcntl = resource = None
+except ImportError:  # Windows has no such module: memory is unknown there
+    resource = None
 
 # %% ../nbs/00_core.ipynb #32458232
 _OURS = re.compile(rb"^\s*lib_name\s*=\s*calib_nb\s*$", re.MULTILINE)
@@ -195,7 +195,7 @@ def _runs(process):  # its number
 def _left_over(part):
     "Whether who wrote it is gone; where that cannot be seen, whether it is a day old."
     owner = _PART.search(part.name)
-    if not owner or owner["host"] != _host() or fcntl is None:  # Windows: signal 0 is Ctrl-C there
+    if not owner or owner["host"] != _host() or os.name == "nt":  # there signal 0 is Ctrl-C
         return time.time() - part.stat().st_mtime > 24 * 3600
     process = int(owner["process"])
     if process == os.getpid():
@@ -203,70 +203,42 @@ def _left_over(part):
     return not _runs(process)
 
 # %% ../nbs/00_core.ipynb #c4e8043d
-def _release(file):
-    "Remove a lock file that nobody holds. OSError where somebody does."
-    handle = os.open(file, os.O_RDWR)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _same_file(handle, file):
-            file.unlink()
-    finally:
-        os.close(handle)
-
-
 def sweep(folder: str | Path):
     "Remove what processes that are gone left half written in a folder, and in the folders in it, and their lock files."
     for left in [*Path(folder).glob(".*"), *Path(folder).glob("*/.*")]:
         with suppress(OSError):  # another process may sweep, too; a folder that cannot be written stays as it is
             if left.suffix == ".part" and _left_over(left):
                 _remove(left)
-            elif left.suffix == ".lock" and fcntl:
-                _release(left)
-
-# %% ../nbs/00_core.ipynb #cb04c43d
-def _claimed(file, name):
-    "The open lock file, locked; who waits says for whom."
-    try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as e:
-        raise _unwritable(file, e) from e
-    if fcntl is None:
-        return handle
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(handle, 20).decode() or "unknown"
-        print(f"waits for process {owner}, which is making {name}")
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks
-        pass
-    return handle
-
-
-def _same_file(handle, file):
-    "Whether the open file is still the one of that name: its owner removes it in the end."
-    try:
-        return os.fstat(handle).st_ino == os.stat(file).st_ino
-    except FileNotFoundError:
-        return False
+            elif left.suffix == ".lock":
+                with FileLock(left, timeout=0):  # an OSError where somebody holds it
+                    left.unlink()
 
 # %% ../nbs/00_core.ipynb #0725f62f
+def _take(lock, name):
+    "Take the lock; who waits says for what. OSError where its file cannot be written."
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waits for another process, which is making {name}")
+        lock.acquire()
+    except OSError as e:
+        if e.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+            raise _unwritable(lock.lock_file, e) from e
+
+
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
     "While it lasts no other process makes `path`; one that wants to waits. A process that is gone holds no lock."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.with_name(f".{path.name}.lock")
-    handle = _claimed(file, path.name)
-    while not _same_file(handle, file):
-        os.close(handle)
-        handle = _claimed(file, path.name)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    _take(lock, path.name)
     try:
-        os.pwrite(handle, f"{os.getpid()}".encode(), 0)
         yield
     finally:
-        file.unlink(missing_ok=True)
-        os.close(handle)
+        with suppress(OSError):  # Windows removes it when it is released
+            os.unlink(lock.lock_file)
+        lock.release()
 
 # %% ../nbs/00_core.ipynb #4daf6321
 def write_text(path: str | Path, text: str) -> Path:
@@ -332,12 +304,51 @@ def _text_of(path):
     "The text of a UTF-8 file, with or without byte order mark."
     if not Path(path).is_file():
         raise RecordError(f"{path}: no such file. Give the path of one that is there")
+    _check_size(path, Path(path).stat().st_size)
     data = Path(path).read_bytes()
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         number = data[: e.start].count(b"\n") + 1
         raise RecordError(f"{path}:{number}: not UTF-8 ({e.reason}). Save the file as UTF-8.") from e
+
+# %% ../nbs/00_core.ipynb #b6101351
+def _free_memory():
+    "Bytes of memory that can be taken; infinite where the system does not say."
+    free, allowed = math.inf, math.inf
+    with suppress(OSError, TypeError):
+        free = 1024 * int(re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())[1])
+    with suppress(OSError, ValueError):  # 'max': no limit
+        allowed = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    return min(free, allowed)
+
+
+def _largest_file():
+    "How many bytes are read at once. Raises ValueError where the environment says something else than a number."
+    said = os.environ.get("CALIB_NB_LARGEST_FILE")
+    if not said:
+        return min(4e9, _free_memory() / 5)
+    try:
+        return 1e9 * float(said)
+    except ValueError:
+        raise ValueError(f"CALIB_NB_LARGEST_FILE must be a number of gigabytes, found {said!r:.80}") from None
+
+# %% ../nbs/00_core.ipynb #59bcaba3
+def _gigabytes(n):
+    return f"{n / 1e9:.3g} GB"
+
+
+def _check_size(
+    where: object,  # how messages call the file
+    size: float,  # of it, bytes
+    most: float | None = None,  # bytes; default: `_largest_file()`
+    what: str = "",  # such as 'unpacked at least '
+):
+    "Raises `RecordError` for a file that is larger than what is read at once."
+    most = _largest_file() if most is None else most
+    if size > most:
+        said = f"{where}: {what}{_gigabytes(size)}, at most {_gigabytes(most)} are read at once"
+        raise RecordError(f"{said}. Write it as several files, or allow more: CALIB_NB_LARGEST_FILE=8 (gigabytes)")
 
 # %% ../nbs/00_core.ipynb #6b49ebc8
 _DEEPEST, _DIGITS = 100, 300  # objects and arrays inside one another; of a whole number, as a float has 308

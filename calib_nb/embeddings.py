@@ -162,6 +162,9 @@ class _EmbeddingCache:
         return np.stack([array[row] for array, row in found]).astype(np.float32)
 
 # %% ../nbs/04_embeddings.ipynb #1934c7dd
+_PART = 20_000  # texts that are embedded, then kept: minutes of work, so that loading the model does not matter
+
+
 def _check_texts(texts):
     "ValueError unless there are texts and each says something."
     if not texts:
@@ -184,10 +187,10 @@ def embed(
     source, commit, key = locate_embedder(model, revision)
     cache = _EmbeddingCache(Path(folder) / key if folder else None)
     keys = [content_key(t, length=32) for t in texts]
-    new = cache.missing(keys)
-    if new:
-        text_of = dict(zip(keys, texts))
-        cache.add(new, _encode([text_of[k] for k in new], source, commit, batch))
+    new, text_of = cache.missing(keys), dict(zip(keys, texts))
+    for begin in range(0, len(new), _PART):
+        part = new[begin : begin + _PART]
+        cache.add(part, _encode([text_of[k] for k in part], source, commit, batch))
     return cache.get(keys)
 
 # %% ../nbs/04_embeddings.ipynb #42debd7c

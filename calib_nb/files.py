@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from .core import RecordError, _raw_json, _whole_json, lookup, read_jsonl
+from .core import RecordError, _check_size, _largest_file, _raw_json, _whole_json, lookup, read_jsonl
 
 # %% ../nbs/00a_files.ipynb #7f788bb7
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
@@ -52,15 +52,29 @@ def _needed(package, where, what):
         remedy = "pip install 'calib_nb[files]'"
         raise RecordError(f"{where}: {what} needs the package '{package}': {remedy}") from None
 
+# %% ../nbs/00a_files.ipynb #61f3583e
+_BLOCK = 2**24  # bytes
+
+
+def _read_at_most(stream, where, what="at least "):
+    "All that a stream holds. Raises `RecordError` as soon as that is more than what is read at once."
+    most, data = _largest_file(), io.BytesIO()
+    while part := stream.read(_BLOCK):
+        data.write(part)
+        _check_size(where, data.tell(), most, what)
+    return data.getvalue()
+
 # %% ../nbs/00a_files.ipynb #134e4635
 def _fetched(address, where):
     "What lies behind an address."
     fsspec = _needed("fsspec", where, "an address")
     try:
         with fsspec.open(str(address), "rb") as file:
-            return file.read()
+            return _read_at_most(file, where)
     except ImportError as e:
         raise RecordError(f"{where}: {e.msg}: pip install 'calib_nb[files]'") from None
+    except RecordError:  # it is too large
+        raise
     except Exception as e:  # each protocol has errors of its own
         raise RecordError(
             f"{where}: cannot be read ({type(e).__name__}). Is the address right, and can it be reached from here? "
@@ -81,26 +95,28 @@ def _no_such_file(path):
 def _bytes_of(path, where):
     "The bytes of a file, an address, or the standard input."
     if where == "standard input":
-        return sys.stdin.buffer.read()
+        return _read_at_most(sys.stdin.buffer, where)
     if _ADDRESS.match(str(path)):
         return _fetched(path, where)
     path = Path(path).expanduser()
     if not path.is_file():
         raise _no_such_file(path)
+    _check_size(where, path.stat().st_size)
     return path.read_bytes()
 
 # %% ../nbs/00a_files.ipynb #927efeeb
-def _without_zstandard(data, where):
+def _without_zstandard(packed, where):
     zstandard = _needed("zstandard", where, "a .zst file")
-    return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True).read()
+    return zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
 
 
-_COMPRESSED = {  # how a compressed file begins -> `unpack(bytes, where)`
-    rb"\x1f\x8b\x08": lambda data, where: gzip.decompress(data),
-    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": lambda data, where: bz2.decompress(data),
-    rb"\xfd7zXZ\x00": lambda data, where: lzma.decompress(data),
+_COMPRESSED = {  # how a compressed file begins -> `unpack(stream, where)`, a stream
+    rb"\x1f\x8b\x08": lambda packed, where: gzip.GzipFile(fileobj=packed),
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": lambda packed, where: bz2.BZ2File(packed),
+    rb"\xfd7zXZ\x00": lambda packed, where: lzma.LZMAFile(packed),
     rb"\x28\xb5\x2f\xfd": _without_zstandard,
 }
+_UNPACKED = "unpacked at least "
 _NO_TABLE = {  # how it begins -> what it is, and the remedy
     rb"PK\x03\x04": "a zip archive or a workbook. Unpack it, or save the sheet as CSV",
     rb"\s*<(!doctype|html)": "a web page. Give the address of the file itself",
@@ -113,7 +129,7 @@ def _unpacked(data, where):
     for begin, unpack in _COMPRESSED.items():
         if re.match(begin, data):
             try:
-                data = unpack(data, where)
+                data = _read_at_most(unpack(io.BytesIO(data), where), where, _UNPACKED)
             except (OSError, EOFError, zlib.error, lzma.LZMAError) as e:
                 raise RecordError(f"{where}: damaged or cut short ({e}). Get the file again") from e
             break
@@ -324,26 +340,68 @@ def _shortest(value):
     return value if value is None else float(str(np.float32(value)))
 
 # %% ../nbs/00a_files.ipynb #ed8138b4
-def _validated(table):
-    "The table; an error of Arrow where offsets or texts point outside of their buffers, as in damaged bytes."
-    table.validate(full=True)
-    return table
+def _arrow_batches(pa, data):
+    "Schema and batches of an Arrow file or an Arrow stream."
+    if not data.startswith(b"ARROW1"):
+        stream = pa.ipc.open_stream(pa.BufferReader(data))
+        return stream.schema, stream
+    file = pa.ipc.open_file(pa.BufferReader(data))
+    return file.schema, map(file.get_batch, range(file.num_record_batches))
 
 
+def _parquet_batches(parquet, data, where, most):
+    "The same of a Parquet file. Raises `RecordError` where the file says that it holds too much."
+    file = parquet.ParquetFile(io.BytesIO(data))
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    values = sum(column.num_values for column in columns)
+    _check_size(where, max(8 * values, sum(column.total_uncompressed_size for column in columns)), most, _UNPACKED)
+    largest = max([1, *(column.total_uncompressed_size for column in columns)])  # no text is longer
+    rows = min(max(int(most / largest), 1), _ROWS)
+    return file.schema_arrow, file.iter_batches(batch_size=rows)
+
+# %% ../nbs/00a_files.ipynb #f1bbc417
+_ROWS = 1024  # of a part
+
+
+def _written_out(pa, batch):
+    "The batch, each value of a dictionary where it is meant."
+    columns = [c.dictionary_decode() if isinstance(c, pa.DictionaryArray) else c for c in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _parts(pa, batches, where, most):
+    """Parts of the batches. Raises `RecordError` where they hold too much, and an error of Arrow where offsets or texts
+    point outside of their buffers, as in damaged bytes."""
+    size = 0
+    for batch in batches:
+        batch.validate(full=True)
+        _check_size(where, 8 * batch.num_rows * batch.num_columns, most, _UNPACKED)
+        for begin in range(0, batch.num_rows, _ROWS):
+            part = _written_out(pa, batch.slice(begin, _ROWS))
+            size += part.nbytes
+            _check_size(where, size, most, _UNPACKED)
+            yield part
+
+# %% ../nbs/00a_files.ipynb #ce1c44fa
 def _table(data, where):
     "The `pyarrow.Table` of a Parquet file, an Arrow file or an Arrow stream."
-    pa = _needed("pyarrow", where, "a Parquet or Arrow file")
+    pa, most = _needed("pyarrow", where, "a Parquet or Arrow file"), _largest_file()
     try:
         if data.startswith(b"PAR1"):
             parquet = _needed("pyarrow.parquet", where, "a Parquet file")
-            return _validated(parquet.read_table(io.BytesIO(data)))
-        opened = pa.ipc.open_file if data.startswith(b"ARROW1") else pa.ipc.open_stream
-        return _validated(opened(pa.BufferReader(data)).read_all())
+            schema, batches = _parquet_batches(parquet, data, where, most)
+        else:
+            schema, batches = _arrow_batches(pa, data)
+        parts = list(_parts(pa, batches, where, most))
+        return pa.Table.from_batches(parts) if parts else schema.empty_table()
+    except RecordError:  # it is too large
+        raise
     except Exception as e:  # what damaged bytes make of a decoder has no common class
         said = (str(e) or type(e).__name__).splitlines()[0][:300]
         raise RecordError(f"{where}: not Parquet or Arrow ({said}). Get the file again, or write it again") from e
 
-
+# %% ../nbs/00a_files.ipynb #abb5b19b
 def _values(column, name, where):  # a chunked array of Arrow
     "The plain values of a column. Raises `RecordError` for one that no text or number is."
     try:

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/17_formats.ipynb #13689011
 import glob
+import io
 import json
 import re
 import zipfile
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import RecordError, project_root
-from .files import _needed, _Rows, _shown, read_rows
+from .core import RecordError, _check_size, project_root
+from .files import _UNPACKED, _needed, _read_at_most, _Rows, _shown, read_rows
 from .prompts import parse_response
 
 # %% ../nbs/17_formats.ipynb #64e3e25b
@@ -129,37 +130,51 @@ def _lm_eval_row(row, where):
 _ZSTD = 93  # the number of zstd in zip archives
 
 
-def _member(archive, info, data, where):
-    "The bytes of a member of an archive."
+def _stream_of(archive, info, data, where):
+    "A member of an archive as a stream."
     if info.compress_type != _ZSTD:
-        return archive.read(info)
+        return archive.open(info)
     head = info.header_offset
     name, extra = (int.from_bytes(data[at : at + 2], "little") for at in (head + 26, head + 28))
     begin = head + 30 + name + extra
-    packed = data[begin : begin + info.compress_size]
+    packed = io.BytesIO(data[begin : begin + info.compress_size])
     zstandard = _needed("zstandard", where, "an .eval file")
+    return zstandard.ZstdDecompressor().stream_reader(packed)
+
+
+def _member(archive, info, data, where):
+    "The bytes of a member of an archive. Raises `RecordError` where they are damaged or too many."
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
-    except zstandard.ZstdError as e:
-        raise RecordError(f"{where}: '{info.filename}' is damaged ({e}). Get the file again") from e
+        unpacked = _read_at_most(_stream_of(archive, info, data, where), where, _UNPACKED)
+        if len(unpacked) == info.file_size:
+            return unpacked
+        said = f"{len(unpacked)} bytes in the place of {info.file_size}"
+    except RecordError:
+        raise
+    except Exception as e:  # each compression has errors of its own
+        said = str(e) or type(e).__name__
+    raise RecordError(f"{where}: '{info.filename}' is damaged ({said:.200}). Get the file again")
 
 
 def _json_of(data, where):
     "A JSON value from bytes."
     try:
         return json.loads(data)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise RecordError(f"{where}: not JSON ({e}). Get the file again") from e
 
-
+# %% ../nbs/17_formats.ipynb #af5b5e98
 def _eval_samples(path):
     "The samples in an `.eval` file, in the order of their names."
-    if not zipfile.is_zipfile(path):
-        raise RecordError(f"{path}: not a log of inspect_ai, or cut short. Get the file again")
-    data = Path(path).read_bytes()
-    samples = []
-    with zipfile.ZipFile(path) as archive:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as e:
+        raise RecordError(f"{path}: not a log of inspect_ai, or cut short ({e}). Get the file again") from e
+    _check_size(path, Path(path).stat().st_size)
+    data, samples = Path(path).read_bytes(), []
+    with archive:
         infos = [info for info in archive.infolist() if re.match(r"samples/.*\.json$", info.filename)]
+        _check_size(path, sum(info.file_size for info in infos), what=_UNPACKED)
         for info in sorted(infos, key=lambda info: info.filename):
             samples.append(_json_of(_member(archive, info, data, path), f"{path}: {info.filename}"))
     if not samples:

@@ -9,9 +9,13 @@ __all__ = []
 import ast
 import inspect
 import io
+import json
+import os
+import symtable
 import textwrap
 import tokenize
 from dataclasses import is_dataclass
+from pathlib import Path
 
 # %% ../nbs/00b_help.ipynb #4a2c6ce2
 def _comments(text):
@@ -83,3 +87,59 @@ def _answer_in(oinspect):  # IPython's module that answers `?`
 
     getdoc.plain = plain
     oinspect.getdoc = getdoc
+
+# %% ../nbs/00b_help.ipynb #abf644fa
+def _makes(source, name):
+    "Whether a cell makes a global name."
+    try:
+        symbol = symtable.symtable(source, "cell", "exec").lookup(name)
+    except (SyntaxError, ValueError, KeyError):  # no Python alone; no such name in it
+        return False
+    return symbol.is_assigned() or symbol.is_imported()
+
+
+def _run_first(name, sources, running):  # the missing name; of all cells; of the one that runs
+    "Which cell to run before, in one line; '' where no other makes the name."
+    makers = [source.strip() for source in sources if _makes(source, name)]
+    if not makers or running.strip() in makers:
+        return ""
+    begin = makers[0].splitlines()[0]
+    shown = begin if len(begin) <= 60 else f"{begin[:57]}..."
+    return f"'{name}' is not there yet: run the cell `{shown}` first, or all above ('Run All Above Selected Cell')"
+
+# %% ../nbs/00b_help.ipynb #c070b1a6
+def _saved_notebook():
+    "Path of the notebook of a Jupyter session; None where there is none."
+    session = Path(os.environ.get("JPY_SESSION_NAME", ""))
+    return session if session.suffix == ".ipynb" and session.is_file() else None
+
+
+def _saved_sources():
+    "The code cells of that notebook; none where it cannot be read."
+    notebook = _saved_notebook()
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook else []
+        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+# %% ../nbs/00b_help.ipynb #3099ef02
+def _innermost(trace):
+    "The last frame of a traceback."
+    while trace.tb_next:
+        trace = trace.tb_next
+    return trace.tb_frame
+
+
+def _say_what_comes_first(shell):  # IPython's
+    "Let a missing name that another cell makes be an error of one line."
+
+    def say(shell, kind, error, trace, tb_offset=None):
+        in_cell = _innermost(trace).f_code.co_name == "<module>"
+        running = (shell.user_ns.get("In") or [""])[-1]
+        said = _run_first(error.name, _saved_sources(), running) if in_cell and error.name else ""
+        if said:
+            error._render_traceback_ = lambda: [f"NameError: {said}"]
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+    shell.set_custom_exc((NameError,), say)

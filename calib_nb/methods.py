@@ -58,6 +58,11 @@ from calib_nb.training import (
     OBJECTIVES,
     Preset,
     Progress,
+    _Clock,
+    _Diverged,
+    _run,
+    _Sealing,
+    _summed,
     add_adapter,
     load_adapter,
     no_future_warnings,
@@ -373,7 +378,8 @@ def confidence_reward(
 # %% ../nbs/14_methods.ipynb #14bb0005
 _SAME_AS_TRAINING = (
     "output_dir num_train_epochs learning_rate lr_scheduler_type warmup_steps optim seed data_seed bf16 use_cpu "
-    "dataloader_pin_memory activation_checkpointing remove_unused_columns logging_steps report_to disable_tqdm"
+    "dataloader_pin_memory activation_checkpointing remove_unused_columns logging_steps report_to disable_tqdm "
+    "save_strategy save_steps save_total_limit"
 ).split()
 
 
@@ -389,7 +395,7 @@ class _Reward:
 
 
 def _reward_arguments(lm, preset, seed, folder, questions, reward):  # as for `training_arguments`; how many questions
-    "The `GRPOConfig`: a group of texts at a time, an update as in any other training; nothing is saved on the way."
+    "The `GRPOConfig`: a group of texts at a time, an update and checkpoints as in any other training."
     shared = training_arguments(lm, preset, seed, folder, None)
     return GRPOConfig(
         **{name: getattr(shared, name) for name in _SAME_AS_TRAINING},
@@ -403,11 +409,43 @@ def _reward_arguments(lm, preset, seed, folder, questions, reward):  # as for `t
         scale_rewards="none",
         loss_type="dr_grpo",
         generation_kwargs={"eos_token_id": lm.stop_tokens},
-        save_strategy="no",
     )
 
+# %% ../nbs/14_methods.ipynb #99fca564
+class _ResumedTrainer(_Sealing, GRPOTrainer):
+    "trl's `GRPOTrainer`, which goes on as if it had not stopped, and stops where its numbers end."
+
+    epochs_before = 0  # epochs that are done
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        "As trl's, from a checkpoint on where one is given."
+        if resume_from_checkpoint:
+            state = read_json(Path(resume_from_checkpoint) / "trainer_state.json")
+            self.epochs_before = int(state["epoch"])
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _get_train_sampler(self, dataset=None):
+        sampler = super()._get_train_sampler(dataset)
+        for _ in range(self.epochs_before):  # each epoch's order is drawn when the epoch begins
+            next(iter(sampler))
+        return sampler
+
+    def _generate_single_turn(self, *args, **kwargs):
+        try:
+            return super()._generate_single_turn(*args, **kwargs)
+        except RuntimeError as e:
+            if "probability tensor contains" not in str(e):
+                raise
+            raise _Diverged(f"before update {self.state.global_step + 1} no text can be sampled") from e
+
+    def compute_loss(self, *args, **kwargs):
+        loss = super().compute_loss(*args, **kwargs)
+        if not loss.isfinite():
+            raise _Diverged(f"the loss of update {self.state.global_step + 1} is not a number")
+        return loss
+
 # %% ../nbs/14_methods.ipynb #8ff95414
-class RewardTrainer(GRPOTrainer):
+class RewardTrainer(_ResumedTrainer):
     "trl's `GRPOTrainer` on texts that hold their special tokens already; a text ends where a reading would."
 
     def __init__(
@@ -415,9 +453,10 @@ class RewardTrainer(GRPOTrainer):
         *args,  # of `GRPOTrainer`
         lm: LanguageModel,  # with an adapter
         fmt: TextFormat,  # how it is addressed
+        clock: _Clock,  # what earlier parts of the training took
         **kwargs,  # of `GRPOTrainer`
     ):
-        self.fmt = fmt
+        self.fmt, self.clock = fmt, clock
         super().__init__(*args, **kwargs)
         self.eos_token_ids = lm.stop_tokens
         self.remove_callback(PrinterCallback)
@@ -428,7 +467,7 @@ class RewardTrainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts):
         return [self.fmt.encode(text) for text in prompts], None, {}
 
-
+# %% ../nbs/14_methods.ipynb #49afe873
 class _Watch(TrainerCallback):
     "Puts what `evaluate_model` gives into the log, `evaluations` times in a training."
 
@@ -462,12 +501,13 @@ def train_by_reward(
     rows: list[dict],  # rows of `labels.jsonl`
     preset: Preset,  # how the model is trained
     seed: int,  # moves the adapter's first weights, the order and the samples
-    folder: Path,  # where the trainer may write
+    folder: Path,  # where checkpoints lie; one that is found is resumed
     evaluate_model: Callable = lambda lm: {},  # called a few times: `lm -> numbers`
     **options: object,  # fields of `_Reward`
 ) -> tuple[LanguageModel, list[dict]]:
     "`(lm, history)` as from `train`, with `reward` beside `loss` in the log."
     fmt, reward = TextFormat(lm.tokenizer, preset.chat_template, PROMPTS[preset.prompt]), _Reward(**options)
+    clock = _Clock(folder)
     lm = add_adapter(lm, preset, seed, dropout=0.0)
     with no_future_warnings():
         trainer = RewardTrainer(
@@ -479,9 +519,10 @@ def train_by_reward(
             callbacks=[Progress(), _Watch(lambda: evaluate_model(lm), preset.evaluations)],
             lm=lm,
             fmt=fmt,
+            clock=clock,
         )
-        trainer.train()
-    return lm, _finished_history(lm, trainer.state)
+        _run(trainer, folder)
+    return lm, _finished_history(lm, trainer.state, clock)
 
 # %% ../nbs/14_methods.ipynb #3a044175
 def _named_reward(penalty):
@@ -493,12 +534,14 @@ def _named_reward(penalty):
     return reward
 
 
-def _finished_history(lm, state):
+def _finished_history(lm, state, clock):
     "The log of a training that is done; the model is left for reading."
     if "ref" in lm.model.peft_config:  # the copy that trl measures the pull to the base model with
         lm.model.delete_adapter("ref")
     lm.model.eval()
-    state.log_history[-1]["tokens"] = state.num_input_tokens_seen
+    last = state.log_history[-1]
+    last["tokens"] = state.num_input_tokens_seen
+    _summed(last, state.log_history, clock)
     return [_without_noise(entry) for entry in state.log_history]
 
 # %% ../nbs/14_methods.ipynb #14ea0012

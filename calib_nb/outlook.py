@@ -7,11 +7,15 @@ __all__ = ['expected_minutes', 'first_line']
 
 # %% ../nbs/14a_outlook.ipynb #14a00004
 import errno
+import math
 import shutil
 from pathlib import Path
 
+import psutil
 import torch
+from safetensors import safe_open
 
+from .core import _free_memory
 from .models import choose_device
 from .training import Preset
 
@@ -50,13 +54,56 @@ def expected_minutes(
     least, most = (sum(counts[what] * seconds[what][end] for what in counts) for end in (0, 1))
     return least / 60, most / 60
 
+# %% ../nbs/14a_outlook.ipynb #2b94bc1c
+_MILLIONS = {"smollm2-135m": 135, "gemma-3-270m": 268}  # of weights
+
+
+def _shapes(model):
+    "The shape of each weight of a local folder, by name; none for other models."
+    shapes = {}
+    for file in Path(model).glob("*.safetensors"):
+        with safe_open(file, "np") as weights:
+            for name in weights.keys():  # noqa: SIM118  no dict
+                shapes[name] = weights.get_slice(name).get_shape()
+    return shapes
+
+
+def _weight_gigabytes(p, preset, device):  # `Parameters` of the run; its `Preset`
+    "What the weights take, 0 where that is not known."
+    millions = _MILLIONS.get(p.model) or sum(map(math.prod, _shapes(p.model).values())) / 1e6
+    bytes_each = 0.6 if preset.quantization else 4 if device == "cpu" else 2
+    return bytes_each * millions / 1000
+
+
+def _check_memory(needed, free, p, device):  # gigabytes
+    "MemoryError where the weights do not fit."
+    if needed > free:
+        said = f"{p.model}: the weights alone take {needed:.1f} GB, {free:.1f} GB of memory are free on '{device}'"
+        raise MemoryError(f"{said}. Close what else needs memory, or choose a smaller model")
+
+
+def _free_gigabytes(device):
+    "Of the device's memory, with what this process holds: a model that was loaded before may go."
+    if device.startswith("cuda"):
+        free, own = torch.cuda.mem_get_info(device)[0], torch.cuda.memory_reserved(device)
+    else:
+        free, own = _free_memory(), psutil.Process().memory_info().rss
+    return (free + own) / 1e9
+
 # %% ../nbs/14a_outlook.ipynb #14a00013
 _ADAPTER_MB = {"smollm2-135m": 7.4, "gemma-3-270m": 5.9}  # at rank 16
+_ADAPTED = tuple(f"{part}_proj.weight" for part in "qkvo")
+
+
+def _adapter_megabytes(model):
+    "At rank 16; None where that is not known."
+    sums = [sum(shape) for name, shape in _shapes(model).items() if name.endswith(_ADAPTED)]
+    return _ADAPTER_MB.get(model, 16 * 4 * sum(sums) / 1e6 or None)
 
 
 def _megabytes(p, preset):
     "What a run writes, while it trains and in the end; None where the adapter's size is not known."
-    adapter = _ADAPTER_MB.get(p.model)
+    adapter = _adapter_megabytes(p.model)
     kept = 0.002 * 4 * (p.n_train + p.n_calibration + p.n_test)
     if _TRAININGS.get(p.method, 1) == 0:
         return kept, kept
@@ -108,7 +155,7 @@ def _disk_words(needed, free):  # megabytes: (while it trains, in the end) or No
     most, kept = needed
     return f"up to {max(most, 1):.0f} MB of disk, {max(kept, 1):.0f} MB in the end ({left})"
 
-
+# %% ../nbs/14a_outlook.ipynb #fb393887
 def first_line(
     p: object,  # `Parameters` of the run
     preset: Preset,  # how it is trained
@@ -116,8 +163,10 @@ def first_line(
 ) -> str:
     """What a run will take: model, method, device, time, disk.
 
-    Raises as `choose_device` does, and OSError where the disk has too little room."""
+    Raises as `choose_device` does, MemoryError where the weights do not fit, OSError where the disk has too little
+    room."""
     device = choose_device()
+    _check_memory(_weight_gigabytes(p, preset, device), _free_gigabytes(device), p, device)
     takes = _time_words(expected_minutes(p, preset, device))
     needed, free = _megabytes(p, preset), _free_megabytes(folder)
     _check_disk(needed, free, folder)

@@ -1002,7 +1002,7 @@ def _cost_of(lm: LanguageModel) -> Iterator[dict]:
 def _read_as(judged, split, found, names):  # found: a `Confidence`
     "The reading of one answer; what is not a number, where the model's own are none, is missing."
     if found.value is not None and not np.isfinite(found.value):
-        found = Confidence(None, "missing", {"reason": "the model's numbers are not finite"})
+        found = _NO_NUMBER
     confidence = {"confidence": found.value, "provenance": found.provenance, "extra": found.extra}
     return judged.reading(split=split, **confidence, **names)
 
@@ -1031,7 +1031,34 @@ def asked_by(
     "The name of the prompt that the readings bear."
     return fmt.wording.name if READOUTS[readout].wants else "original"
 
+# %% ../nbs/12_readout.ipynb #54125cd1
+_NO_NUMBER = Confidence(None, "missing", {"reason": "the model's numbers are not finite"})
 
+
+def _is_finite(row):
+    return not isinstance(row, np.ndarray) or bool(np.isfinite(row).all())
+
+
+def _learned(
+    fit: Callable,  # as in `cross_fit`, like the others
+    rows: list,
+    judged: list[Judged],
+    splits: list[str],
+) -> list[Confidence]:  # one for each answer
+    "What a readout that learns says of the answers whose rows are finite; missing for the others."
+    finite = [i for i, row in enumerate(rows) if _is_finite(row)]
+    if len(finite) == len(rows) or "calibration" not in splits:
+        return cross_fit(fit, rows, judged, splits)
+    known = ([part[i] for i in finite] for part in (rows, judged, splits))
+    try:
+        values = cross_fit(fit, *known)
+    except ValueError as e:  # no calibration answers are left, or of one class
+        reason = f"too few answers with finite numbers to learn from ({e})"
+        values = [Confidence(None, "missing", {"reason": reason})] * len(finite)
+    learned = dict(zip(finite, values))
+    return [learned.get(i, _NO_NUMBER) for i in range(len(rows))]
+
+# %% ../nbs/12_readout.ipynb #b187948e
 def _found(
     name: str,  # of a readout
     lm: LanguageModel,
@@ -1045,7 +1072,7 @@ def _found(
     if readout.wants and not fmt.wording.has_levels:
         return _read_without_levels(name, lm, fmt, judged)
     found = readout.read(lm, fmt, judged, passes, seed)
-    return cross_fit(readout.fit, found, judged, splits) if readout.fit else found
+    return _learned(readout.fit, found, judged, splits) if readout.fit else found
 
 # %% ../nbs/12_readout.ipynb #c8462445
 def read_confidences(

@@ -8,7 +8,6 @@ __all__ = ['comparison_table', 'time_table', 'findings', 'show_reliability', 'sh
 
 # %% ../nbs/15a_report.ipynb #6c9b6fcb
 import ast
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 from .choices import chance_level
 from .core import read_json, select, visible
 from .experiment import Run, run_readouts
+from .help import _saved_notebook
 from .inference import SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
 from .labels import label_figure, label_table
 from .methods import knn_step
@@ -371,12 +371,6 @@ def _papermill_output(run):
     if len(notebooks) < 2 or not any("papermill" in word for word in words):
         return None
     return Path(folder) / notebooks[1].format(**asdict(run.parameters))  # papermill fills the parameters in
-
-
-def _saved_notebook():
-    "Path of the notebook of a Jupyter session; None where there is none."
-    session = Path(os.environ.get("JPY_SESSION_NAME", ""))
-    return session if session.suffix == ".ipynb" and session.is_file() else None
 
 # %% ../nbs/15a_report.ipynb #kn000001
 _UNKNOWN = object()  # the value of what is computed: it cannot be told without running it

@@ -639,8 +639,8 @@ class _LossTrainer(_HalvingTrainer):
         return metrics
 
 # %% ../nbs/11_training.ipynb #3b57719a
-class _ConfidenceTrainer(_LossTrainer):
-    "The same, with checkpoints that are sealed."
+class _Sealing:
+    "For a trainer with a `clock`: its checkpoints are sealed, and say what they took."
 
     def _save_checkpoint(self, model, trial):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -648,6 +648,10 @@ class _ConfidenceTrainer(_LossTrainer):
             super()._save_checkpoint(model, trial)
             write_json(folder / "spent.json", self.clock.spent())
             seal(folder)
+
+
+class _ConfidenceTrainer(_Sealing, _LossTrainer):
+    "The same, with checkpoints that are sealed."
 
 # %% ../nbs/11_training.ipynb #4e5debcc
 class Progress(TrainerCallback):

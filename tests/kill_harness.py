@@ -34,7 +34,7 @@ CASES = {  # name -> parameters of `run_method`
     "dpo": {"method": "dpo"},
     "performance_sft": {"method": "performance_sft", "options": {"k": 5}},
     "self_distill": {"method": "self_distill", "options": {"inner_epochs": 1, "epochs": 1}},
-    "grpo": {"method": "grpo", "options": {"steps": 2, "generations": 4}},
+    "grpo": {"method": "grpo", "options": {"steps": 3, "generations": 4}},
     "joint": {"method": "sft", "protocol": "joint"},
 }
 ENOUGH = 900  # seconds: a run that takes longer counts as stuck; a crowded machine needs a minute for one
@@ -248,6 +248,12 @@ def names(out):
     return {path.relative_to(out).as_posix() for path in Path(out).rglob("*")}
 
 
+def done_stages(out):
+    "The stages that a run's manifest names, in order; none where there is no manifest yet."
+    manifests = [json.loads(path.read_text()) for path in Path(out).glob("*/manifest.json")]
+    return [name for manifest in manifests for name in manifest.get("stages", {})]
+
+
 class Case:
     "A command, and what it leaves where nobody disturbs it."
 
@@ -260,6 +266,7 @@ class Case:
         if status:
             sys.exit(f"{name} fails undisturbed:\n{self.log.read_text()[-3000:]}")
         self.expected, self.names = results(out), names(out)
+        self.stages = done_stages(out)
         said = json.loads(self.log.with_suffix(".json").read_text())
         self.events, self.modules = said["events"], said["modules"]
 
@@ -280,14 +287,21 @@ class Case:
         return self.run(out, at=place, torn=how == "torn")[0] != 0
 
     def try_once(self, kills):  # kills: [(how, place), ...], one after the other into the same folder
-        "How often it was killed, what came of it ('identical', 'different', 'stuck', 'left over'), and details."
-        out = Path(tempfile.mkdtemp(prefix="cycle-", dir=self.work))
+        "The stages where it was killed, what came of it ('identical', 'different', 'stuck', 'left over'), and details."
+        out, killed = Path(tempfile.mkdtemp(prefix="cycle-", dir=self.work)), []
         try:
-            killed = sum(self.disturb(out, how, place) for how, place in kills)
+            for how, place in kills:
+                if self.disturb(out, how, place):
+                    killed.append(self.stage(out))
             status, _ = self.run(out)
             return killed, *self.outcome(out, status)
         finally:
             shutil.rmtree(out)
+
+    def stage(self, out):
+        "The first stage that is not done in a folder."
+        done = done_stages(out)
+        return next((name for name in self.stages if name not in done), "the end")
 
     def outcome(self, out, status):
         if status != 0:
@@ -452,19 +466,21 @@ def tally(given, cases, work, say):
 
 def summary(done, known, seconds):
     "What was tried and what came of it."
-    counts = {"kills": sum(d["killed"] for d in done), "commands": len(done)}
+    counts = {"kills": sum(len(d["killed"]) for d in done), "commands": len(done)}
     outcomes = Counter(d["outcome"] for d in done)
     for word in ("identical", "different", "stuck", "left over"):
         counts[word.replace(" ", "_")] = outcomes[word]
-    cases = {}
+    cases, stages = {}, {}
     for name, case in known.items():
         own = [d for d in done if d["case"] == name]
         found = Counter(d["outcome"] for d in own)
         cases[name] = {"commands": len(own), "events": case.events, **{k: found[k] for k in sorted(found)}}
+        at = Counter(stage for d in own for stage in d["killed"])
+        stages[name] = {stage: at[stage] for stage in (*case.stages, "the end")}
     by_way = Counter(how for d in done for how, _ in d["way"])
     failures = [d for d in done if d["outcome"] != "identical"]
-    about = {"cases": cases, "ways": dict(by_way), "minutes": round(seconds / 60, 1), "failures": failures}
-    return {**counts, **about}
+    about = {"cases": cases, "stages": stages, "ways": dict(by_way)}
+    return {**counts, **about, "minutes": round(seconds / 60, 1), "failures": failures}
 
 
 def store(found):
@@ -472,7 +488,8 @@ def store(found):
     path = ROOT / "figures/reliability/reliability.json"
     path.parent.mkdir(exist_ok=True)
     known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({"inputs": known.get("inputs"), **found}, indent=1) + "\n")
+    kept = {name: known[name] for name in ("inputs", "others", "memory_gib") if name in known}
+    path.write_text(json.dumps({**kept, **found}, indent=1) + "\n")
 
 
 def main():

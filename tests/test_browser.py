@@ -155,6 +155,9 @@ def test_own_variables_near_misses_other_kinds_and_an_interrupt(lab, tiny):
     parameters = PARAMETERS.format(model=tiny, judged=judged_file(lab.folder))
     cells = (IMPORTS, "i = 3\nseed = __import__('numpy').int64(3)", BEGIN, "seeds = 1", BEGIN, "del seeds", SLOW, ASK)
     lab.open("run.ipynb", notebook(*cells, "e.load_model = fast", ASK, parameters=parameters))
+    lab.execute(8)
+    assert lab.text(8).startswith("NameError: 'run' is not there yet: run the cell `run = Run(**notebook_parameters")
+    assert len(lab.text(8).splitlines()) == 1, "a fresh kernel, in which nothing has been run"
     lab.execute(3)
     lab.execute(1)
     lab.execute(3)

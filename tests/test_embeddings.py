@@ -123,6 +123,23 @@ def test_a_text_is_embedded_once_and_its_vector_does_not_depend_on_the_company(c
     assert (second[[3, 1]] == first[:2]).all()
 
 
+def test_many_texts_are_kept_in_parts_so_that_a_killed_run_goes_on(counted, tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "_PART", 2)
+    encode, texts = embeddings._encode, ["a", "b", "c", "d", "e"]
+
+    def killed(part, *how):
+        if "e" in part:
+            raise KeyboardInterrupt
+        return encode(part, *how)
+
+    monkeypatch.setattr(embeddings, "_encode", killed)
+    with pytest.raises(KeyboardInterrupt):
+        embed(texts, tmp_path, "m")
+    monkeypatch.setattr(embeddings, "_encode", encode)
+    found = embed(texts, tmp_path, "m")
+    assert counted == [["a", "b"], ["c", "d"], ["e"]] and (found == embed(texts, None, "m")).all()
+
+
 def test_without_a_folder_nothing_is_kept(counted, tmp_path):
     first = embed(["a", "b", "a"], tmp_path, "m")
     assert (embed(["b"], None, "m") == first[1]).all()

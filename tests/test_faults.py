@@ -120,6 +120,20 @@ def test_the_lock_files_of_dead_processes_are_swept_and_a_lock_that_is_held_stay
     assert os.listdir(tmp_path) == []
 
 
+def test_a_lock_is_one_process_at_a_time_though_its_file_is_removed_each_time(tmp_path):
+    def count():
+        for _ in range(20):
+            with locked(tmp_path / "thing"):
+                now = int((tmp_path / "n").read_text())
+                time.sleep(0.001)
+                (tmp_path / "n").write_text(str(now + 1))
+
+    (tmp_path / "n").write_text("0")
+    for process in [child(count) for _ in range(4)]:
+        os.waitpid(process, 0)
+    assert (tmp_path / "n").read_text() == "80" and os.listdir(tmp_path) == ["n"]
+
+
 def orphaned(work):
     "Do it in a process whose parent is gone, as a kernel whose papermill was killed."
     os.waitpid(child(lambda: child(work)), 0)
@@ -448,30 +462,57 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_and_the_training_goes_o
 # Models that give no numbers, and memory that does not suffice
 
 
-def answers():
+def answers(n=6):
     from calib_nb.core import Judged
 
-    return [Judged(f"Which river {i}?", "The Rhine", i % 2 == 0, relation="river") for i in range(6)]
+    return [Judged(f"Which river {i}?", "The Rhine", i % 2 == 0, relation="river") for i in range(n)]
 
 
-def read(lm, readouts):
+def read(lm, readouts, splits=("test",) * 6, asked=None):
     from calib_nb.models import TextFormat
     from calib_nb.readout import read_confidences
 
     fmt = TextFormat(lm.tokenizer, chat_template=False)
-    return read_confidences(lm, fmt, answers(), ["test"] * 6, "m", 0, readouts)
+    return read_confidences(lm, fmt, asked or answers(), list(splits), "m", 0, readouts)
 
 
 PLAIN = ("expected", "p_true", "normalized_probability", "sequence_probability")
+LEARNS = ("probe", "linguistic")
 
 
 def test_a_model_without_numbers_has_missing_confidences():
+    from calib_nb.readout import READOUTS
+
     lm = small_model(small_tokenizer(False))
     for parameter in lm.model.parameters():
         parameter.data.fill_(float("nan"))
-    readings = read(lm, (*PLAIN, "verbalized", "verbalized_sampled"))
-    scored = [r for r in readings if r.readout in PLAIN]
+    readings = read(lm, tuple(READOUTS), ["calibration"] * 4 + ["test"] * 2)
+    scored = [r for r in readings if r.readout in (*PLAIN, *LEARNS)]
     assert scored and all(r.confidence is None and r.provenance == "missing" for r in scored)
+    assert {"finite" in r.extra["reason"] for r in scored if r.readout in LEARNS} == {True}
+
+
+@pytest.mark.parametrize("readout", ["probe", "linguistic"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_learns_leaves_out_answers_whose_numbers_are_not_finite(monkeypatch, readout, value):
+    from dataclasses import replace
+
+    from calib_nb.readout import READOUTS
+
+    entry, damaged = READOUTS[readout], {1, 7}
+
+    def read_damaged(*args):
+        rows = entry.read(*args)
+        return [np.full_like(row, value) if i in damaged else row for i, row in enumerate(rows)]
+
+    monkeypatch.setitem(READOUTS, readout, replace(entry, read=read_damaged))
+    lm, asked = small_model(small_tokenizer(False)), answers(30)
+    splits = ["calibration"] * 24 + ["test"] * 6
+    found = read(lm, (readout,), splits, asked)
+    assert {i for i, r in enumerate(found) if r.provenance == "missing"} == damaged
+    damaged.update(range(20))
+    found = read(lm, (readout,), splits[:20] + ["test"] * 10, asked)
+    assert all(r.confidence is None and "finite" in r.extra["reason"] for r in found), "none is left to learn from"
 
 
 def test_reading_goes_on_with_half_a_batch_where_memory_does_not_suffice(monkeypatch):

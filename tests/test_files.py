@@ -4,17 +4,21 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
 import subprocess
 import sys
+import zipfile
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 
-from calib_nb.core import RecordError
-from calib_nb.files import _cell_confidence, _cell_truth, cell_text, read_rows
+from calib_nb.core import Judged, RecordError, _largest_file, read_records
+from calib_nb.files import _cell_confidence, _cell_truth, _read_at_most, cell_text, read_rows
+from calib_nb.formats import _eval_samples
 from calib_nb.metrics import auroc, expected_calibration_error
 from calib_nb.posthoc import CALIBRATORS
 from calib_nb.questions import answer_list, load_questions, read_judged
@@ -328,3 +332,129 @@ def test_metrics_statistics_plots_and_rules_need_no_module_of_unix():
     code = blocked + "".join(f"import calib_nb.{room}\n" for room in rooms)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# Sizes
+
+MEGABYTE = 10**6
+
+
+def table_of(columns):
+    return pytest.importorskip("pyarrow").table(columns)
+
+
+def dictionary_of(text, times):
+    pa = pytest.importorskip("pyarrow")
+    return table_of({"a": pa.DictionaryArray.from_arrays(pa.array([0] * times, pa.int32()), pa.array([text]))})
+
+
+def parquet(table, **how):
+    out = io.BytesIO()
+    pytest.importorskip("pyarrow.parquet").write_table(table, out, **how)
+    return out.getvalue()
+
+
+def arrow(table, new):
+    out, pa = io.BytesIO(), pytest.importorskip("pyarrow")
+    with getattr(pa.ipc, new)(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+BOMBS = {  # kilobytes that hold twenty megabytes
+    **{f"zeros.csv{packed}": lambda pack=pack: pack(bytes(20 * MEGABYTE)) for packed, pack in PACK.items() if packed},
+    "one-number.parquet": lambda: parquet(table_of({"a": np.ones(2 * MEGABYTE)}), compression="zstd"),
+    "one-text.parquet": lambda: parquet(dictionary_of("y" * MEGABYTE, 20), store_schema=False),
+    "one-text-kept.parquet": lambda: parquet(dictionary_of("y" * MEGABYTE, 20)),
+    "one-text.arrow": lambda: arrow(dictionary_of("y" * MEGABYTE, 20), "new_file"),
+    "one-text.arrows": lambda: arrow(dictionary_of("y" * MEGABYTE, 20), "new_stream"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BOMBS))
+def test_what_is_small_when_packed_is_refused_as_soon_as_it_is_too_large(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    path.write_bytes(BOMBS[name]())
+    assert path.stat().st_size < 1.2 * MEGABYTE
+    monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "0.01")
+    said = rf"{name}: unpacked at least 0\.\d+ GB, at most 0.01 GB are read at once. Write it as several files, or"
+    with pytest.raises(RecordError, match=said) as error:
+        read_rows(path)
+    assert "\n" not in str(error.value) and "CALIB_NB_LARGEST_FILE=8" in str(error.value)
+
+
+def test_what_is_within_the_limit_is_read_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "0.05")
+    for name in [name for name in BOMBS if "text" in name]:
+        (tmp_path / name).write_bytes(BOMBS[name]())
+        assert [row["a"] for _, row in read_rows(tmp_path / name)] == ["y" * MEGABYTE] * 20, name
+
+
+@pytest.mark.parametrize("read", [read_rows, load_questions, read_judged, lambda path: read_records(path, Judged)])
+def test_a_file_that_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, monkeypatch, read):
+    path = tmp_path / "large.jsonl"
+    path.touch()
+    os.truncate(path, 20 * 10**9)
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail("read"))
+    monkeypatch.setattr("calib_nb.core._free_memory", lambda: 64e9)
+    with pytest.raises(RecordError, match="large.jsonl: 20 GB, at most 4 GB are read at once. Write it as several"):
+        read(path)
+
+
+def test_how_large_a_file_may_be_depends_on_the_memory_or_is_said(monkeypatch):
+    sizes = {}
+    for free in (64e9, 20e9, 5e9):
+        monkeypatch.setattr("calib_nb.core._free_memory", lambda free=free: free)
+        sizes[free] = _largest_file()
+    assert sizes == {64e9: 4e9, 20e9: 4e9, 5e9: 1e9}
+    monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "30")
+    assert _largest_file() == 30e9
+    monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "much")
+    with pytest.raises(ValueError, match="CALIB_NB_LARGEST_FILE must be a number of gigabytes, found 'much'"):
+        _largest_file()
+
+
+def test_a_stream_without_end_is_given_up(monkeypatch):
+    class Endless:
+        def read(self, n):
+            return b"0" * n
+
+    monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "0.01")
+    with pytest.raises(RecordError, match="standard input: at least 0.0168 GB, at most 0.01 GB"):
+        _read_at_most(Endless(), "standard input")
+
+
+def packed_log(path, text):
+    "A log of inspect_ai with one sample."
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("samples/1.json", text)
+    return path
+
+
+def test_a_packed_log_is_unpacked_up_to_the_limit_whatever_its_heading_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALIB_NB_LARGEST_FILE", "0.01")
+    large = packed_log(tmp_path / "large.eval", " " * 20 * MEGABYTE)
+    with pytest.raises(RecordError, match="large.eval: unpacked at least 0.02 GB, at most 0.01 GB are read at once"):
+        _eval_samples(large)
+    data = bytearray(large.read_bytes())
+    for begin in (data.index(b"PK\x03\x04") + 22, data.index(b"PK\x01\x02") + 24):
+        data[begin : begin + 4] = (7).to_bytes(4, "little")  # a size that is not true
+    large.write_bytes(data)
+    with pytest.raises(RecordError, match="large.eval"):
+        _eval_samples(large)
+    with pytest.raises(RecordError, match="not JSON .*Get the file again"):
+        _eval_samples(packed_log(tmp_path / "deep.eval", "[" * 100_000))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_log_is_refused_or_read_and_nothing_else(tmp_path, seed):
+    pytest.importorskip("zstandard")
+    data, draw = bytearray((ROOT / "tests/formats/facts_confidence.eval").read_bytes()), np.random.default_rng(seed)
+    for at in draw.integers(0, len(data), 1 + seed % 3):
+        data[at] = draw.integers(256)
+    path = tmp_path / "damaged.eval"
+    path.write_bytes(data[: len(data) - seed * (seed % 2)])
+    try:
+        assert _eval_samples(path)
+    except RecordError as e:
+        assert "damaged.eval" in str(e) and "\n" not in str(e)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import small_model, small_tokenizer
 
-from calib_nb.core import Judged, RunFolder
+from calib_nb.core import Judged, RunFolder, broken
 from calib_nb.labels import unlabelled_rows
 from calib_nb.methods import (
     LOGGED,
@@ -87,16 +87,65 @@ def test_training_by_reward_moves_the_adapter_and_logs_rewards_and_tokens(tmp_pa
     assert history[-1]["tokens"] > 3 * 3 * 4 * 30, "three updates of three prompts, four texts each"
     moved = [p.abs().max() > 0 for n, p in lm.model.named_parameters() if "lora_B" in n]
     assert any(moved) and list(lm.model.peft_config) == ["default"]
-    assert not list((tmp_path / "x").rglob("*.safetensors")), "no checkpoints"
+    assert not broken(tmp_path / "x/checkpoint-3"), "a whole checkpoint, from which it would go on"
 
 
 def test_training_by_reward_is_moved_by_the_seed_alone(tmp_path):
-    def weights(seed):
-        lm, _ = by_reward(tmp_path, seed, generations=4, steps=2)
+    def weights(seed, folder):
+        lm, _ = by_reward(tmp_path / folder, seed, generations=4, steps=2)
         return torch.cat([p.flatten() for n, p in lm.model.named_parameters() if "lora_" in n])
 
-    first = weights(0)
-    assert torch.equal(first, weights(0)) and not torch.equal(first, weights(1))
+    first = weights(0, "first")
+    assert torch.equal(first, weights(0, "again")) and not torch.equal(first, weights(1, "other"))
+
+
+def in_epochs(folder, measure=lambda lm: {}, **options):
+    "Three epochs of three updates, a checkpoint after each; `(weights, log without times)`."
+    preset, rows = replace(BRIEF, epochs=3, batch_size=1, evaluations=9), unlabelled_rows(JUDGED)
+    lm, history = train_by_reward(
+        small_model(small_tokenizer(True)), rows, preset, 0, folder, measure, generations=4, **options
+    )
+    weights = torch.cat([p.detach().flatten() for n, p in lm.model.named_parameters() if "lora_" in n])
+    times = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+    return weights, [{name: value for name, value in entry.items() if name not in times} for entry in history]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_a_training_by_reward_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, beta):
+    undisturbed = in_epochs(tmp_path / "undisturbed", beta=beta)
+    losses = [h["loss"] for h in undisturbed[1] if "loss" in h]
+    assert undisturbed[1][-1]["train_loss"] == pytest.approx(np.mean(losses)) and len(losses) == 9
+
+    def stop(lm):
+        if next(measured) == 0:
+            raise KeyboardInterrupt
+        return {}
+
+    for so_many in (5, 2, 2):  # within the second epoch, at its end, within the third
+        measured = iter(range(so_many)[::-1])
+        with pytest.raises(KeyboardInterrupt):
+            in_epochs(tmp_path / "stopped", stop, beta=beta)
+    last = max((tmp_path / "stopped").glob("checkpoint-*"), key=lambda p: p.name)
+    assert last.name == "checkpoint-6"
+    (last / "trainer_state.json").write_text("{")  # torn: the one before is taken
+    weights, history = in_epochs(tmp_path / "stopped", beta=beta)
+    assert torch.equal(weights, undisturbed[0]) and history == undisturbed[1]
+
+
+@pytest.mark.slow
+def test_a_reward_that_leads_to_no_number_stops_at_the_last_good_checkpoint(tmp_path, capsys):
+    def ruin(lm):
+        calls.append(1)
+        if len(calls) == 3:
+            for p in lm.model.parameters():
+                p.data.fill_(float("nan"))
+        return {}
+
+    calls = []
+    weights, history = in_epochs(tmp_path, ruin)
+    assert weights.isfinite().all() and history[-1]["step"] == 2
+    assert "the adapter is that after update 2" in history[-1]["stopped"] and "stopped" in capsys.readouterr().out
 
 
 def test_a_pull_to_the_base_model_leaves_one_adapter(tmp_path):

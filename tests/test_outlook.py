@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import small_model, small_tokenizer
 
 from calib_nb import outlook, training
 from calib_nb.core import UnknownName
@@ -20,6 +21,7 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA Example")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (80e9, 80e9))
 
 
 def test_the_first_line_says_model_method_device_time_and_disk(tmp_path, monkeypatch):
@@ -53,6 +55,44 @@ def test_too_little_disk_is_an_error_before_anything_is_loaded(tmp_path, monkeyp
     (tmp_path / "adapter").write_bytes(bytes(35_000_000))
     assert "up to 50 MB" in first_line(Parameters(), DEFAULT, tmp_path), "what is there is not written again"
     assert "not known" in first_line(Parameters(model="owner/model"), DEFAULT, tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    "Of a small model."
+    lm = small_model(small_tokenizer(False))
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_too_little_memory_is_an_error_before_anything_is_loaded(tmp_path, monkeypatch, folder, two_gpus):
+    free = [0.3]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(outlook, "_free_gigabytes", lambda device: {"cpu": free[0], "cuda": 80}[device])
+    with pytest.raises(MemoryError, match="the weights alone take 0.5 GB, 0.3 GB of memory are free on .cpu.. Close"):
+        first_line(Parameters(), DEFAULT, tmp_path)
+    assert first_line(Parameters(model=folder), DEFAULT, tmp_path)
+    weights = sum(p.numel() for p in load_model(folder).model.parameters())
+    free[0] = (4 * weights - 1) / 1e9
+    with pytest.raises(MemoryError, match="Close what else needs memory, or choose a smaller model"):
+        first_line(Parameters(model=folder), DEFAULT, tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert first_line(Parameters(model=folder), DEFAULT, tmp_path), "there the GPU's counts"
+
+
+def test_what_this_process_holds_counts_as_free(two_gpus, monkeypatch):
+    monkeypatch.setattr(outlook, "_free_memory", lambda: 1e9)
+    assert 1.1 < outlook._free_gigabytes("cpu") < 30 and outlook._free_gigabytes("cuda") == 80
+
+
+def test_the_adapter_of_a_local_model_is_as_large_as_its_shapes_say(tmp_path, folder):
+    from calib_nb.training import add_adapter, save_adapter
+
+    save_adapter(add_adapter(load_model(folder, device="cpu"), DEFAULT, 0), tmp_path / "adapter")
+    size = (tmp_path / "adapter/adapter_model.safetensors").stat().st_size / 1e6
+    assert outlook._adapter_megabytes(folder) == pytest.approx(size, rel=0.2)
+    assert outlook._adapter_megabytes("owner/model") is None
 
 
 def test_several_gpus_are_said_and_which_is_used(two_gpus, tmp_path):

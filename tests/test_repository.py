@@ -388,10 +388,11 @@ def test_what_is_saved_in_jupyterlab_after_reading_is_what_was_there(tmp_path, m
         assert path.read_bytes() == (ROOT / path).read_bytes(), path
 
 
-def test_jupyterlab_has_the_repository_as_root_and_the_main_job_as_first_page():
+def test_jupyterlab_has_the_repository_as_root_and_the_main_job_as_first_page(monkeypatch):
     class Settings(dict):
         __getattr__ = dict.__getitem__
 
+    monkeypatch.delenv("PYTHONSTARTUP", raising=False)
     kept = Settings(ServerApp=Settings(), FileContentsManager=Settings())
     path = ROOT / "jupyter_lab_config.py"
     runpy.run_path(str(path), {"get_config": lambda: kept})
@@ -399,6 +400,7 @@ def test_jupyterlab_has_the_repository_as_root_and_the_main_job_as_first_page():
     assert vars(kept.FileContentsManager)["pre_save_hook"].__name__ == "clean_jupyter"
     assert recipes()["lab"][-1].endswith("jupyter lab --config jupyter_lab_config.py nbs/run_method.ipynb")
     assert "jupyter_hooks = True" in (ROOT / "settings.ini").read_text()
+    assert runpy.run_path(os.environ["PYTHONSTARTUP"])["calib_nb"].__version__, "what its kernels begin with"
 
 
 def recipes():
