@@ -157,6 +157,8 @@ def _each_resample(metric, t, **options):
 def _occupied(t):
     "One resample without the values that it left without rows."
     rows = t.n > 0
+    if rows.all():
+        return replace(t, hits=np.ascontiguousarray(t.hits))
     return Tally(t.value[rows], t.n[rows], t.hits[rows], t.first)
 
 # %% ../nbs/01_metrics.ipynb #ca8bc44e
@@ -522,7 +524,8 @@ def corp_decomposition(
         return Corp(np.nan, np.nan, np.nan)
     kept = _occupied(t)
     fitted = brier_score(replace(kept, value=isotonic_fit(kept)))
-    unc = accuracy(t) * (1 - accuracy(t))
+    rate = accuracy(t)
+    unc = rate * (1 - rate)
     return Corp(brier_score(t) - fitted, unc - fitted, unc)
 
 # %% ../nbs/01_metrics.ipynb #5f1c354d

@@ -197,8 +197,17 @@ class GroupedTally:
         return M.Tally(self.value, n, hits, self.first)
 
 # %% ../nbs/02_resampling.ipynb #e0fc0790
-def _resample_counts(n_groups, n_resamples, seed, block=64):
+_ENTRIES = 2**16  # of the arrays of a block of resamples: they fit a processor's cache
+
+
+def _at_once(n_groups):
+    "How many resamples of so many groups make a block."
+    return max(4, min(64, _ENTRIES // n_groups))
+
+
+def _resample_counts(n_groups, n_resamples, seed, block=None):
     "Blocks (b, G) of how often each group occurs when G groups are drawn with replacement."
+    block = block or _at_once(n_groups)
     rng = np.random.default_rng(seed)
     for start in range(0, n_resamples, block):
         b = min(block, n_resamples - start)
@@ -470,11 +479,12 @@ def noise_floor(
     names: Sequence[str],  # calibration metrics, in `METRICS`
     n_resamples: int = 2000,  # simulated test sets
     seed: int = 0,  # random generator's seed
-    block: int = 64,  # test sets at a time, which bounds the memory
+    block: int | None = None,  # test sets at a time, which bounds the memory; None: as many as are fast
 ) -> dict[str, np.ndarray]:  # name -> (n_resamples,)
     "Each metric where outcomes are drawn from the confidences. Questions are independent given their chances."
     rng = np.random.default_rng(seed)
     ids = _sorted_labels(sample.arrays.id)
+    block = block or _at_once(len(ids))
     seeds = [_Calibrated(rows[rows.present], ids) for rows in sample.seeds]
     blocks = []
     for start in range(0, n_resamples, block):
