@@ -247,7 +247,7 @@ def _most_similar(scaled, k):  # similarities in millionths, (m, n)
     best = np.sort(some, axis=1)
     return best % n, -(best // n)
 
-# %% ../nbs/04_embeddings.ipynb #9bc40c3f
+# %% ../nbs/04_embeddings.ipynb #15512b85
 def _sieve_width(d):  # dimensions
     "How far below the k-th similarity in single precision a neighbour can lie."
     of_one = (d + 2) * 2.0**-24  # 2: both vectors are rounded first
@@ -277,7 +277,7 @@ def _candidates(similar, k, below):  # (m, n); `_sieve_width`
     kept = value >= (descending[first + k - 1] - below)[rows]
     return rows[kept], columns[kept]
 
-# %% ../nbs/04_embeddings.ipynb #4389452a
+# %% ../nbs/04_embeddings.ipynb #546563ef
 _PAIRS = 512  # pairs of vectors that are gathered at once: they fit a processor's cache
 
 
@@ -299,9 +299,19 @@ def _best_candidates(queries, vectors, rows, columns, k):
     best = order[first[:, None] + np.arange(k)]
     return columns[best], scaled[best]
 
-# %% ../nbs/04_embeddings.ipynb #c1ab9d15
+# %% ../nbs/04_embeddings.ipynb #0a3e784f
+_SIEVED = 3000  # of fewer vectors all is computed in double precision, which is as fast
+
+
 def _nearest_in(queries, vectors, own, k):  # own: (m,) each query's index among the vectors, or None
     "`(indices, millionths)` of the `k` nearest to each of a block of queries."
+    if len(vectors) < _SIEVED:
+        return _nearest_among_many(queries, vectors, own, k)
+    return _nearest_by_sieve(queries, vectors, own, k)
+
+
+def _nearest_by_sieve(queries, vectors, own, k):
+    "The same: candidates in single precision, ranked in double."
     similar = queries.astype(np.float32) @ vectors.astype(np.float32, copy=False).T
     if own is not None:
         similar[np.arange(len(own)), own] = -2
@@ -348,7 +358,7 @@ def _search_key(vectors, queries, k):
     about = [(x.shape, str(x.dtype)) for x in (vectors, queries)]
     return content_key(hashes, str(about), k, code_hash(_nearest_in))
 
-# %% ../nbs/04_embeddings.ipynb #92cffd20
+# %% ../nbs/04_embeddings.ipynb #e4661506
 class _Search:
     "The `k` nearest of each query, piece by piece."
 
@@ -382,7 +392,7 @@ class _Search:
             kept.write(({"indices": i, "millionths": m} for i, m in pairs), {"rows": [rows.start, rows.stop]})
         return indices, millionths
 
-# %% ../nbs/04_embeddings.ipynb #fc8364e4
+# %% ../nbs/04_embeddings.ipynb #dfad30a9
 def nearest_neighbours(
     vectors: np.ndarray,  # unit vectors, (n, d)
     k: int,  # how many neighbours

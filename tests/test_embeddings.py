@@ -40,6 +40,7 @@ def test_neighbours_equal_a_plain_sort_whatever_the_block(vectors, data, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embeddings, "_BLOCK", block)
         patch.setattr(embeddings, "_FEW", 1)
+        patch.setattr(embeddings, "_SIEVED", data.draw(st.sampled_from([0, 100])))
         indices, similarities = nearest_neighbours(vectors, k)
         others, _ = nearest_neighbours(vectors, k, vectors[:3])
     ranking = plain_ranking(vectors, vectors)
@@ -67,9 +68,10 @@ def in_double_precision(vectors, k):
 
 
 @pytest.mark.parametrize("spread", [0, 1e-5, 1e-3, 1])
-def test_single_precision_loses_no_neighbour_however_close_they_lie(spread):
+def test_single_precision_loses_no_neighbour_however_close_they_lie(spread, monkeypatch):
     """Three heaps of texts that differ by less than single precision tells apart, by a little more, and by a lot; in
     the first two most rows are too crowded to be sieved."""
+    monkeypatch.setattr(embeddings, "_SIEVED", 0)
     rng = np.random.default_rng(0)
     heaps = rng.normal(size=(3, 384))[rng.integers(3, size=600)]
     vectors = unit(heaps + spread * rng.normal(size=heaps.shape))
