@@ -195,18 +195,16 @@ def card(sizes, seconds, old):
 
 def card_memory(n, old):
     "Peak memory that a card of steps of 0.1 adds, in processes of their own: theirs over ours."
-    made = f"r = made_up_readings({n}, says=lambda c: c.round(1))"
-    there = f"try: from calib_nb.resampling import made_up_readings\nexcept ImportError: {OLD}\n{made}\n"
     added = []
-    for folder in (ROOT, old):
-        without = child(f"from calib_nb.inference import metric_card\n{there}", folder, OMP_NUM_THREADS="1")
-        whole = f"from calib_nb.inference import metric_card\n{there}metric_card(r, {REFERENCE})"
-        added.append(child(whole, folder, OMP_NUM_THREADS="1")["peak_gib"] - without["peak_gib"])
+    for folder in (ROOT, Path(old)):
+        home = "resampling" if (folder / "calib_nb/resampling.py").exists() else "inference"  # where it was before
+        begin = f"from calib_nb.{home} import made_up_readings\nfrom calib_nb.inference import metric_card\n"
+        made = f"{begin}r = made_up_readings({n}, says=lambda c: c.round(1))\n"
+        used = [child(code, folder, OMP_NUM_THREADS="1") for code in (made, f"{made}metric_card(r, {REFERENCE})")]
+        added.append(used[1]["peak_gib"] - used[0]["peak_gib"])
     row = amount("metric card, peak memory", n, added[0], "GiB more than without")
     yield row | {"against": Path(old).name, "ratio": added[1] / added[0]}
 
-
-OLD = "from calib_nb.inference import made_up_readings"  # where earlier versions had it
 
 # ---- the judge by rules
 

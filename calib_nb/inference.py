@@ -24,7 +24,6 @@ from calib_nb.resampling import (
     METRICS,
     ReadingArrays,
     Sample,
-    _at_once,
     _places,
     bootstrap,
     noise_floor,
@@ -145,7 +144,7 @@ def _noise_parts(gaps, direction, n_draws, seed):
     squares = noise**2 @ gaps.weight
     return drawn[:, -1], linear, squares - (gaps.noise + gaps.lacking)
 
-
+# %% ../nbs/02b_inference.ipynb #238687e9
 def _gap_interval(gaps, n_draws=2000, seed=0, level=0.95):
     "(low, high) of the root mean squared gap; 0 is in it where the gaps may be noise."
     size = np.sqrt(gaps.squared)
@@ -808,7 +807,7 @@ def _swap_test(a, b, metric, reference, n_draws, seed):
     "Two-sided p-value of 'a and b are interchangeable': their readings are swapped for a random half of the groups."
     both = Sample(_side_by_side(a, b))
     half = len(both.groups) // 2
-    block = _at_once(len(both.groups))
+    block = both._at_once
     rng = np.random.default_rng(seed)
     draws = []
     for start in range(0, n_draws, block):

@@ -512,6 +512,16 @@ def isotonic_fit(
     return fit
 
 
+def _corp_of_resamples(t):
+    "The same of each resample; only the fits are made one after another."
+    fits = np.array([isotonic_fit(Tally(t.value, n, hits, t.first)) for n, hits in zip(t.n, t.hits)])
+    fits = np.nan_to_num(fits)  # values without rows
+    squares = _dot(t.n, fits**2) - 2 * _dot(t.hits, fits) + t.hits.sum(-1)
+    fitted, rate = _ratio(squares, t.total), accuracy(t)
+    unc = rate * (1 - rate)
+    return Corp(brier_score(t) - fitted, unc - fitted, unc)
+
+
 def corp_decomposition(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
     correct: np.ndarray | None = None,  # (n,) of 0/1
@@ -519,7 +529,8 @@ def corp_decomposition(
     "The Brier score's three parts (Dimitriadis, Gneiting and Jordan 2021)."
     t = tally(confidence, correct)
     if t.n.ndim > 1:
-        return Corp(*_each_resample(corp_decomposition, t).T)
+        several = len(t.n) > 1  # one alone has the last bit that it has without axes
+        return _corp_of_resamples(t) if several else Corp(*_each_resample(corp_decomposition, t).T)
     if not t.total:
         return Corp(np.nan, np.nan, np.nan)
     kept = _occupied(t)

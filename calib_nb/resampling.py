@@ -197,17 +197,8 @@ class GroupedTally:
         return M.Tally(self.value, n, hits, self.first)
 
 # %% ../nbs/02_resampling.ipynb #e0fc0790
-_ENTRIES = 2**16  # of the arrays of a block of resamples: they fit a processor's cache
-
-
-def _at_once(n_groups):
-    "How many resamples of so many groups make a block."
-    return max(4, min(64, _ENTRIES // n_groups))
-
-
-def _resample_counts(n_groups, n_resamples, seed, block=None):
+def _resample_counts(n_groups, n_resamples, seed, block=64):
     "Blocks (b, G) of how often each group occurs when G groups are drawn with replacement."
-    block = block or _at_once(n_groups)
     rng = np.random.default_rng(seed)
     for start in range(0, n_resamples, block):
         b = min(block, n_resamples - start)
@@ -395,6 +386,11 @@ def drawn_metrics(
     return values
 
 # %% ../nbs/02_resampling.ipynb #7b393f93
+def _at_once(n_groups, n_values):
+    "How many resamples make a block whose arrays fit a processor's cache: those of the values are many."
+    return max(4, min(64, 2**18 // n_groups, 2**16 // max(1, n_values)))
+
+
 class Sample:
     "Readings of one method and readout as grouped tallies, one set a seed."
 
@@ -408,6 +404,8 @@ class Sample:
         self.groups = _sorted_labels(arrays.group) if groups is None else groups
         self.seeds = [arrays[arrays.seed == seed] for seed in np.unique(arrays.seed)]
         self.tallies = [_tallies(rows, self.groups) for rows in self.seeds]
+        widest = max(tally.value.size for seed in self.tallies for tally in seed.values())
+        self._at_once = _at_once(len(self.groups), widest)
 
     def times(
         self,
@@ -440,7 +438,7 @@ def bootstrap(
 ) -> dict[str, np.ndarray]:  # name -> (n_resamples,), or (S, n_resamples) by seed
     "The metrics of each resample of groups."
     blocks = []
-    for counts in _resample_counts(len(sample.groups), n_resamples, seed):
+    for counts in _resample_counts(len(sample.groups), n_resamples, seed, sample._at_once):
         blocks.append(sample.times(names, counts, reference, by_seed))
     return _one_after_another(blocks, names)
 
@@ -484,7 +482,7 @@ def noise_floor(
     "Each metric where outcomes are drawn from the confidences. Questions are independent given their chances."
     rng = np.random.default_rng(seed)
     ids = _sorted_labels(sample.arrays.id)
-    block = block or _at_once(len(ids))
+    block = block or sample._at_once
     seeds = [_Calibrated(rows[rows.present], ids) for rows in sample.seeds]
     blocks = []
     for start in range(0, n_resamples, block):
