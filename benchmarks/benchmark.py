@@ -192,18 +192,19 @@ def draw(rows: list[dict], path: Path):  # without a suffix
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = [row for row in rows if row["ratio"] and row["target"]][::-1]
+    shown = [row for row in rows if row["ratio"]][::-1]
     place = range(len(shown))
-    fig, ax = plt.subplots(figsize=(8.3, 1 + 0.3 * len(shown)), layout="constrained")
-    reached = ["tab:blue" if row["ratio"] >= row["target"] else "tab:orange" for row in shown]
-    ax.barh(place, [row["ratio"] for row in shown], color=reached, label="measured (orange: below its target)")
-    ax.plot([row["target"] for row in shown], place, "k|", markersize=12, label="target")
+    fig, ax = plt.subplots(figsize=(8.3, 1.5 + 0.32 * len(shown)), layout="constrained")
+    below = [row["target"] is not None and row["ratio"] < row["target"] for row in shown]
+    colours = ["tab:orange" if missed else "tab:blue" for missed in below]
+    ax.barh(place, [row["ratio"] for row in shown], color=colours, label="measured (orange: below its target)")
+    ax.plot([row["target"] or None for row in shown], place, "k|", markersize=12, label="target, where there is one")
     ax.set_yticks(place, [f"{row['stage']}, {row['n']}\nagainst {row['against']}" for row in shown], fontsize=7)
     ax.axvline(1, color="0.5", linewidth=0.8)
     ax.set_xscale("log")
     ax.set_xlabel("their time / our time (1: equally fast)")
     ax.set_title("How many times as fast each stage is as what else does it", loc="left", fontsize="medium")
-    ax.legend(frameon=False, fontsize=8)
+    fig.legend(loc="outside lower right", frameon=False, fontsize=8, ncols=2)
     for suffix in (".png", ".svg"):
         fig.savefig(path.with_suffix(suffix), metadata={"Date": None} if suffix == ".svg" else None)
     plt.close(fig)
