@@ -511,7 +511,7 @@ def isotonic_fit(
         fit[occupied] = isotonic_regression(share, weights=rows).x
     return fit
 
-
+# %% ../nbs/01_metrics.ipynb #091bc3cd
 def _corp_of_resamples(t):
     "The same of each resample; only the fits are made one after another."
     fits = np.array([isotonic_fit(Tally(t.value, n, hits, t.first)) for n, hits in zip(t.n, t.hits)])

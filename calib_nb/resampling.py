@@ -197,6 +197,11 @@ class GroupedTally:
         return M.Tally(self.value, n, hits, self.first)
 
 # %% ../nbs/02_resampling.ipynb #e0fc0790
+def _at_once(n_groups, n_values):
+    "How many resamples make a block whose arrays fit a processor's cache: those of the values are many."
+    return max(4, min(64, 2**18 // n_groups, 2**16 // max(1, n_values)))
+
+
 def _resample_counts(n_groups, n_resamples, seed, block=64):
     "Blocks (b, G) of how often each group occurs when G groups are drawn with replacement."
     rng = np.random.default_rng(seed)
@@ -386,11 +391,6 @@ def drawn_metrics(
     return values
 
 # %% ../nbs/02_resampling.ipynb #7b393f93
-def _at_once(n_groups, n_values):
-    "How many resamples make a block whose arrays fit a processor's cache: those of the values are many."
-    return max(4, min(64, 2**18 // n_groups, 2**16 // max(1, n_values)))
-
-
 class Sample:
     "Readings of one method and readout as grouped tallies, one set a seed."
 
