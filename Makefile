@@ -15,7 +15,8 @@ EXAMPLES := checked=$$($(BIN)/python tests/outputs.py checked) && \
 TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run check test test-all kills inputs outputs reproduce figures lab readme constraints audit pre-commit
+.PHONY: setup run check test test-all kills inputs outputs reproduce benchmark bench figures lab readme constraints \
+	audit pre-commit
 
 setup: $(READY)
 
@@ -85,6 +86,14 @@ pre-commit: $(READY)
 # with the published ones; exit code 1 where they differ.
 reproduce: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reproduce.py $(NAME)
+
+# Measures each stage beside others and writes figures/benchmark/, an hour at most; on a quiet machine only. The second
+# takes five minutes, writes nothing, and has exit code 1 where a ratio falls below .8 of the one written there.
+benchmark: $(READY)
+	$(BIN)/python benchmarks/benchmark.py whole
+
+bench: $(READY)
+	$(BIN)/python benchmarks/benchmark.py quick
 
 # figures/README.md, and which published files nothing reads; tests/test_figures.py checks both.
 figures: $(READY)

@@ -6,6 +6,7 @@
 __all__ = ['EMBEDDERS', 'locate_embedder', 'embed', 'nearest_neighbours', 'similar_pairs']
 
 # %% ../nbs/04_embeddings.ipynb #8cb38e43
+import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import content_key, file_sha256, packaged_file, read_jsonl, write_jsonl, written
+from calib_nb.core import (
+    Kept,
+    code_hash,
+    content_key,
+    file_sha256,
+    packaged_file,
+    read_jsonl,
+    write_jsonl,
+    written,
+)
+from .progress import Bar
 
 # %% ../nbs/04_embeddings.ipynb #76f7e7a0
 @dataclass(frozen=True)
@@ -194,19 +205,22 @@ def embed(
     return cache.get(keys)
 
 # %% ../nbs/04_embeddings.ipynb #42debd7c
-_BLOCK = 2**22  # similarities that are held at once: 32 MiB, and about five times that while they are ranked
+_BLOCK = 2**23  # similarities that are held at once: 32 MiB in single precision
+_FEW = 64  # a block has at least so many rows: with fewer, reading the vectors takes longer than multiplying them
 
 
-def _blocks(n_rows, n_columns):
-    "Slices of rows with about `_BLOCK` similarities each."
-    step = max(1, _BLOCK // max(1, n_columns))
-    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+def _blocks(rows, n_columns):  # a slice
+    "Slices of the rows with about `_BLOCK` similarities each."
+    step = max(_FEW, _BLOCK // max(1, n_columns))
+    return [slice(start, min(start + step, rows.stop)) for start in range(rows.start, rows.stop, step)]
 
 
 def _unit(vectors):
-    "`vectors` in double precision; ValueError unless each has length 1."
-    vectors = np.asarray(vectors, np.float64)
-    if vectors.ndim != 2 or not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
+    "`vectors` as they are, in double precision unless they are in single; ValueError unless each has length 1."
+    vectors = np.asarray(vectors)
+    if vectors.dtype != np.float32:
+        vectors = vectors.astype(np.float64)
+    if vectors.ndim != 2 or not np.allclose(np.einsum("nd,nd->n", vectors, vectors), 1, atol=2e-3):
         raise ValueError(
             f"vectors must be (n, d), each of length 1; found shape {vectors.shape}. "
             "Divide each by its norm; a zero vector has no direction"
@@ -215,25 +229,122 @@ def _unit(vectors):
 
 # %% ../nbs/04_embeddings.ipynb #fe6a1229
 _DECIMALS = 6
+_COLUMNS = 2**14  # vectors that are held in double precision at once
 
 
 def _scaled_similarities(queries, vectors):
     "Similarities as whole millionths."
-    products = queries @ vectors.T
-    return np.rint(products * 10**_DECIMALS).astype(np.int64)
+    queries, scaled = queries.astype(np.float64), np.empty((len(queries), len(vectors)), np.int64)
+    for left in range(0, len(vectors), _COLUMNS):
+        columns = slice(left, left + _COLUMNS)
+        products = queries @ vectors[columns].astype(np.float64).T
+        scaled[:, columns] = np.rint(products * 10**_DECIMALS)
+    return scaled
 
 
 def _most_similar(scaled, k):  # similarities in millionths, (m, n)
-    "`(indices, similarities)` of the `k` best of each row."
+    "`(indices, millionths)` of the `k` best of each row."
     n = scaled.shape[1]
     rank = np.arange(n) - scaled * n  # small is near; unique, since the index is its last digit in base n
     some = np.partition(rank, k - 1, axis=1)[:, :k]
     best = np.sort(some, axis=1)
-    similarities = -(best // n) / 10**_DECIMALS
-    return best % n, similarities
+    return best % n, -(best // n)
+
+# %% ../nbs/04_embeddings.ipynb #15512b85
+def _sieve_width(d):  # dimensions
+    "How far below the k-th similarity in single precision a neighbour can lie."
+    of_one = (d + 2) * 2.0**-24  # 2: both vectors are rounded first
+    return 1.01 * (2 * of_one + 10.0**-_DECIMALS)  # 1.01: vectors are unit vectors to 1e-3
+
+
+def _reached(similar, k):  # (m, n)
+    "(m,) what at least `k` entries of each row reach: the k-th largest of the maxima of disjoint sets of columns."
+    n = similar.shape[1]
+    width = -(-n // max(1, min(16, n // (4 * k))))
+    most = similar[:, :width].copy()
+    for left in range(width, n, width):
+        part = similar[:, left : left + width]
+        reached = most[:, : part.shape[1]]
+        np.maximum(reached, part, out=reached)
+    return np.partition(most, width - k, axis=1)[:, width - k]
+
+
+def _candidates(similar, k, below):  # (m, n); `_sieve_width`
+    "`(rows, columns)` of all that may be among the `k` best of a row, row by row."
+    enough = _reached(similar, k) - below
+    places = np.flatnonzero(similar >= enough[:, None])
+    rows, columns = np.divmod(places, similar.shape[1])
+    value = similar.ravel()[places]
+    first = np.searchsorted(rows, np.arange(len(similar)))
+    descending = value[np.lexsort((-value, rows))]
+    kept = value >= (descending[first + k - 1] - below)[rows]
+    return rows[kept], columns[kept]
+
+# %% ../nbs/04_embeddings.ipynb #546563ef
+_PAIRS = 512  # pairs of vectors that are gathered at once: they fit a processor's cache
+
+
+def _scaled_pairs(queries, vectors, rows, columns):
+    "Similarities of pairs as whole millionths."
+    scaled = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), _PAIRS):
+        some = slice(start, start + _PAIRS)
+        products = np.einsum("nd,nd->n", queries[rows[some]], vectors[columns[some]], dtype=np.float64)
+        scaled[some] = np.rint(products * 10**_DECIMALS)
+    return scaled
+
+
+def _best_candidates(queries, vectors, rows, columns, k):
+    "`(indices, millionths)` of the `k` best of each row that has candidates."
+    scaled = _scaled_pairs(queries, vectors, rows, columns)
+    order = np.lexsort((columns, -scaled, rows))
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    best = order[first[:, None] + np.arange(k)]
+    return columns[best], scaled[best]
+
+# %% ../nbs/04_embeddings.ipynb #0a3e784f
+_SIEVED = 3000  # of fewer vectors all is computed in double precision, which is as fast
+
+
+def _nearest_in(queries, vectors, own, k):  # own: (m,) each query's index among the vectors, or None
+    "`(indices, millionths)` of the `k` nearest to each of a block of queries."
+    if len(vectors) < _SIEVED:
+        return _nearest_among_many(queries, vectors, own, k)
+    return _nearest_by_sieve(queries, vectors, own, k)
+
+
+def _nearest_by_sieve(queries, vectors, own, k):
+    "The same: candidates in single precision, ranked in double."
+    similar = queries.astype(np.float32) @ vectors.astype(np.float32, copy=False).T
+    if own is not None:
+        similar[np.arange(len(own)), own] = -2
+    rows, columns = _candidates(similar, k, _sieve_width(vectors.shape[1]))
+    crowded = np.bincount(rows, minlength=len(queries)) > 4 * k + len(vectors) // 64
+    apart = ~crowded[rows]
+    indices, millionths = np.empty((2, len(queries), k), np.int64)
+    some = _best_candidates(queries, vectors, rows[apart], columns[apart], k)
+    indices[~crowded], millionths[~crowded] = some
+    if crowded.any():
+        own = own if own is None else own[crowded]
+        indices[crowded], millionths[crowded] = _nearest_among_many(queries[crowded], vectors, own, k)
+    return indices, millionths
+
+
+def _nearest_among_many(queries, vectors, own, k):
+    "The same, all of it in double precision."
+    scaled = _scaled_similarities(queries, vectors)
+    if own is not None:
+        scaled[np.arange(len(own)), own] = -(10 ** (_DECIMALS + 1))  # less than any similarity
+    return _most_similar(scaled, k)
 
 # %% ../nbs/04_embeddings.ipynb #0a3325f5
-_NEVER = -10 ** (_DECIMALS + 1)  # less than any similarity, in millionths
+_PIECE = 2**32  # similarities between two saves
+
+
+def _pieces(n_rows, n_columns):
+    "Slices of rows, each about a minute's work."
+    step = max(1, _PIECE // n_columns)
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
 def _check_k(k, n, alone):  # alone: whether the vectors are their own queries
@@ -244,24 +355,64 @@ def _check_k(k, n, alone):  # alone: whether the vectors are their own queries
         raise ValueError(f"k = {k} neighbours were asked for; {n} vectors offer between 1 and {most}{why}")
 
 
+def _search_key(vectors, queries, k):
+    "A hash of what is searched, and of the code that does it."
+    hashes = [hashlib.sha256(np.ascontiguousarray(x)).hexdigest() for x in (vectors, queries)]
+    about = [(x.shape, str(x.dtype)) for x in (vectors, queries)]
+    return content_key(hashes, str(about), k, code_hash(_nearest_in))
+
+# %% ../nbs/04_embeddings.ipynb #e4661506
+class _Search:
+    "The `k` nearest of each query, piece by piece."
+
+    def __init__(self, vectors, queries, k, folder):
+        self.vectors, self.k, self.alone = vectors, k, queries is None
+        self.queries = vectors if self.alone else queries
+        self.pieces = _pieces(len(self.queries), len(vectors))
+        self.folder = None
+        if folder and len(self.pieces) > 1:
+            self.folder = Path(folder) / f"nearest-{_search_key(vectors, self.queries, k)}"
+
+    def found(self, rows, bar):  # a slice
+        "`(indices, millionths)` of a piece."
+        blocks = []
+        for block in _blocks(rows, len(self.vectors)):
+            own = np.arange(block.start, block.stop) if self.alone else None
+            blocks.append(_nearest_in(self.queries[block], self.vectors, own, self.k))
+            bar.update(block.stop - block.start)
+        return [np.concatenate(parts) for parts in zip(*blocks)]
+
+    def piece(self, rows, bar):
+        "The same, from the folder where it was made before, and kept there."
+        kept = Kept(self.folder / f"{rows.start}.jsonl") if self.folder else None
+        if kept and kept.exists():
+            bar.update(rows.stop - rows.start)
+            lines = [line for _, line in read_jsonl(kept.path)]
+            return [np.array([line[name] for line in lines]) for name in ("indices", "millionths")]
+        indices, millionths = self.found(rows, bar)
+        if kept:
+            pairs = zip(indices.tolist(), millionths.tolist())
+            kept.write(({"indices": i, "millionths": m} for i, m in pairs), {"rows": [rows.start, rows.stop]})
+        return indices, millionths
+
+# %% ../nbs/04_embeddings.ipynb #dfad30a9
 def nearest_neighbours(
     vectors: np.ndarray,  # unit vectors, (n, d)
     k: int,  # how many neighbours
     queries: np.ndarray | None = None,  # unit vectors (m, d); None: `vectors`, none its own neighbour
+    folder: str | Path | None = None,  # where pieces of a long search are kept; None: nowhere
 ) -> tuple:  # (indices, similarities), both (m, k), nearest first, ties by smaller index
     "The `k` vectors nearest to each query. Raises ValueError where there are fewer than `k` others."
     vectors = _unit(vectors)
-    alone = queries is None
-    queries = vectors if alone else _unit(queries)
-    _check_k(k, len(vectors), alone)
-    indices = np.empty((len(queries), k), np.int64)
-    similarities = np.empty((len(queries), k), np.float32)
-    for rows in _blocks(len(queries), len(vectors)):
-        scaled = _scaled_similarities(queries[rows], vectors)
-        if alone:
-            own = np.arange(rows.start, rows.stop)
-            scaled[own - rows.start, own] = _NEVER
-        indices[rows], similarities[rows] = _most_similar(scaled, k)
+    queries = None if queries is None else _unit(queries)
+    _check_k(k, len(vectors), queries is None)
+    search = _Search(vectors, queries, k, folder)
+    indices = np.empty((len(search.queries), k), np.int64)
+    similarities = np.empty((len(search.queries), k), np.float32)
+    with Bar("nearest neighbours", len(search.queries), quiet=len(search.pieces) < 2) as bar:
+        for rows in search.pieces:
+            indices[rows], millionths = search.piece(rows, bar)
+            similarities[rows] = millionths / 10**_DECIMALS
     return indices, similarities
 
 # %% ../nbs/04_embeddings.ipynb #e9289058
@@ -301,7 +452,7 @@ def similar_pairs(
     threshold: float,  # cosine similarity from which two texts count as alike, in [-1, 1]
 ):
     "Yields `(i, j, similarity)` with `i < j` for each pair at or above `threshold`, tile by tile."
-    vectors = _unit(vectors)
+    vectors = _unit(vectors).astype(np.float64)
     n = len(vectors)
     for top in range(0, n, _TILE):
         for left in range(top, n, _TILE):

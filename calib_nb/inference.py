@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import stats
+from scipy import sparse, stats
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 
@@ -37,9 +37,9 @@ class _Gaps:
     "The binned gaps of one or several seeds, and how groups of questions move them."
     weight: np.ndarray  # (B,) share of rows, sums to 1 over all bins and seeds
     gap: np.ndarray  # (B,) mean confidence - accuracy
-    influence: np.ndarray  # (G, B) what each group adds to the noise of a gap
+    influence: sparse.csr_array  # (G, B) what each group adds to the noise of a gap
     extra: np.ndarray  # (B,) variance of a gap that the influences lack
-    weight_influence: np.ndarray  # (G, B) what each group adds to the noise of a weight
+    share: sparse.csr_array  # (G, B) share of rows; what a group adds to the noise of a weight is its own less the mean
 
     @property
     def squared(self):
@@ -50,6 +50,10 @@ class _Gaps:
     def noise(self):
         "How much of that is noise, by the influences."
         return self.weight @ (self.influence**2).sum(0)
+
+    def of_weights(self, square):  # (B,) squared directions
+        "(G,) what each group adds to the noise of the weighted mean of the squares."
+        return self.share @ square - self.weight @ square / self.share.shape[0]
 
     @property
     def lacking(self):
@@ -62,10 +66,9 @@ def _bin_means(x, bins, rows_in):
     return np.bincount(bins, x, len(rows_in)) / rows_in
 
 
-def _table(x, cell, shape):
+def _table(x, group, bins, shape):
     "(G, B) sums of `x` over the rows of each group in each bin."
-    sums = np.bincount(cell, x, shape[0] * shape[1])
-    return sums.reshape(shape)
+    return sparse.csr_array((x, (group, bins)), shape=shape)
 
 
 def _bins_with_noise(rows):
@@ -86,15 +89,13 @@ def _binned_gaps(rows, groups, share=1.0):
     weight = m / n * share
     gap, residual, extra = _gaps_and_residuals(rows, bins, m)
     group = _places(rows.group, groups)
-    cell = group * len(m) + bins
     shape = len(groups), len(m)
-    own_weight = _table(np.full(len(bins), share / n), cell, shape)
     return _Gaps(
         weight=weight,
         gap=gap,
-        influence=_table(residual / m[bins], cell, shape),
+        influence=_table(residual / m[bins], group, bins, shape),
         extra=extra,
-        weight_influence=own_weight - weight / len(groups),
+        share=_table(np.full(len(bins), share / n), group, bins, shape),
     )
 
 
@@ -111,19 +112,39 @@ def _gaps_and_residuals(rows, bins, m):
     return gap, residual, np.maximum(lacking, 0) / m
 
 # %% ../nbs/02b_inference.ipynb #3604c6db
+_MANY_BINS = 400  # beyond that the root of their covariance takes longer than a number for each group
+_DRAWS = 64  # with a number for each group: draws at once, which bounds the memory
+
+
+def _root_of_covariance(influence):  # (G, B + 1)
+    "(B + 1, B + 1) whose product with standard normal numbers has the covariance of the groups' influences."
+    covariance = (influence.T @ influence).toarray()
+    value, vector = np.linalg.eigh(covariance)
+    return np.sqrt(np.maximum(value, 0))[:, None] * vector.T
+
+
+def _normal_noise(influence, n_draws, rng):  # (G, B + 1)
+    "(n_draws, B + 1) sums of the groups' influences, each times a standard normal number of the group."
+    n_groups, width = influence.shape
+    if width <= min(n_groups, _MANY_BINS):
+        return rng.standard_normal((n_draws, width)) @ _root_of_covariance(influence)
+    sizes = np.diff(np.append(np.arange(0, n_draws, _DRAWS), n_draws))
+    blocks = [rng.standard_normal((size, n_groups)) @ influence for size in sizes]
+    return np.concatenate(blocks)
+
+
 def _noise_parts(gaps, direction, n_draws, seed):
     "Draws of W, L and Q, each (n_draws,)."
     rng = np.random.default_rng(seed)
-    n_groups, n_bins = gaps.influence.shape
-    z = rng.standard_normal((n_draws, n_groups))
-    more = rng.standard_normal((n_draws, n_bins))
-    noise = z @ gaps.influence + more * np.sqrt(gaps.extra)
-    of_weights = z @ (gaps.weight_influence @ direction**2)
+    of_weights = sparse.csr_array(gaps.of_weights(direction**2)[:, None])
+    drawn = _normal_noise(sparse.hstack([gaps.influence, of_weights], format="csr"), n_draws, rng)
+    more = rng.standard_normal((n_draws, len(gaps.gap)))
+    noise = drawn[:, :-1] + more * np.sqrt(gaps.extra)
     linear = noise @ (gaps.weight * direction)
     squares = noise**2 @ gaps.weight
-    return of_weights, linear, squares - (gaps.noise + gaps.lacking)
+    return drawn[:, -1], linear, squares - (gaps.noise + gaps.lacking)
 
-
+# %% ../nbs/02b_inference.ipynb #238687e9
 def _gap_interval(gaps, n_draws=2000, seed=0, level=0.95):
     "(low, high) of the root mean squared gap; 0 is in it where the gaps may be noise."
     size = np.sqrt(gaps.squared)
@@ -196,7 +217,10 @@ def _joined(records):
     columns = {}
     for name in vars(records[0]):
         parts = [getattr(record, name) for record in records]
-        columns[name] = np.concatenate(parts, axis=-1)
+        if sparse.issparse(parts[0]):
+            columns[name] = sparse.hstack(parts, format="csr")
+        else:
+            columns[name] = np.concatenate(parts, axis=-1)
     return type(records[0])(**columns)
 
 # %% ../nbs/02b_inference.ipynb #22b31a2a
@@ -779,10 +803,11 @@ def _two_sided(draws, value, support=np.inf):
     return float(2 * stats.t.sf(t, support - 1))
 
 # %% ../nbs/02b_inference.ipynb #de97ff22
-def _swap_test(a, b, metric, reference, n_draws, seed, block=64):
+def _swap_test(a, b, metric, reference, n_draws, seed):
     "Two-sided p-value of 'a and b are interchangeable': their readings are swapped for a random half of the groups."
     both = Sample(_side_by_side(a, b))
     half = len(both.groups) // 2
+    block = both._at_once
     rng = np.random.default_rng(seed)
     draws = []
     for start in range(0, n_draws, block):

@@ -53,18 +53,18 @@ def _need_neighbours(judged, vectors, k):
         raise ValueError(f"{len(vectors)} vectors for {len(judged)} answers; one vector for each is needed")
 
 
-def _neighbour_accuracy(judged, vectors, k):
+def _neighbour_accuracy(judged, vectors, k, folder):
     "Share of right answers among each question's `k` nearest others, (n,)."
     _need_neighbours(judged, vectors, k)
     right = np.array([j.is_correct for j in judged], float)
-    neighbours = nearest_neighbours(vectors, k)[0]
+    neighbours = nearest_neighbours(vectors, k, folder=folder)[0]
     return right[neighbours].mean(axis=1)
 
 # %% ../nbs/10_labels.ipynb #2595b8bc
 def knn_labels(
     judged: list[Judged],  # answers of the training questions
     vectors: np.ndarray | None = None,  # a unit vector for each question, (n, d); default: `embed` them
-    folder: Path | None = None,  # cache folder for `embed`
+    folder: Path | None = None,  # cache folder for `embed` and for a long search
     model: str = "all-MiniLM-L6-v2",  # embedder for `embed`
     k: int = 20,  # neighbours
     low: float = 0.1,  # label of a question whose neighbours were all answered wrong
@@ -79,7 +79,7 @@ def knn_labels(
     _need_both(judged, "k-NN labels")
     if vectors is None:
         vectors = embed([j.question for j in judged], folder, model)
-    labels = low + span * _neighbour_accuracy(judged, vectors, k)
+    labels = low + span * _neighbour_accuracy(judged, vectors, k, folder)
     if adjust:
         raised = np.minimum(labels + bonus, highest)
         lowered = np.maximum(labels - penalty, lowest)

@@ -157,6 +157,8 @@ def _each_resample(metric, t, **options):
 def _occupied(t):
     "One resample without the values that it left without rows."
     rows = t.n > 0
+    if rows.all():
+        return replace(t, hits=np.ascontiguousarray(t.hits))
     return Tally(t.value[rows], t.n[rows], t.hits[rows], t.first)
 
 # %% ../nbs/01_metrics.ipynb #ca8bc44e
@@ -509,6 +511,16 @@ def isotonic_fit(
         fit[occupied] = isotonic_regression(share, weights=rows).x
     return fit
 
+# %% ../nbs/01_metrics.ipynb #091bc3cd
+def _corp_of_resamples(t):
+    "The same of each resample; only the fits are made one after another."
+    fits = np.array([isotonic_fit(Tally(t.value, n, hits, t.first)) for n, hits in zip(t.n, t.hits)])
+    fits = np.nan_to_num(fits)  # values without rows
+    squares = _dot(t.n, fits**2) - 2 * _dot(t.hits, fits) + t.hits.sum(-1)
+    fitted, rate = _ratio(squares, t.total), accuracy(t)
+    unc = rate * (1 - rate)
+    return Corp(brier_score(t) - fitted, unc - fitted, unc)
+
 
 def corp_decomposition(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
@@ -517,12 +529,14 @@ def corp_decomposition(
     "The Brier score's three parts (Dimitriadis, Gneiting and Jordan 2021)."
     t = tally(confidence, correct)
     if t.n.ndim > 1:
-        return Corp(*_each_resample(corp_decomposition, t).T)
+        several = len(t.n) > 1  # one alone has the last bit that it has without axes
+        return _corp_of_resamples(t) if several else Corp(*_each_resample(corp_decomposition, t).T)
     if not t.total:
         return Corp(np.nan, np.nan, np.nan)
     kept = _occupied(t)
     fitted = brier_score(replace(kept, value=isotonic_fit(kept)))
-    unc = accuracy(t) * (1 - accuracy(t))
+    rate = accuracy(t)
+    unc = rate * (1 - rate)
     return Corp(brier_score(t) - fitted, unc - fitted, unc)
 
 # %% ../nbs/01_metrics.ipynb #5f1c354d

@@ -197,6 +197,11 @@ class GroupedTally:
         return M.Tally(self.value, n, hits, self.first)
 
 # %% ../nbs/02_resampling.ipynb #e0fc0790
+def _at_once(n_groups, n_values):
+    "How many resamples make a block whose arrays fit a processor's cache: those of the values are many."
+    return max(4, min(64, 2**18 // n_groups, 2**16 // max(1, n_values)))
+
+
 def _resample_counts(n_groups, n_resamples, seed, block=64):
     "Blocks (b, G) of how often each group occurs when G groups are drawn with replacement."
     rng = np.random.default_rng(seed)
@@ -399,6 +404,8 @@ class Sample:
         self.groups = _sorted_labels(arrays.group) if groups is None else groups
         self.seeds = [arrays[arrays.seed == seed] for seed in np.unique(arrays.seed)]
         self.tallies = [_tallies(rows, self.groups) for rows in self.seeds]
+        widest = max(tally.value.size for seed in self.tallies for tally in seed.values())
+        self._at_once = _at_once(len(self.groups), widest)
 
     def times(
         self,
@@ -431,7 +438,7 @@ def bootstrap(
 ) -> dict[str, np.ndarray]:  # name -> (n_resamples,), or (S, n_resamples) by seed
     "The metrics of each resample of groups."
     blocks = []
-    for counts in _resample_counts(len(sample.groups), n_resamples, seed):
+    for counts in _resample_counts(len(sample.groups), n_resamples, seed, sample._at_once):
         blocks.append(sample.times(names, counts, reference, by_seed))
     return _one_after_another(blocks, names)
 
@@ -470,11 +477,12 @@ def noise_floor(
     names: Sequence[str],  # calibration metrics, in `METRICS`
     n_resamples: int = 2000,  # simulated test sets
     seed: int = 0,  # random generator's seed
-    block: int = 64,  # test sets at a time, which bounds the memory
+    block: int | None = None,  # test sets at a time, which bounds the memory; None: as many as are fast
 ) -> dict[str, np.ndarray]:  # name -> (n_resamples,)
     "Each metric where outcomes are drawn from the confidences. Questions are independent given their chances."
     rng = np.random.default_rng(seed)
     ids = _sorted_labels(sample.arrays.id)
+    block = block or sample._at_once
     seeds = [_Calibrated(rows[rows.present], ids) for rows in sample.seeds]
     blocks = []
     for start in range(0, n_resamples, block):

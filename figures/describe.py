@@ -16,6 +16,7 @@ ROOT = FIGURES.parent
 ABOUT = {  # publication: what it is
     "as_original": "The original's implicit loss as its code has it, SmolLM2-135M, one seed (`compare.ipynb`).",
     "as_original_gemma": "The same with Gemma-3-270m (`compare.ipynb`).",
+    "benchmark": "How long each stage takes beside others, with its target (`benchmark.ipynb`).",
     "compare": "Five methods, three seeds, on the same answers of SmolLM2-135M (`compare.ipynb`).",
     "controls": "Controls, and the original's implicit loss done right, SmolLM2-135M, one seed (`compare.ipynb`).",
     "controls_gemma": "The same with Gemma-3-270m (`compare.ipynb`).",
@@ -51,6 +52,8 @@ FILES = {  # name, or publication/name: what it is
     "prompts.csv": "A row for each split, prompt and readout, as text.",
     "pattern.csv": "A row for each model and method: the original's error, predicted and measured, and honest metrics.",
     "reliability.json": "Killed commands: how many ended identical, different, stuck, or with files left over.",
+    "benchmark.json": "A row for each stage and what it is compared with: ratio, target or limit, n, seconds, threads.",
+    "benchmark/ratios": "Each ratio beside its target.",
     "coverage.csv": "A row for each forecaster, size and metric.",
     "judge_band.csv": "The judge's band: a row for each forecaster, judge, size and metric.",
     "seeds.csv": "Two methods, equal or not: a row for each metric, number of seeds, seed sd and claim.",

@@ -39,6 +39,8 @@ def test_neighbours_equal_a_plain_sort_whatever_the_block(vectors, data, block):
     k = data.draw(st.integers(1, len(vectors) - 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embeddings, "_BLOCK", block)
+        patch.setattr(embeddings, "_FEW", 1)
+        patch.setattr(embeddings, "_SIEVED", data.draw(st.sampled_from([0, 100])))
         indices, similarities = nearest_neighbours(vectors, k)
         others, _ = nearest_neighbours(vectors, k, vectors[:3])
     ranking = plain_ranking(vectors, vectors)
@@ -55,6 +57,62 @@ def test_neighbours_equal_scikit_learn_where_nothing_is_tied():
     ours, similarities = nearest_neighbours(vectors, 10)
     assert (ours == indices).all()
     assert np.allclose(similarities, 1 - distances, atol=2e-6)
+
+
+def in_double_precision(vectors, k):
+    "The whole matrix, in double precision, rounded and sorted."
+    doubles = vectors.astype(float)
+    similarity = np.round(doubles @ doubles.T, embeddings._DECIMALS)
+    np.fill_diagonal(similarity, -2)
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("spread", [0, 1e-5, 1e-3, 1])
+def test_single_precision_loses_no_neighbour_however_close_they_lie(spread, monkeypatch):
+    """Three heaps of texts that differ by less than single precision tells apart, by a little more, and by a lot; in
+    the first two most rows are too crowded to be sieved."""
+    monkeypatch.setattr(embeddings, "_SIEVED", 0)
+    rng = np.random.default_rng(0)
+    heaps = rng.normal(size=(3, 384))[rng.integers(3, size=600)]
+    vectors = unit(heaps + spread * rng.normal(size=heaps.shape))
+    assert (nearest_neighbours(vectors, 20)[0] == in_double_precision(vectors, 20)).all()
+
+
+def test_the_sieve_is_wider_than_what_single_precision_errs():
+    rng = np.random.default_rng(1)
+    vectors = unit(rng.normal(size=(200, 384)))
+    doubles = vectors.astype(float)
+    error = np.abs(vectors @ vectors.T - doubles @ doubles.T).max()
+    assert 2 * error + 10.0**-embeddings._DECIMALS < embeddings._sieve_width(384) < 1e-4
+
+
+def test_a_long_search_goes_on_from_the_last_piece(tmp_path, monkeypatch):
+    vectors = unit(np.random.default_rng(0).normal(size=(90, 8)))
+    whole = nearest_neighbours(vectors, 3)
+    monkeypatch.setattr(embeddings, "_PIECE", 90 * 30)
+    searched, search = [], embeddings._Search.found
+
+    def stop_at_the_third(self, rows, bar):
+        if len(searched) == 2:
+            raise KeyboardInterrupt
+        searched.append(rows.start)
+        return search(self, rows, bar)
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(embeddings._Search, "found", stop_at_the_third)
+        nearest_neighbours(vectors, 3, folder=tmp_path)
+    kept = sorted(tmp_path.rglob("[0-9]*.jsonl"))
+    assert searched == [0, 30] and [file.name for file in kept] == ["0.jsonl", "30.jsonl"]
+    kept[0].write_text(kept[0].read_text()[:-20])  # torn: made again
+    searched.clear()
+    monkeypatch.setattr(
+        embeddings._Search, "found", lambda self, rows, bar: (searched.append(rows.start), search(self, rows, bar))[1]
+    )
+    again = nearest_neighbours(vectors, 3, folder=tmp_path)
+    assert searched == [0, 60]
+    assert all((a == b).all() for a, b in zip(again, whole))
+    nearest_neighbours(vectors, 4, folder=tmp_path)  # another question
+    assert searched == [0, 60, 0, 30, 60]
 
 
 def test_a_repeated_text_is_a_neighbour_and_itself_is_not():
@@ -92,7 +150,7 @@ def test_similar_pairs_are_exactly_those_above_the_threshold_also_where_they_tie
 
 
 def test_no_block_of_100_000_vectors_is_larger_than_stated():
-    rows = [b.stop - b.start for b in embeddings._blocks(100_000, 100_000)]
+    rows = [b.stop - b.start for b in embeddings._blocks(slice(0, 100_000), 100_000)]
     assert sum(rows) == 100_000
     assert max(rows) * 100_000 <= embeddings._BLOCK
     assert embeddings._BLOCK * 40 < 2**30
