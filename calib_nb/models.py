@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'choose_device', 'EmbeddedModel', 'packaged_gguf', 'LanguageModel', 'folder_key',
            'load_model', 'TextFormat', 'common_length', 'spell_levels', 'spell_answer', 'TokenTree', 'token_tree',
-           'read_trees', 'tree_batch', 'left_padded', 'in_halves', 'continue_greedily', 'sample_responses']
+           'read_trees', 'tree_batch', 'left_padded', 'in_halves', 'Sampling', 'sample_by_inversion',
+           'continue_greedily', 'sample_texts', 'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
 import logging
@@ -22,27 +23,30 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from bitsandbytes.nn import Linear4bit
 from jinja2 import TemplateError
 from safetensors import safe_open
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     GgufConfig,
+    LogitsProcessor,
     StoppingCriteria,
-    StoppingCriteriaList,
 )
 from transformers.utils import logging as transformers_logging
 
 from calib_nb.core import (
     content_key,
+    derived_seed,
     file_sha256,
     locked,
     packaged_file,
@@ -954,27 +958,6 @@ def left_padded(
         "attention_mask": torch.tensor(mask).to(device),
     }
 
-
-def _answers_in(lm, prompts, new):  # new: token ids behind the prompts, (prompts, tokens)
-    "The texts, without special tokens and without thoughts."
-    texts = lm.tokenizer.batch_decode(new, skip_special_tokens=True)
-    whole = lm.tokenizer.batch_decode(new, skip_special_tokens=False)
-    answers = []
-    for text, all_of_it, prompt in zip(texts, whole, prompts):
-        begun = "<think>" if _open_thought(lm.tokenizer.decode(prompt[-8:])) else ""
-        rest, note = without_thoughts(begun + all_of_it)
-        answers.append(_control_pattern(lm.tokenizer).sub("", rest) if note else text)
-    return answers
-
-
-def _generate(lm, prompts, **options):  # options of `generate`
-    "The text behind each prompt of one batch."
-    inputs = left_padded(prompts, lm.pad_token, lm.device)
-    with torch.no_grad():
-        out = lm.model.generate(**inputs, pad_token_id=lm.pad_token, repetition_penalty=1.0, **options)
-    start = inputs["input_ids"].shape[1]
-    return _answers_in(lm, prompts, out[:, start:])
-
 # %% ../nbs/07_models.ipynb #cc1fb057
 def in_halves(
     work: Callable,  # `work(batch) -> dict`, with an entry for each item
@@ -990,6 +973,208 @@ def in_halves(
     torch.cuda.empty_cache()
     half = len(batch) // 2
     return {**in_halves(work, batch[:half]), **in_halves(work, batch[half:])}
+
+# %% ../nbs/07_models.ipynb #a1000003
+@dataclass(frozen=True)
+class Sampling:
+    "How texts are sampled: from the whole distribution, at a temperature."
+    n: int  # samples for each answer
+    temperature: float  # the logits are divided by it
+    max_new_tokens: int  # where a sample ends at the latest
+
+    def uniforms(
+        self,
+        seed: int,  # of all samples
+        *names: str,  # what the numbers are for
+    ) -> np.ndarray:  # (n, max_new_tokens), in [0, 1)
+        "One uniform number for each token of each sample."
+        draws = np.random.default_rng(derived_seed(seed, *names))
+        return draws.random((self.n, self.max_new_tokens))
+
+
+def sample_by_inversion(
+    logits: torch.Tensor,  # or log-probabilities, (..., vocabulary)
+    uniform: torch.Tensor,  # numbers in [0, 1), several for each distribution, (..., n)
+    temperature: float,  # the logits are divided by it
+) -> torch.Tensor:  # token ids, (..., n)
+    "The token that each uniform number stands for, by inversion of the cumulative distribution."
+    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    total, last = cumulative[..., -1:], logits.shape[-1] - 1
+    return torch.searchsorted(cumulative, uniform * total, right=True).clamp(max=last)
+
+# %% ../nbs/07_models.ipynb #22f1037c
+@dataclass(frozen=True)
+class _Rule:
+    "Which token comes next, and where a text ends."
+    ends: frozenset  # ids of the tokens that end a text
+    most: int  # tokens of a text
+    uniforms: list | None = None  # numbers for each prompt, (samples, most); None: the likeliest tokens
+    temperature: float = 1.0
+    complete: Callable | None = None  # `complete(ids)`: whether a text is finished without such a token
+
+    @property
+    def samples(self):
+        "How many texts a prompt gets at most."
+        return max(map(len, self.uniforms or [[None]]))
+
+    def of(self, batch):  # indices of prompts
+        "The rule for these prompts."
+        return self if self.uniforms is None else replace(self, uniforms=[self.uniforms[i] for i in batch])
+
+    def owners(self, prompts):
+        "For each text the index of its prompt."
+        counts = [1] * len(prompts) if self.uniforms is None else map(len, self.uniforms)
+        return [place for place, n in enumerate(counts) for _ in range(n)]
+
+    def choose(self, scores, texts, rows, step):  # (rows, vocabulary); indices of texts, and the row of each, ascending
+        "The next token of each text."
+        if self.uniforms is None:
+            return scores.argmax(-1)[rows]
+        drawn = torch.tensor(np.concatenate(self.uniforms)[:, step], device=scores.device)[texts]
+        counts = rows.bincount(minlength=len(scores)).tolist()
+        numbers = pad_sequence(drawn.split(counts), batch_first=True, padding_value=-1.0)
+        return sample_by_inversion(scores, numbers, self.temperature)[numbers >= 0]
+
+    def is_over(self, ids):  # of a text
+        "Whether it ends here."
+        return ids[-1] in self.ends or self.complete is not None and self.complete(ids)
+
+# %% ../nbs/07_models.ipynb #6c972ee8
+class _Rows:
+    "What has been read so far: a row for each prompt, then for each different text."
+
+    def __init__(self, lm, prompts, rule):
+        self.lm = lm
+        inputs = left_padded(prompts, lm.pad_token, lm.device)
+        self.ids, self.mask = inputs["input_ids"], inputs["attention_mask"]
+        self.processors = _own_processors(lm, inputs, rule)
+        self.place = (self.mask.cumsum(-1) - 1).clamp(min=0)
+        self.cache = None
+        self._read(self.ids)
+
+    def _read(self, ids):
+        out = self.lm.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=self.place,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache, self.place = out.past_key_values, self.place[:, -1:]
+        self.scores = self.processors(self.ids, out.logits[:, -1].float())
+
+    def go_on(self, parents, tokens):  # for each new row: the row that it continues, and with which token
+        "Read one token more."
+        if parents.tolist() != list(range(len(self.ids))):
+            self.cache.batch_select_indices(parents)
+            self.ids, self.mask, self.place = self.ids[parents], self.mask[parents], self.place[parents]
+        tokens = tokens[:, None]
+        self.ids = torch.cat([self.ids, tokens], 1)
+        self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
+        self.place = self.place + 1
+        self._read(tokens)
+
+# %% ../nbs/07_models.ipynb #ec5f1f24
+def _options(lm, rule):
+    "Of `generate`."
+    return {
+        "max_new_tokens": rule.most,
+        "do_sample": False,
+        "eos_token_id": sorted(rule.ends),
+        "pad_token_id": lm.pad_token,
+        "repetition_penalty": 1.0,
+    }
+
+
+def _own_processors(lm, inputs, rule):
+    "What the model's defaults do to scores: `processors(ids, scores)`."
+
+    def found(model, input_ids, logits_processor, **rest):
+        return logits_processor
+
+    return lm.model.generate(**inputs, **_options(lm, rule), custom_generate=found)
+
+# %% ../nbs/07_models.ipynb #442fcc24
+def _distinct(rows, tokens):  # of each text: its row, and its next token
+    "`(parents, tokens)` of the new rows, the new row of each text, and the order in which these rows ascend."
+    pairs, new = torch.stack([rows, tokens], 1).unique(dim=0, return_inverse=True)
+    order = new.argsort(stable=True)
+    return pairs.T, new[order], order
+
+
+@torch.no_grad()
+def _write_together(lm, prompts, rule):
+    "The token ids of each text, with a cache whose rows can be chosen."
+    owners = rule.owners(prompts)
+    said, rows = [[] for _ in owners], torch.tensor(owners, device=lm.device)
+    texts, batch = torch.arange(len(owners), device=lm.device), _Rows(lm, prompts, rule)
+    for step in range(rule.most):
+        tokens = rule.choose(batch.scores, texts, rows, step)
+        for text, token in zip(texts.tolist(), tokens.tolist()):
+            said[text].append(token)
+        going = [i for i, text in enumerate(texts.tolist()) if not rule.is_over(said[text])]
+        if not going or step == rule.most - 1:
+            break
+        new, rows, order = _distinct(rows[going], tokens[going])
+        texts = texts[going][order]
+        batch.go_on(*new)
+    return said
+
+# %% ../nbs/07_models.ipynb #cea64c89
+class _Chosen(LogitsProcessor):
+    "Leaves the token that the rule chooses."
+
+    def __init__(self, rule, start):  # start: tokens of the prompt
+        self.rule, self.start = rule, start
+
+    def __call__(self, input_ids, scores):
+        texts = torch.arange(len(scores), device=scores.device)
+        tokens = self.rule.choose(scores, texts, texts, input_ids.shape[1] - self.start)
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+class _Over(StoppingCriteria):
+    "Ends texts where the rule does, and knows how long each became."
+
+    def __init__(self, rule, start):
+        self.rule, self.start, self.lengths = rule, start, {}
+
+    def __call__(self, input_ids, scores, **kwargs):
+        for text, ids in enumerate(input_ids[:, self.start :].tolist()):
+            if text not in self.lengths and self.rule.is_over(ids):
+                self.lengths[text] = len(ids)
+        over = [text in self.lengths for text in range(len(input_ids))]
+        return torch.tensor(over, device=input_ids.device)
+
+
+def _generate(lm, prompts, rule):
+    "The token ids of each text, with whatever cache the model has."
+    rows = [prompts[place] for place in rule.owners(prompts)]
+    inputs = left_padded(rows, lm.pad_token, lm.device)
+    start = inputs["input_ids"].shape[1]
+    over = _Over(rule, start)
+    how = {"logits_processor": [_Chosen(rule, start)], "stopping_criteria": [over]}
+    out = lm.model.generate(**inputs, **_options(lm, rule), **how)
+    return [ids[start:][: over.lengths.get(text)] for text, ids in enumerate(out.tolist())]
+
+# %% ../nbs/07_models.ipynb #89d044eb
+def _write(lm, prompts, rule):
+    "For each prompt of one batch the token ids of its texts."
+    way = _write_together if lm.plain_attention else _generate
+    said = [[] for _ in prompts]
+    for place, ids in zip(rule.owners(prompts), way(lm, prompts, rule)):
+        said[place].append(ids)
+    return said
+
+
+def _answer_in(lm, prompt, new):  # new: token ids of the one text behind the prompt
+    "The text, without special tokens and without thoughts."
+    [ids] = new
+    text = lm.tokenizer.decode(ids, skip_special_tokens=True)
+    begun = "<think>" if _open_thought(lm.tokenizer.decode(prompt[-8:])) else ""
+    rest, note = without_thoughts(begun + lm.tokenizer.decode(ids, skip_special_tokens=False))
+    return _control_pattern(lm.tokenizer).sub("", rest) if note else text
 
 # %% ../nbs/07_models.ipynb #de178fa5
 def _batches(prompts, size):
@@ -1009,16 +1194,23 @@ def _unpadded_batches(prompts, size):
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
 
-def _continue_texts(lm, prompts, done=None, progress=None, **options):  # options of `generate`
-    "What the model writes behind each prompt: a list of texts."
+def _size(lm, rule):
+    "How many prompts are continued at once; of several samples, many are one row for a while."
+    texts = lm.settings["answer_batch"]
+    return texts if rule.samples == 1 else max(1, 2 * texts // rule.samples)
+
+
+def _continue_texts(lm, prompts, rule, read, done=None, progress=None):  # read: `read(prompt, ids of its texts)`
+    "What is read of the texts that the model writes behind each prompt."
 
     def write(batch):
-        return dict(zip(batch, _generate(lm, [prompts[i] for i in batch], **options)))
+        written = _write(lm, [prompts[i] for i in batch], rule.of(batch))
+        return {i: read(prompts[i], ids) for i, ids in zip(batch, written)}
 
     texts = {}
     batches = _batches if lm.plain_attention else _unpadded_batches
     with Bar(progress or "", len(prompts), quiet=progress is None) as bar:
-        for batch in batches(prompts, lm.settings["answer_batch"]):
+        for batch in batches(prompts, _size(lm, rule)):
             new = in_halves(write, batch)
             texts.update(new)
             if done:
@@ -1036,30 +1228,39 @@ def continue_greedily(
     lines: bool = False,  # whether it goes on behind the end of a line, until the turn ends
 ) -> list[str]:  # one text for each prompt
     "The likeliest continuation of each prompt until the line or the turn ends."
-    return _continue_texts(
-        lm,
-        prompts,
-        done,
-        progress,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=lm.turn_ends if lines else lm.stop_tokens,
-    )
+    rule = _Rule(frozenset(lm.turn_ends if lines else lm.stop_tokens), max_new_tokens)
+    return _continue_texts(lm, prompts, rule, partial(_answer_in, lm), done, progress)
+
+# %% ../nbs/07_models.ipynb #2b5b65d2
+def sample_texts(
+    lm: LanguageModel,  # with or without an adapter
+    prompts: list[list[int]],  # token ids
+    uniforms: list[np.ndarray],  # for each prompt (samples, steps); the number of samples may differ
+    temperature: float,  # the logits are divided by it
+    progress: str | None = None,  # a title for the progress bar
+) -> list[list[str]]:  # for each prompt its samples
+    "Sampled texts up to the end of the line, in batches of similar length."
+    if not prompts:
+        return []
+    rule = _Rule(frozenset(lm.stop_tokens), uniforms[0].shape[1], uniforms, temperature)
+    decode = partial(lm.tokenizer.batch_decode, skip_special_tokens=True)
+    return _continue_texts(lm, prompts, rule, lambda prompt, ids: decode(ids), progress=progress)
 
 # %% ../nbs/07_models.ipynb #5a1e0d02
 _CONFIDENCE_LINE = re.compile(r"\bConfidence:[^\n]*\d[^\n]*\n\s*$", re.I)
 
 
-class _ConfidenceComplete(StoppingCriteria):
-    "Stops a response behind the line that states its confidence."
+def _confidence_complete(lm):
+    "`complete(ids)`: whether a response ends with the line that states its confidence. Only line ends count."
+    lines = set(lm.stop_tokens).difference(lm.turn_ends)
 
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
+    def complete(ids):
+        if ids[-1] not in lines:
+            return False
+        text = lm.tokenizer.decode(ids[-24:], skip_special_tokens=True)
+        return _CONFIDENCE_LINE.search(text) is not None
 
-    def __call__(self, input_ids, scores, **kwargs):
-        ends = self.tokenizer.batch_decode(input_ids[:, -24:], skip_special_tokens=True)
-        complete = [_CONFIDENCE_LINE.search(text) is not None for text in ends]
-        return torch.tensor(complete, device=input_ids.device)
+    return complete
 
 
 def sample_responses(
@@ -1069,18 +1270,10 @@ def sample_responses(
     temperature: float = 0.7,  # 1: the model's own distribution
     max_new_tokens: int = 100,  # longest response
     progress: str | None = None,  # title of a progress bar; None: no bar
+    done: Callable | None = None,  # called with {index of prompt: text} after each batch
 ) -> list[str]:  # one text for each prompt
-    "One response to each prompt, sampled from the whole distribution at `temperature`."
-    torch.manual_seed(seed)
-    return _continue_texts(
-        lm,
-        prompts,
-        progress=progress,
-        max_new_tokens=max_new_tokens,
-        do_sample=True,
-        temperature=temperature,
-        top_k=0,
-        top_p=1.0,
-        eos_token_id=lm.turn_ends,
-        stopping_criteria=StoppingCriteriaList([_ConfidenceComplete(lm.tokenizer)]),
-    )
+    "One response to each prompt, sampled from the whole distribution at `temperature`; equal prompts get equal ones."
+    how = Sampling(1, temperature, max_new_tokens)
+    uniforms = [how.uniforms(seed, "response", str(prompt)) for prompt in prompts]
+    rule = _Rule(frozenset(lm.turn_ends), max_new_tokens, uniforms, temperature, _confidence_complete(lm))
+    return _continue_texts(lm, prompts, rule, partial(_answer_in, lm), done, progress)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CONFIDENCE_SAMPLING', 'MAX_CONFIDENCE_TOKENS', 'CORRECT_REQUEST', 'PHRASES', 'SURE_REQUEST', 'DEFAULT_READOUTS',
-           'READOUTS', 'greedy_in_tree', 'Sampling', 'sample_by_inversion', 'confidence_uniforms', 'question_end',
-           'TreePass', 'tree_passes', 'read_expected', 'read_verbalized', 'sample_texts', 'read_verbalized_sampled',
-           'request_prompt', 'read_p_true', 'read_normalized_probability', 'read_sequence_probability',
-           'group_by_meaning', 'read_self_consistency', 'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers',
-           'fit_phrases', 'read_states', 'Probe', 'fit_probe', 'Readout', 'asked_by', 'read_confidences']
+           'READOUTS', 'greedy_in_tree', 'confidence_uniforms', 'question_end', 'TreePass', 'tree_passes',
+           'read_expected', 'read_verbalized', 'read_verbalized_sampled', 'request_prompt', 'read_p_true',
+           'read_normalized_probability', 'read_sequence_probability', 'group_by_meaning', 'read_self_consistency',
+           'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers', 'fit_phrases', 'read_states', 'Probe',
+           'fit_probe', 'Readout', 'asked_by', 'read_confidences']
 
 # %% ../nbs/12_readout.ipynb #28b26d5e
 import time
@@ -30,13 +30,15 @@ from .choices import choices_of, read_choice
 from .core import Judged, Reading, derived_seed, lookup
 from calib_nb.models import (
     LanguageModel,
+    Sampling,
     TextFormat,
     TokenTree,
     common_length,
     continue_greedily,
     in_halves,
-    left_padded,
     read_trees,
+    sample_by_inversion,
+    sample_texts,
     spell_answer,
     spell_levels,
     token_tree,
@@ -74,34 +76,6 @@ def greedy_in_tree(
     "Token ids of the greedy continuation, the stop token included; None where it leaves the tree."
     best = logp.argmax(-1).tolist()
     return _walk_tree(tree, lambda row, depth: best[row], stop_tokens)
-
-# %% ../nbs/12_readout.ipynb #a1000003
-@dataclass(frozen=True)
-class Sampling:
-    "How texts are sampled: from the whole distribution, at a temperature."
-    n: int  # samples for each answer
-    temperature: float  # the logits are divided by it
-    max_new_tokens: int  # where a sample ends at the latest
-
-    def uniforms(
-        self,
-        seed: int,  # of all samples
-        *names: str,  # what the numbers are for
-    ) -> np.ndarray:  # (n, max_new_tokens), in [0, 1)
-        "One uniform number for each token of each sample."
-        draws = np.random.default_rng(derived_seed(seed, *names))
-        return draws.random((self.n, self.max_new_tokens))
-
-
-def sample_by_inversion(
-    logits: torch.Tensor,  # or log-probabilities, (..., vocabulary)
-    uniform: torch.Tensor,  # numbers in [0, 1), several for each distribution, (..., n)
-    temperature: float,  # the logits are divided by it
-) -> torch.Tensor:  # token ids, (..., n)
-    "The token that each uniform number stands for, by inversion of the cumulative distribution."
-    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    total, last = cumulative[..., -1:], logits.shape[-1] - 1
-    return torch.searchsorted(cumulative, uniform * total, right=True).clamp(max=last)
 
 # %% ../nbs/12_readout.ipynb #f9b7bc1d
 def _drawn_in_tree(
@@ -371,116 +345,6 @@ def _stated(fmt: TextFormat, text: str) -> Confidence:
 def _confidence_prompts(fmt: TextFormat, judged: list[Judged]) -> list[list[int]]:
     "The token ids up to where the confidence in each answer belongs."
     return [fmt.encode(fmt.response(j.question, j.model_answer)) for j in judged]
-
-# %% ../nbs/12_readout.ipynb #a1000011
-class _Samples:
-    "Texts that are being written. A prompt is read once for all its samples."
-
-    def __init__(self, lm, prompts, owner):  # owner: for each sample the index of its prompt, (samples,)
-        self.lm = lm
-        inputs = left_padded(prompts, lm.pad_token, lm.device)
-        mask = inputs["attention_mask"]
-        places = (mask.cumsum(-1) - 1).clamp(min=0)
-        out = lm.model(**inputs, position_ids=places, use_cache=True, logits_to_keep=1)
-        self.cache = out.past_key_values
-        self.cache.batch_select_indices(owner)
-        self.logits = out.logits[owner, -1]
-        self.mask = mask[owner]
-        self.place = places[owner, -1:]
-
-    def keep(self, rows):  # indices of the samples that go on
-        "Those that have ended are not computed any more."
-        self.cache.batch_select_indices(rows)
-        self.mask, self.place = self.mask[rows], self.place[rows]
-
-    def read(self, tokens):  # the next token of each sample, (samples, 1)
-        "Read one token more; `logits` are then those of the token behind it."
-        more = self.mask.new_ones(len(self.mask), 1)
-        self.mask = torch.cat([self.mask, more], 1)
-        self.place = self.place + 1
-        out = self.lm.model(
-            input_ids=tokens,
-            attention_mask=self.mask,
-            position_ids=self.place,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.logits = out.logits[:, -1]
-
-# %% ../nbs/12_readout.ipynb #2e727515
-class _Rereading:
-    "The same for any model: texts are rows, read as a whole for each token."
-
-    def __init__(self, lm, prompts, owner):  # owner: for each sample the index of its prompt, (samples,)
-        self.lm = lm
-        self.texts = [prompts[i] for i in owner.tolist()]
-        self._read_all()
-
-    def _read_all(self):
-        rows = [token_tree(text, [text[-1:]]) for text in self.texts]  # any one token: what follows the text is read
-        self.logits, _ = read_trees(self.lm.model, tree_batch(rows, self.lm))
-
-    def keep(self, rows):  # indices of the samples that go on
-        "Those that have ended are not read any more."
-        self.texts = [self.texts[i] for i in rows.tolist()]
-
-    def read(self, tokens):  # the next token of each sample, (samples, 1)
-        "Read one token more; `logits` are then those of the token behind it."
-        self.texts = [text + new for text, new in zip(self.texts, tokens.tolist())]
-        self._read_all()
-
-# %% ../nbs/12_readout.ipynb #0e1b133c
-@torch.no_grad()
-def _sample_tokens(
-    lm: LanguageModel,
-    prompts: list[list[int]],
-    owner: list[int],  # for each sample the index of its prompt
-    uniforms: np.ndarray,  # (samples, steps)
-    temperature: float,
-) -> list[list[int]]:
-    "The token ids of each sample, up to the end of the line."
-    writer = _Samples if lm.plain_attention else _Rereading
-    samples = writer(lm, prompts, torch.tensor(owner, device=lm.device))
-    numbers = torch.tensor(uniforms, device=lm.device)
-    stops = torch.tensor(lm.stop_tokens, device=lm.device)
-    tokens = [[] for _ in owner]
-    live = torch.arange(len(owner), device=lm.device)
-    steps = numbers.shape[1]
-    for step in range(steps):
-        new = sample_by_inversion(samples.logits, numbers[live, step : step + 1], temperature)
-        for sample, token in zip(live.tolist(), new[:, 0].tolist()):
-            tokens[sample].append(token)
-        going = (~torch.isin(new[:, 0], stops)).nonzero()[:, 0]
-        if not len(going) or step == steps - 1:
-            break
-        if len(going) < len(live):
-            samples.keep(going)
-            live, new = live[going], new[going]
-        samples.read(new)
-    return tokens
-
-# %% ../nbs/12_readout.ipynb #5f6b8012
-def sample_texts(
-    lm: LanguageModel,  # with or without an adapter
-    prompts: list[list[int]],  # token ids
-    uniforms: list[np.ndarray],  # for each prompt (samples, steps); the number of samples may differ
-    temperature: float,  # the logits are divided by it
-    progress: str | None = None,  # a title for the progress bar
-) -> list[list[str]]:  # for each prompt its samples
-    "Sampled texts up to the end of the line, in batches of similar length."
-    size = max(1, lm.settings["answer_batch"] // max(map(len, uniforms), default=1))
-
-    def write(batch):
-        owner = [place for place, i in enumerate(batch) for _ in uniforms[i]]
-        numbers = np.concatenate([uniforms[i] for i in batch])
-        tokens = _sample_tokens(lm, [prompts[i] for i in batch], owner, numbers, temperature)
-        written = iter([_text(lm, ids) for ids in tokens])
-        return {i: [next(written) for _ in uniforms[i]] for i in batch}
-
-    texts = {}
-    for batch in _batches(list(map(len, prompts)), size, progress):
-        texts.update(in_halves(write, batch))
-    return [texts[i] for i in range(len(prompts))]
 
 # %% ../nbs/12_readout.ipynb #a4a40535
 def read_verbalized_sampled(
