@@ -1002,7 +1002,7 @@ def sample_by_inversion(
     total, last = cumulative[..., -1:], logits.shape[-1] - 1
     return torch.searchsorted(cumulative, uniform * total, right=True).clamp(max=last)
 
-# %% ../nbs/07_models.ipynb #22f1037c
+# %% ../nbs/07_models.ipynb #35f94d15
 @dataclass(frozen=True)
 class _Rule:
     "Which token comes next, and where a text ends."
@@ -1039,7 +1039,7 @@ class _Rule:
         "Whether it ends here."
         return ids[-1] in self.ends or self.complete is not None and self.complete(ids)
 
-# %% ../nbs/07_models.ipynb #6c972ee8
+# %% ../nbs/07_models.ipynb #d61a027f
 class _Rows:
     "What has been read so far: a row for each prompt, then for each different text."
 
@@ -1075,7 +1075,7 @@ class _Rows:
         self.place = self.place + 1
         self._read(tokens)
 
-# %% ../nbs/07_models.ipynb #ec5f1f24
+# %% ../nbs/07_models.ipynb #7abd302f
 def _options(lm, rule):
     "Of `generate`."
     return {
@@ -1095,7 +1095,7 @@ def _own_processors(lm, inputs, rule):
 
     return lm.model.generate(**inputs, **_options(lm, rule), custom_generate=found)
 
-# %% ../nbs/07_models.ipynb #442fcc24
+# %% ../nbs/07_models.ipynb #ecb950c1
 def _distinct(rows, tokens):  # of each text: its row, and its next token
     "`(parents, tokens)` of the new rows, the new row of each text, and the order in which these rows ascend."
     pairs, new = torch.stack([rows, tokens], 1).unique(dim=0, return_inverse=True)
@@ -1121,7 +1121,7 @@ def _write_together(lm, prompts, rule):
         batch.go_on(*new)
     return said
 
-# %% ../nbs/07_models.ipynb #cea64c89
+# %% ../nbs/07_models.ipynb #9eddfae0
 class _Chosen(LogitsProcessor):
     "Leaves the token that the rule chooses."
 
@@ -1148,9 +1148,8 @@ class _Over(StoppingCriteria):
         return torch.tensor(over, device=input_ids.device)
 
 
-def _generate(lm, prompts, rule):
-    "The token ids of each text, with whatever cache the model has."
-    rows = [prompts[place] for place in rule.owners(prompts)]
+def _generate(lm, rows, rule):
+    "The token ids of each text, with whatever cache the model has; a row for each text."
     inputs = left_padded(rows, lm.pad_token, lm.device)
     start = inputs["input_ids"].shape[1]
     over = _Over(rule, start)
@@ -1158,10 +1157,23 @@ def _generate(lm, prompts, rule):
     out = lm.model.generate(**inputs, **_options(lm, rule), **how)
     return [ids[start:][: over.lengths.get(text)] for text, ids in enumerate(out.tolist())]
 
-# %% ../nbs/07_models.ipynb #89d044eb
+
+_ALONE = {"rwkv"}  # transformers takes the states of one row for those of another
+
+
+def _write_apart(lm, prompts, rule):
+    "The token ids of each text, none sharing a row."
+    rows = [prompts[place] for place in rule.owners(prompts)]
+    if rule.uniforms is not None:
+        rule = replace(rule, uniforms=list(np.concatenate(rule.uniforms)[:, None]))
+    if lm.model.config.model_type not in _ALONE:
+        return _generate(lm, rows, rule)
+    return [_generate(lm, [row], rule.of([text]))[0] for text, row in enumerate(rows)]
+
+# %% ../nbs/07_models.ipynb #e82a8750
 def _write(lm, prompts, rule):
     "For each prompt of one batch the token ids of its texts."
-    way = _write_together if lm.plain_attention else _generate
+    way = _write_together if lm.plain_attention else _write_apart
     said = [[] for _ in prompts]
     for place, ids in zip(rule.owners(prompts), way(lm, prompts, rule)):
         said[place].append(ids)
@@ -1231,7 +1243,7 @@ def continue_greedily(
     rule = _Rule(frozenset(lm.turn_ends if lines else lm.stop_tokens), max_new_tokens)
     return _continue_texts(lm, prompts, rule, partial(_answer_in, lm), done, progress)
 
-# %% ../nbs/07_models.ipynb #2b5b65d2
+# %% ../nbs/07_models.ipynb #51a13a76
 def sample_texts(
     lm: LanguageModel,  # with or without an adapter
     prompts: list[list[int]],  # token ids
