@@ -170,7 +170,7 @@ def _tree_forward(
     """One forward pass: log-probabilities `(1 + nodes, vocabulary)` in fp32, row 0 the end of the prefix.
 
     Hidden states are `(trees, length, width)`."""
-    logits, states = read_trees(lm.model, tree_batch(trees, lm), hidden)
+    logits, states = read_trees(lm.model, tree_batch(trees, lm, share=not hidden), hidden)
     sizes = [1 + len(t.tokens) for t in trees]
     return logits.float().log_softmax(-1).split(sizes), states
 
