@@ -954,10 +954,9 @@ def _right_way(lm, trees, shared=0):  # shared: how many tokens of all texts mig
     Raises ValueError where 'rows' is not right either."""
     longest = max(int(_tree_positions(tree, len(tree)).max()) + 1 for tree in trees)
     way = _way(lm.model.config, longest)
-    if way == "rows" or not shared or not _is_right(lm, trees, way, shared):
-        shared = 0
     if _is_right(lm, trees, way):
-        return way, shared
+        once = shared and way != "rows" and _is_right(lm, trees, way, shared)
+        return way, shared if once else 0
     known = _CHECKED[_base_of(lm.model)]
     said = f"{lm.name} ({lm.model.config.model_type}): read as '{way}', a text is {known[way]:.2g} nats off"
     if way == "rows" or not _is_right(lm, trees, "rows"):
