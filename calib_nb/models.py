@@ -38,6 +38,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    DynamicCache,
     GgufConfig,
     LogitsProcessor,
     StoppingCriteria,
@@ -838,16 +839,48 @@ def _read_rows(model, batch, hidden):
     found = torch.cat(logits)[in_order[tuple(batch["places"].T)]]
     return found, tuple(map(torch.cat, zip(*states))) if hidden else None
 
+# %% ../nbs/07_models.ipynb #5cdb57b1
+_LEAST_SHARED = 8
 
+
+def _shared(texts):  # token ids
+    "How many tokens all texts of a batch begin with, the last token of none among them; 0 where it is not worth it."
+    n = min(common_length(*texts), *(len(text) - 1 for text in texts))
+    return n if len(texts) > 1 and n >= _LEAST_SHARED else 0
+
+
+def _read_beginning(model, ids, n_texts, cache=None):  # (1, tokens), on the model's device; an empty cache
+    "Keys and values of what `n_texts` texts begin with, read once, with gradients: a `DynamicCache` for a batch."
+    cache = DynamicCache() if cache is None else cache  # layers with a window forget nothing: the masks are ours
+    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_repeat_interleave(n_texts)
+    return cache
+
+
+def _behind(batch, n):  # a batch of trees; tokens
+    "The batch without the first `n` tokens, which all its texts share: they are the `beginning`."
+    if not n:
+        return batch
+    mask = batch["attention_mask"]
+    cut = {kind: rows[:, :, n:] for kind, rows in mask.items()} if isinstance(mask, dict) else mask[:, :, n:]
+    rest = {name: batch[name][:, n:] for name in ("input_ids", "position_ids", "logits_to_keep")}
+    return {**rest, "attention_mask": cut, "beginning": batch["input_ids"][:1, :n]}
+
+# %% ../nbs/07_models.ipynb #653cf72d
 def read_trees(
     model: torch.nn.Module,  # with or without an adapter
     batch: dict,  # from `tree_batch`, on the model's device
     hidden: bool = False,  # whether hidden states are kept
+    cache: DynamicCache | None = None,  # an empty one, which gets the keys and values; path by path it stays empty
 ) -> tuple:  # logits, (places asked for, vocabulary); hidden states after each layer, (trees, length, width), or None
     "Read trees once, with gradients. The logits of a tree are those of the end of its prefix, then of its nodes."
     if "places" in batch:
         return _read_rows(model, batch, hidden)
-    out = model(**batch, use_cache=False, output_hidden_states=hidden)
+    inputs = dict(batch)
+    beginning = inputs.pop("beginning", None)
+    if beginning is not None:
+        cache = _read_beginning(model, beginning, len(batch["input_ids"]), cache)
+    out = model(**inputs, past_key_values=cache, use_cache=cache is not None, output_hidden_states=hidden)
     return out.logits, out.hidden_states if hidden else None
 
 # %% ../nbs/07_models.ipynb #d84e8441
@@ -856,14 +889,14 @@ _HALF_TOLERANCE = 0.5
 _CHECKED = WeakKeyDictionary()  # base model: {way: largest difference in nats}
 
 
-def _inputs(trees, lm, kept, way):
+def _inputs(trees, lm, kept, way, shared=0):  # shared: how many tokens of all texts are read once
     "A batch in one of the ways."
     if way == "rows":
         return _as_rows(trees, lm.pad_token, kept)
     dtype = lm.model.dtype
     plain = partial(_attention_mask, trees, dtype=dtype)
     mask = plain if way == "tree" else _windowed(trees, lm.model.config, dtype)
-    return _as_trees(trees, lm.pad_token, kept, mask)
+    return _behind(_as_trees(trees, lm.pad_token, kept, mask), shared)
 
 
 def _to(batch, device):
@@ -882,9 +915,10 @@ def _by_brute_force(lm, tree, path):
     return torch.stack([logp[first + i, token] for i, token in enumerate(tokens)])
 
 # %% ../nbs/07_models.ipynb #48fe61c8
-def _difference(lm, trees, way):
+def _difference(lm, trees, way, shared):
     "Largest difference between a way and brute force in the first and last path of each tree, in nats."
-    logits, _ = read_trees(lm.model, _to(_inputs(trees, lm, [1] * len(trees), way), lm.device))
+    batch = _inputs(trees, lm, [1] * len(trees), way, shared)
+    logits, _ = read_trees(lm.model, _to(batch, lm.device))
     of_trees = logits.float().log_softmax(-1).split([1 + len(tree.tokens) for tree in trees])
     largest = 0.0
     for tree, logp in zip(trees, of_trees):
@@ -907,28 +941,32 @@ def _evaluating(model):
     model.train(training)
 
 
-def _is_right(lm, trees, way):
+def _is_right(lm, trees, way, shared=0):
     "Whether the way has been found right for this model, now or before."
     known = _CHECKED.setdefault(_base_of(lm.model), {})
-    if way not in known:
+    name = f"{way}, beginning once" if shared else way
+    if name not in known:
         by_length = sorted(trees, key=len)
         with _evaluating(lm.model):
-            known[way] = _difference(lm, [by_length[-1], by_length[0]], way)
-    return known[way] <= _TOLERANCES.get(lm.model.dtype, _HALF_TOLERANCE)
+            known[name] = _difference(lm, [by_length[-1], by_length[0]], way, shared)
+    return known[name] <= _TOLERANCES.get(lm.model.dtype, _HALF_TOLERANCE)
 
 # %% ../nbs/07_models.ipynb #e347c870
-def _right_way(lm, trees):
-    "The way of the configuration where it is right, else 'rows'. Raises ValueError where that is not right either."
+def _right_way(lm, trees, shared=0):  # shared: how many tokens of all texts might be read once
+    """`(way, shared)`: that of the configuration where it is right, else 'rows'; shared is 0 where it may not be.
+
+    Raises ValueError where 'rows' is not right either."""
     longest = max(int(_tree_positions(tree, len(tree)).max()) + 1 for tree in trees)
     way = _way(lm.model.config, longest)
     if _is_right(lm, trees, way):
-        return way
+        once = shared and way != "rows" and _is_right(lm, trees, way, shared)
+        return way, shared if once else 0
     known = _CHECKED[_base_of(lm.model)]
     said = f"{lm.name} ({lm.model.config.model_type}): read as '{way}', a text is {known[way]:.2g} nats off"
     if way == "rows" or not _is_right(lm, trees, "rows"):
         raise ValueError(f"{said}, and path by path too: its confidences cannot be read here. Take another model")
     warnings.warn(f"{said}; it is read path by path instead, which is exact and slower", stacklevel=2)
-    return "rows"
+    return "rows", 0
 
 
 def tree_batch(
@@ -936,11 +974,23 @@ def tree_batch(
     lm: LanguageModel,  # that will read them
     device: str | torch.device | None = None,  # None: where the model lies
     kept: list[int] | None = None,  # how many last places of each prefix are asked for; None: 1
+    share: bool = True,  # whether what all texts begin with may be read once; it then has no hidden states
 ) -> dict:  # for `read_trees`
     "A batch that asks for logits at the last `kept` places of each prefix and at all nodes. Raises as `_right_way`."
     kept = kept or [1] * len(trees)
-    batch = _inputs(trees, lm, kept, _right_way(lm, trees))
+    begun = [tree.prefix[: len(tree.prefix) - k + 1] for tree, k in zip(trees, kept)]
+    way, shared = _right_way(lm, trees, _shared(begun) if share else 0)
+    batch = _inputs(trees, lm, kept, way, shared)
     return _to(batch, device or lm.device)
+
+
+def _shared_by(lm, prompts, more=0):  # token ids; how many tokens may follow each
+    "How many tokens of all prompts can be read once before they are continued: 0 where its attention forbids it."
+    shared, longest = _shared(prompts), max(map(len, prompts)) + more
+    if not shared or _way(lm.model.config, longest) != "tree":
+        return 0
+    texts = [token_tree(prompt, [prompt[-1:]]) for prompt in prompts]  # any one token: what follows is read
+    return _right_way(lm, texts, shared)[1]
 
 # %% ../nbs/07_models.ipynb #bd30eab6
 def left_padded(

@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from transformers import DynamicCache
 
 from .answers import MAX_ANSWER_TOKENS
 from .choices import choices_of, read_choice
@@ -33,6 +34,9 @@ from calib_nb.models import (
     Sampling,
     TextFormat,
     TokenTree,
+    _tree_mask,
+    _tree_positions,
+    _way,
     common_length,
     continue_greedily,
     in_halves,
@@ -53,8 +57,8 @@ def _walk_tree(
     tree: TokenTree,
     choose: Callable,  # `choose(row, depth) -> token`; row 0 is the end of the prefix
     stop_tokens: Container[int],
-) -> list[int] | None:
-    "Token ids along the chosen tokens, the stop token included; None where they leave the tree."
+) -> tuple:  # token ids, the stop token included; the node that they leave the tree behind, None where they do not
+    "Follow the chosen tokens."
     edges = zip(tree.parents, tree.tokens)
     child = {edge: node for node, edge in enumerate(edges)}
     node, tokens = -1, []
@@ -62,10 +66,16 @@ def _walk_tree(
         token = choose(node + 1, len(tokens))
         tokens.append(token)
         if token in stop_tokens:
-            return tokens
+            return tokens, None
         if (node, token) not in child:
-            return None
+            return tokens, node
         node = child[node, token]
+
+
+def _greedy_walk(tree, logp, stop_tokens):  # as in `greedy_in_tree`; the rest as in `_walk_tree`
+    "Follow the likeliest tokens."
+    best = logp.argmax(-1).tolist()
+    return _walk_tree(tree, lambda row, depth: best[row], stop_tokens)
 
 
 def greedy_in_tree(
@@ -74,8 +84,8 @@ def greedy_in_tree(
     stop_tokens: Container[int],  # tokens that end the line
 ) -> list[int] | None:
     "Token ids of the greedy continuation, the stop token included; None where it leaves the tree."
-    best = logp.argmax(-1).tolist()
-    return _walk_tree(tree, lambda row, depth: best[row], stop_tokens)
+    tokens, left = _greedy_walk(tree, logp, stop_tokens)
+    return tokens if left is None else None
 
 # %% ../nbs/12_readout.ipynb #f9b7bc1d
 def _drawn_in_tree(
@@ -94,7 +104,8 @@ def _drawn_in_tree(
         return sample_by_inversion(logp[row], numbers[:, depth], temperature).tolist()
 
     def walk(sample):
-        return _walk_tree(tree, lambda row, depth: drawn(row, depth)[sample], stop_tokens)
+        tokens, left = _walk_tree(tree, lambda row, depth: drawn(row, depth)[sample], stop_tokens)
+        return tokens if left is None else None
 
     return [walk(sample) for sample in range(len(uniforms))]
 
@@ -140,11 +151,12 @@ def _tree_forward(
     lm: LanguageModel,
     trees: list[TokenTree],
     hidden: bool = False,  # whether hidden states are kept
+    cache: DynamicCache | None = None,  # as in `read_trees`
 ) -> tuple:  # log-probabilities for each tree; hidden states after each layer, or None
     """One forward pass: log-probabilities `(1 + nodes, vocabulary)` in fp32, row 0 the end of the prefix.
 
     Hidden states are `(trees, length, width)`."""
-    logits, states = read_trees(lm.model, tree_batch(trees, lm), hidden)
+    logits, states = read_trees(lm.model, tree_batch(trees, lm, share=not hidden), hidden, cache)
     sizes = [1 + len(t.tokens) for t in trees]
     return logits.float().log_softmax(-1).split(sizes), states
 
@@ -189,8 +201,8 @@ def _states_at(
 class TreePass:
     "What one forward pass says about the confidence in one answer."
     levels: np.ndarray  # log-probability of each level as text with its terminator, (K,)
-    text: str | None  # the greedy text behind `Confidence:`; None where it leaves the tree
-    tokens: int  # tokens in the pass
+    text: str | None  # the greedy text behind `Confidence:`; None where it leaves the tree and was not written on
+    tokens: int  # tokens of the text and its levels
     drawn: tuple = ()  # sampled texts; None for each that leaves the tree
     hidden: np.ndarray | None = None  # states at two positions, embedding and layers, (2, 1 + layers, width)
 
@@ -268,6 +280,102 @@ def _tree_pass(
     drawn = _drawn_texts(lm, answer, logp, sampling, seed)
     return TreePass(levels, greedy, len(answer.tree), drawn)
 
+# %% ../nbs/12_readout.ipynb #8338bdd0
+@torch.no_grad()
+def _go_on(lm, texts, mask, place, cache):  # token ids so far, changed here; (texts, read so far); (texts, 1)
+    "Write each text on greedily, behind the keys and values that its row of the mask may see, until the line ends."
+    stops, live = set(lm.stop_tokens), list(range(len(texts)))
+    while True:
+        open_ = [texts[i][-1] not in stops and len(texts[i]) < MAX_CONFIDENCE_TOKENS for i in live]
+        going = torch.tensor(open_, device=mask.device).nonzero()[:, 0]
+        if not len(going):
+            return
+        live = [live[k] for k in going.tolist()]
+        cache.batch_select_indices(going)
+        mask = torch.cat([mask[going], mask.new_ones(len(going), 1)], 1)
+        place = place[going] + 1
+        new = torch.tensor([texts[i][-1:] for i in live], device=mask.device)
+        seen = {"attention_mask": mask, "position_ids": place, "past_key_values": cache}
+        best = lm.model(input_ids=new, **seen, use_cache=True).logits[:, -1].argmax(-1)
+        for i, token in zip(live, best.tolist()):
+            texts[i].append(token)
+
+
+def _may_go_on(lm, cache):
+    "Whether texts may go on from a pass: all of it must be in sight, and there must be no thoughts to take out."
+    longest = cache.get_seq_length() + MAX_CONFIDENCE_TOKENS
+    return cache.get_seq_length() > 0 and _way(lm.model.config, longest) == "tree" and not lm.thinks
+
+
+def _write_on(
+    lm: LanguageModel,
+    trees: list[TokenTree],  # which the greedy text leaves
+    scores: list[torch.Tensor],  # log-probabilities at their nodes
+    rows: list[int],  # of the pass
+    cache: DynamicCache,  # the keys and values of the pass; used up
+) -> list[str]:
+    "The greedy text behind each prefix."
+    length = cache.get_seq_length()
+    texts, masks, places = [], [], []
+    for tree, logp in zip(trees, scores):
+        tokens, left = _greedy_walk(tree, logp, set(lm.stop_tokens))
+        at = len(tree.prefix) + left
+        texts.append(tokens)
+        masks.append(_tree_mask(tree, length)[at].long())
+        places.append(_tree_positions(tree, length)[at : at + 1])
+    cache.batch_select_indices(torch.tensor(rows, device=lm.device))
+    _go_on(lm, texts, torch.stack(masks).to(lm.device), torch.stack(places).to(lm.device), cache)
+    return [_text(lm, ids) for ids in texts]
+
+# %% ../nbs/12_readout.ipynb #ad9a9b77
+@contextmanager
+def _cost_of(lm: LanguageModel) -> Iterator[dict]:
+    "Yields a dict that has, at the end, the tokens that went through the model and the seconds."
+    cost, start = {"tokens": 0, "seconds": 0.0}, time.perf_counter()
+
+    def count(module, args):
+        cost["tokens"] += args[0].numel()
+
+    hook = lm.model.get_input_embeddings().register_forward_pre_hook(count)
+    try:
+        yield cost
+    finally:
+        hook.remove()
+        cost["seconds"] = time.perf_counter() - start
+
+# %% ../nbs/12_readout.ipynb #26d1df59
+@dataclass(frozen=True)
+class _Reader:
+    "Reads trees, and what is wanted beside the levels."
+    lm: LanguageModel
+    fmt: TextFormat
+    sampling: Sampling | None
+    seed: int
+    hidden: bool
+    writing: dict | None
+
+    def read(self, answers):  # of one batch
+        "A `TreePass` for each."
+        cache = None if self.writing is None else DynamicCache()
+        scores, states = _tree_forward(self.lm, [answer.tree for answer in answers], self.hidden, cache)
+        passes = [_tree_pass(self.lm, a, logp, self.sampling, self.seed) for a, logp in zip(answers, scores)]
+        if self.hidden:
+            kept = [_states_at(states, row, _places(self.fmt, answer)) for row, answer in enumerate(answers)]
+            passes = [replace(p, hidden=h) for p, h in zip(passes, kept)]
+        if cache is not None and _may_go_on(self.lm, cache):
+            self._write_on(answers, scores, passes, cache)
+        return passes
+
+    def _write_on(self, answers, scores, passes, cache):
+        left = [row for row, p in enumerate(passes) if p.text is None and answers[row].whole]
+        with _cost_of(self.lm) as cost:
+            trees = [answers[row].tree for row in left]
+            texts = _write_on(self.lm, trees, [scores[row] for row in left], left, cache) if left else []
+        for row, text in zip(left, texts):
+            passes[row] = replace(passes[row], text=text)
+        for what, spent in cost.items():
+            self.writing[what] = self.writing.get(what, 0) + spent
+
 # %% ../nbs/12_readout.ipynb #a1000007
 def tree_passes(
     lm: LanguageModel,  # with or without an adapter
@@ -278,24 +386,18 @@ def tree_passes(
     sampling: Sampling | None = None,  # where samples are asked for
     seed: int = 0,  # of the samples
     hidden: bool = False,  # whether hidden states are kept
+    writing: dict | None = None,  # where greedy texts are written on behind the tree; gets what that costs
 ) -> list[TreePass]:  # one for each answer, in order
     "Read each answer once, with all levels of confidence behind it."
     levels = fmt.wording.unit.texts(decimals)
     answers = [_level_tree(fmt, j, levels) for j in judged]
-    sizes = [len(answer.tree) for answer in answers]
+    reader = _Reader(lm, fmt, sampling, seed, hidden, writing)
 
     def read(batch):
-        scores, states = _tree_forward(lm, [answers[i].tree for i in batch], hidden)
-        found = {}
-        for row, i in enumerate(batch):
-            found[i] = _tree_pass(lm, answers[i], scores[row], sampling, seed)
-            if hidden:
-                kept = _states_at(states, row, _places(fmt, answers[i]))
-                found[i] = replace(found[i], hidden=kept)
-        return found
+        return dict(zip(batch, reader.read([answers[i] for i in batch])))
 
     passes = {}
-    for batch in _batches(sizes, lm.settings["read_batch"], progress):
+    for batch in _batches([len(answer.tree) for answer in answers], lm.settings["read_batch"], progress):
         passes.update(in_halves(read, batch))
     return [passes[i] for i in range(len(judged))]
 
@@ -323,7 +425,7 @@ def _expectation(
 
 # %% ../nbs/12_readout.ipynb #a3af93f3
 def read_verbalized(
-    lm: LanguageModel,  # writes what leaves the tree
+    lm: LanguageModel,  # writes what the passes have not written
     fmt: TextFormat,  # how question, answer and confidence become text
     judged: list[Judged],  # answers
     passes: list[TreePass],  # one for each answer
@@ -792,12 +894,12 @@ class Readout:
     "A way to read confidences."
     read: Callable  # `read(lm, fmt, judged, passes, seed)`: a `Confidence` for each answer, or a row to `fit` on
     fit: Callable | None = None  # `fit(rows, judged)`, see `cross_fit`
-    wants: tuple = ()  # of the shared pass: 'tree', 'samples', 'hidden'
+    wants: tuple = ()  # of the shared pass: 'tree', 'text', 'samples', 'hidden'
 
 
 DEFAULT_READOUTS = ("verbalized", "expected")
 READOUTS = {
-    "verbalized": Readout(read_verbalized, wants=("tree",)),
+    "verbalized": Readout(read_verbalized, wants=("tree", "text")),
     "expected": Readout(read_expected, wants=("tree",)),
     "verbalized_sampled": Readout(read_verbalized_sampled, wants=("tree", "samples")),
     "p_true": Readout(read_p_true),
@@ -846,22 +948,6 @@ def _read_without_levels(
         raise ValueError(f"{said}, not by '{name}'")
     return [Confidence(None, "missing", {"reason": said}) for _ in judged]
 
-# %% ../nbs/12_readout.ipynb #ad9a9b77
-@contextmanager
-def _cost_of(lm: LanguageModel) -> Iterator[dict]:
-    "Yields a dict that has, at the end, the tokens that went through the model and the seconds."
-    cost, start = {"tokens": 0, "seconds": 0.0}, time.perf_counter()
-
-    def count(module, args):
-        cost["tokens"] += args[0].numel()
-
-    hook = lm.model.get_input_embeddings().register_forward_pre_hook(count)
-    try:
-        yield cost
-    finally:
-        hook.remove()
-        cost["seconds"] = time.perf_counter() - start
-
 # %% ../nbs/12_readout.ipynb #16eddb74
 def _read_as(judged, split, found, names):  # found: a `Confidence`
     "The reading of one answer; what is not a number, where the model's own are none, is missing."
@@ -879,13 +965,28 @@ def _shared_passes(
     seed: int,
     decimals: int,
     progress: str | None,
+    writing: dict,  # gets what written texts cost
 ) -> list[TreePass]:
     "What these readouts want of the shared pass; empty where they want nothing."
     wants = {want for readout in readouts for want in readout.wants}
     if not wants or not fmt.wording.has_levels:
         return []
     sampling = CONFIDENCE_SAMPLING if "samples" in wants else None
-    return tree_passes(lm, fmt, judged, decimals, progress, sampling, seed, "hidden" in wants)
+    writing = writing if "text" in wants else None
+    return tree_passes(lm, fmt, judged, decimals, progress, sampling, seed, "hidden" in wants, writing)
+
+
+def _cost_alone(
+    readout: Readout,
+    own: dict,  # what it cost beside the shared pass
+    shared: dict,  # what the shared pass cost
+    writing: dict,  # how much of that was for written texts
+) -> dict:
+    "What a readout would have cost by itself."
+    if not readout.wants:
+        return own
+    others = {} if "text" in readout.wants else writing
+    return {what: own[what] + shared[what] - others.get(what, 0) for what in own}
 
 # %% ../nbs/12_readout.ipynb #dbbf25ae
 def asked_by(
@@ -922,17 +1023,17 @@ def read_confidences(
     readouts: Iterable[str] = DEFAULT_READOUTS,  # names in `READOUTS`
     decimals: int = 1,  # digits of the grid
     progress: str | None = None,  # a title for the progress bar
-    counts: dict | None = None,  # gets the tokens in the shared pass, and under 'by_readout' what each costs alone
+    counts: dict | None = None,  # gets the tokens of the texts read, and under 'by_readout' what each costs alone
 ) -> list[Reading]:  # all answers by the first readout, then by the next
     "The confidence in each answer by each readout."
     chosen = {name: lookup(READOUTS, name, "readout") for name in readouts}
+    readings, costs, writing = [], {}, {}
     with _cost_of(lm) as shared:
-        passes = _shared_passes(lm, fmt, judged, chosen.values(), seed, decimals, progress)
-    readings, costs = [], {}
+        passes = _shared_passes(lm, fmt, judged, chosen.values(), seed, decimals, progress, writing)
     for name, readout in chosen.items():
         with _cost_of(lm) as cost:
             found = _found(name, lm, fmt, judged, splits, passes, seed)
-        costs[name] = {what: cost[what] + shared[what] for what in cost} if readout.wants else cost
+        costs[name] = _cost_alone(readout, cost, shared, writing)
         names = {"readout": name, "method": method, "seed": seed, "prompt": asked_by(name, fmt)}
         readings += [_read_as(*row, names) for row in zip(judged, splits, found)]
     if counts is not None:
