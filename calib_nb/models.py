@@ -1096,11 +1096,15 @@ class _Rows:
     def __init__(self, lm, prompts, rule):
         self.lm = lm
         inputs = left_padded(prompts, lm.pad_token, lm.device)
-        self.ids, self.mask = inputs["input_ids"], inputs["attention_mask"]
-        self.processors = _own_processors(lm, inputs, rule)
-        self.place = (self.mask.cumsum(-1) - 1).clamp(min=0)
-        self.cache = None
-        self._read(self.ids)
+        self.ids, self.processors = inputs["input_ids"], _own_processors(lm, inputs, rule)
+        n = _shared_by(lm, prompts, rule.most)
+        beginning = torch.tensor([prompts[0][:n]], device=lm.device)
+        self.cache = _read_beginning(lm.model, beginning, len(prompts)) if n else None
+        rest = left_padded([prompt[n:] for prompt in prompts], lm.pad_token, lm.device)
+        own = rest["attention_mask"]
+        self.mask = torch.cat([own.new_ones(len(own), n), own], 1)
+        self.place = (own.cumsum(-1) - 1).clamp(min=0) + n
+        self._read(rest["input_ids"])
 
     def _read(self, ids):
         out = self.lm.model(
