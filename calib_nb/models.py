@@ -1201,7 +1201,7 @@ class _Over(StoppingCriteria):
         over = [text in self.lengths for text in range(len(input_ids))]
         return torch.tensor(over, device=input_ids.device)
 
-
+# %% ../nbs/07_models.ipynb #25aa9f9d
 def _generate(lm, rows, rule):
     "The token ids of each text, with whatever cache the model has; a row for each text."
     inputs = left_padded(rows, lm.pad_token, lm.device)
@@ -1259,7 +1259,7 @@ def _unpadded_batches(prompts, size):
     for _, alike in sorted(of_length.items()):
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
-
+# %% ../nbs/07_models.ipynb #b54ea839
 def _size(lm, rule):
     "How many prompts are continued at once; of several samples, many are one row for a while."
     texts = lm.settings["answer_batch"]
