@@ -770,7 +770,7 @@ def reference_scores(
             bar.update(len(part))
     return [done[i] for i in places]
 
-# %% ../nbs/11_training.ipynb #8e7a540a
+# %% ../nbs/11_training.ipynb #1be469be
 _REFERENCE = Stage("reference", dict, (reference_scores,))
 
 
