@@ -126,13 +126,17 @@ def test_samples_are_what_brute_force_draws(family):
         assert texts == [drawn(lm, prompt, row) for row in rows]
 
 
+OPENING = "As to the rivers of that country: "  # longer than the windows
+ALIKE = [replace(j, question=OPENING + j.question) for j in JUDGED]
+
+
 def read_by(lm, monkeypatch, shared):
     "The passes, and how many tokens went through the model."
-    tree_passes(lm, raw(), JUDGED)  # checked once
+    tree_passes(lm, raw(), ALIKE)  # checked once
     with monkeypatch.context() as patched, _cost_of(lm) as cost:
         if not shared:
             patched.setattr(models, "_shared", lambda texts: 0)
-        passes = tree_passes(lm, raw(), JUDGED)
+        passes = tree_passes(lm, raw(), ALIKE)
     return passes, cost["tokens"]
 
 
@@ -142,8 +146,8 @@ def test_what_all_texts_begin_with_is_read_once_where_attention_is_plain(family,
     once, few = read_by(lm, monkeypatch, shared=True)
     each, many = read_by(lm, monkeypatch, shared=False)
     assert np.allclose([p.levels for p in once], [p.levels for p in each], atol=5e-5)
-    begun = len("Question: ") if lm.plain_attention else 0
-    assert many - few == begun * (len(JUDGED) - 1)
+    begun = len(f"Question: {OPENING}Wh") if lm.plain_attention else 0
+    assert many - few == begun * (len(ALIKE) - 1)
 
 
 @pytest.mark.parametrize("objective", ["text", "dpo", "brier"])
