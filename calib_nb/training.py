@@ -770,7 +770,7 @@ def reference_scores(
             bar.update(len(part))
     return [done[i] for i in places]
 
-# %% ../nbs/11_training.ipynb #1be469be
+# %% ../nbs/11_training.ipynb #7ed7fd13
 _REFERENCE = Stage("reference", dict, (reference_scores,))
 
 

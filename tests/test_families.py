@@ -9,13 +9,22 @@ import pytest
 import torch
 from conftest import small_tokenizer
 from families import FAMILIES, random_model
+from transformers import DynamicCache
 
 from calib_nb import models
 from calib_nb.core import Judged
 from calib_nb.labels import labelled_rows, preference_pairs, trl_preferences
-from calib_nb.models import DEVICE_SETTINGS, LanguageModel, TextFormat, continue_greedily, spell_levels
+from calib_nb.models import DEVICE_SETTINGS, LanguageModel, TextFormat, continue_greedily, spell_levels, token_tree
 from calib_nb.prompts import level_grid
-from calib_nb.readout import MAX_CONFIDENCE_TOKENS, _cost_of, read_expected, sample_texts, tree_passes
+from calib_nb.readout import (
+    MAX_CONFIDENCE_TOKENS,
+    _cost_of,
+    _texts_behind,
+    _tree_forward,
+    read_expected,
+    sample_texts,
+    tree_passes,
+)
 from calib_nb.training import OBJECTIVES, collate, dpo_loss, make_example, reference_scores, score, text_loss
 
 pytestmark = pytest.mark.filterwarnings("error:.*path by path:UserWarning")
@@ -103,6 +112,20 @@ def test_a_confidence_that_is_written_on_from_the_pass_is_what_brute_force_write
     if models._way(lm.model.config, 300) == "tree":  # what is out of sight is left to generation
         assert texts == written and cost["tokens"] > 0
     assert all(text in (None, wanted) for text, wanted in zip(texts, written))
+
+
+@pytest.mark.parametrize("family", ["Llama 3", "GPT-2"])
+def test_a_text_goes_on_behind_the_node_where_it_leaves_the_tree(family):
+    lm, cache = model_of(family), DynamicCache()
+    prefix = tokenizer()("Question: Who? Confidence:", add_special_tokens=False).input_ids
+    tree = token_tree(prefix, [[20, 21, 22], [20, 23, 24]])
+    short = token_tree(prefix[4:], [[20, 21, 22]])
+    scores, _ = _tree_forward(lm, [short, tree], cache=cache)
+    forced = scores[1].clone()
+    forced[0, 20] = forced[1, 23] = forced[3, 30] = 1  # 20, behind it 23, and behind that 30, which is in no path
+    [text] = _texts_behind(lm, [tree], [forced], [1], cache)
+    begun = tokenizer().decode([20, 23, 30])
+    assert text == begun + greedily(lm, prefix + [20, 23, 30], MAX_CONFIDENCE_TOKENS - 3)
 
 
 def drawn(lm, prompt, uniforms):
