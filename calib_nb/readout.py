@@ -307,9 +307,9 @@ def _may_go_on(lm, cache):
     return cache.get_seq_length() > 0 and _way(lm.model.config, longest) == "tree" and not lm.thinks
 
 
-def _write_on(
+def _texts_behind(
     lm: LanguageModel,
-    trees: list[TokenTree],  # which the greedy text leaves
+    trees: list[TokenTree],  # which the greedy texts leave
     scores: list[torch.Tensor],  # log-probabilities at their nodes
     rows: list[int],  # of the pass
     cache: DynamicCache,  # the keys and values of the pass; used up
@@ -352,7 +352,7 @@ class _Reader:
     sampling: Sampling | None
     seed: int
     hidden: bool
-    writing: dict | None
+    writing: dict | None  # gets what written texts cost
 
     def read(self, answers):  # of one batch
         "A `TreePass` for each."
@@ -367,10 +367,11 @@ class _Reader:
         return passes
 
     def _write_on(self, answers, scores, passes, cache):
+        "Texts for the passes that have none; counted."
         left = [row for row, p in enumerate(passes) if p.text is None and answers[row].whole]
         with _cost_of(self.lm) as cost:
             trees = [answers[row].tree for row in left]
-            texts = _write_on(self.lm, trees, [scores[row] for row in left], left, cache) if left else []
+            texts = _texts_behind(self.lm, trees, [scores[row] for row in left], left, cache) if left else []
         for row, text in zip(left, texts):
             passes[row] = replace(passes[row], text=text)
         for what, spent in cost.items():
