@@ -306,7 +306,7 @@ def _may_go_on(lm, cache):
     longest = cache.get_seq_length() + MAX_CONFIDENCE_TOKENS
     return cache.get_seq_length() > 0 and _way(lm.model.config, longest) == "tree" and not lm.thinks
 
-
+# %% ../nbs/12_readout.ipynb #ff50d9fb
 def _texts_behind(
     lm: LanguageModel,
     trees: list[TokenTree],  # which the greedy texts leave
