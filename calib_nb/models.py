@@ -626,8 +626,8 @@ def spell_levels(
 ) -> tuple:  # (prefix, spellings): token ids shared by all, and for each level the ids that follow, terminator included
     "How the tokenizer spells each level behind the answer."
     head = fmt.response(question, answer)
-    start = fmt.encode(head)
-    whole = [fmt.encode(f"{head} {level}{fmt.terminator}") for level in levels]
+    start, end = fmt.encode(head), fmt.terminator
+    whole = [fmt.encode(f"{head} {level}{end}") for level in levels]
     n = common_length(start, *whole)
     return start[:n], [ids[n:] for ids in whole]
 
@@ -849,11 +849,15 @@ def _shared(texts):  # token ids
     return n if len(texts) > 1 and n >= _LEAST_SHARED else 0
 
 
-def _read_beginning(model, ids, n_texts, cache=None):  # (1, tokens), on the model's device; an empty cache
+def _read_beginning(model, ids, n_texts, cache=None, known=None):  # (1, tokens); cache, known: as in `read_trees`
     "Keys and values of what `n_texts` texts begin with, read once, with gradients: a `DynamicCache` for a batch."
     cache = DynamicCache() if cache is None else cache  # layers with a window forget nothing: the masks are ours
-    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    cache.batch_repeat_interleave(n_texts)
+    known, tokens = {} if known is None else known, tuple(ids[0].tolist())
+    if tokens not in known:
+        known[tokens] = DynamicCache()
+        model(input_ids=ids, past_key_values=known[tokens], use_cache=True, logits_to_keep=1)
+    for i, layer in enumerate(known[tokens].layers):
+        cache.update(layer.keys.expand(n_texts, -1, -1, -1), layer.values.expand(n_texts, -1, -1, -1), i)
     return cache
 
 
@@ -872,6 +876,7 @@ def read_trees(
     batch: dict,  # from `tree_batch`, on the model's device
     hidden: bool = False,  # whether hidden states are kept
     cache: DynamicCache | None = None,  # an empty one, which gets the keys and values; path by path it stays empty
+    known: dict | None = None,  # beginnings that earlier batches had, by their tokens, where there are no gradients
 ) -> tuple:  # logits, (places asked for, vocabulary); hidden states after each layer, (trees, length, width), or None
     "Read trees once, with gradients. The logits of a tree are those of the end of its prefix, then of its nodes."
     if "places" in batch:
@@ -879,7 +884,7 @@ def read_trees(
     inputs = dict(batch)
     beginning = inputs.pop("beginning", None)
     if beginning is not None:
-        cache = _read_beginning(model, beginning, len(batch["input_ids"]), cache)
+        cache = _read_beginning(model, beginning, len(batch["input_ids"]), cache, known)
     out = model(**inputs, past_key_values=cache, use_cache=cache is not None, output_hidden_states=hidden)
     return out.logits, out.hidden_states if hidden else None
 

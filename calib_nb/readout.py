@@ -14,7 +14,7 @@ __all__ = ['CONFIDENCE_SAMPLING', 'MAX_CONFIDENCE_TOKENS', 'CORRECT_REQUEST', 'P
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 
@@ -152,11 +152,12 @@ def _tree_forward(
     trees: list[TokenTree],
     hidden: bool = False,  # whether hidden states are kept
     cache: DynamicCache | None = None,  # as in `read_trees`
+    known: dict | None = None,  # as there
 ) -> tuple:  # log-probabilities for each tree; hidden states after each layer, or None
     """One forward pass: log-probabilities `(1 + nodes, vocabulary)` in fp32, row 0 the end of the prefix.
 
     Hidden states are `(trees, length, width)`."""
-    logits, states = read_trees(lm.model, tree_batch(trees, lm, share=not hidden), hidden, cache)
+    logits, states = read_trees(lm.model, tree_batch(trees, lm, share=not hidden), hidden, cache, known)
     sizes = [1 + len(t.tokens) for t in trees]
     return logits.float().log_softmax(-1).split(sizes), states
 
@@ -353,11 +354,13 @@ class _Reader:
     seed: int
     hidden: bool
     writing: dict | None  # gets what written texts cost
+    known: dict = field(default_factory=dict)  # beginnings that were read already
 
     def read(self, answers):  # of one batch
         "A `TreePass` for each."
         cache = None if self.writing is None else DynamicCache()
-        scores, states = _tree_forward(self.lm, [answer.tree for answer in answers], self.hidden, cache)
+        trees = [answer.tree for answer in answers]
+        scores, states = _tree_forward(self.lm, trees, self.hidden, cache, self.known)
         passes = [_tree_pass(self.lm, a, logp, self.sampling, self.seed) for a, logp in zip(answers, scores)]
         if self.hidden:
             kept = [_states_at(states, row, _places(self.fmt, answer)) for row, answer in enumerate(answers)]
@@ -520,8 +523,10 @@ def _reply_scores(
 ) -> list[list[np.ndarray]]:  # (tokens,) each
     "For each tree, the token log-probabilities of each reply."
 
+    known = {}
+
     def read(batch):
-        logps, _ = _tree_forward(lm, [trees[i] for i in batch])
+        logps, _ = _tree_forward(lm, [trees[i] for i in batch], known=known)
         paths = [_path_scores(trees[i], logp) for i, logp in zip(batch, logps)]
         return {i: [s.double().cpu().numpy() for s in path] for i, path in zip(batch, paths)}
 
