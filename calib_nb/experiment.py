@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 # %% ../nbs/15_experiment.ipynb #1833ac13
-from .answers import answer_questions, need_room
+from .answers import _read_cache, _write_cache, answer_questions, need_room
 from .choices import chance_level
 from calib_nb.core import (
     SCHEMA,
@@ -575,13 +575,23 @@ def _summed(kept, from_cache):  # readout -> `Kept`
     return total
 
 # %% ../nbs/15_experiment.ipynb #77aa0002
-def _sampled_responses(reader, judged, title):
+def _sampled_responses(reader, judged, path):  # path: of the file that keeps texts as they are written, or None
     "For each question a sampled text and its `Response`."
-    prompts = [reader.fmt.encode(reader.fmt.prompt(j.question)) for j in judged]
-    texts = sample_responses(reader.lm, prompts, derived_seed(reader.seed, "sampling"), progress=title)
+    known = _read_cache(path) if path else {}
+    asked = [q for q in dict.fromkeys(j.question for j in judged) if q not in known]
+    prompts = [reader.fmt.encode(reader.fmt.prompt(q)) for q in asked]
+
+    def keep(new):  # index -> text
+        known.update({asked[i]: text for i, text in new.items()})
+        if path:
+            _write_cache(path, known)
+
+    seed = derived_seed(reader.seed, "sampling")
+    sample_responses(reader.lm, prompts, seed, progress="sampling responses", done=keep)
+    texts = [known[j.question] for j in judged]
     return [(text, parse_response(text)) for text in texts]
 
-
+# %% ../nbs/15_experiment.ipynb #acde3542
 def _how(response):
     "What was interpreted, or why the confidence is missing, where there is something to say."
     return {"how": response.how} if response.how else {}
@@ -600,13 +610,14 @@ def read_joint(
     judged: list[Judged],  # only their questions and accepted answers are used
     judge: str = "rules",  # a name in `JUDGES`
     grader: Grader | None = None,  # for judges that ask a model
+    path: Path | None = None,  # a file that keeps texts as they are written, to go on from there; None: nowhere
 ) -> list[Reading]:
     "A reading for each question: answer and confidence from one sampled response, the answer judged again."
     bare = [j for j in judged if not j.answers]
     if bare:
         known = f"'{bare[0].id}' has no accepted answers (field 'answers')"
         raise ValueError(f"the joint protocol judges new answers, and {known}")
-    said = _sampled_responses(reader, judged, "sampling responses")
+    said = _sampled_responses(reader, judged, path)
     questions = [Question(j.id, j.question, j.answers, j.group, j.relation, j.grade) for j in judged]
     answers = [{"id": j.id, "model_answer": response.answer} for j, (_, response) in zip(judged, said)]
     readings = []
@@ -639,11 +650,13 @@ def _read_joint_once(p, reader, cache, judged):  # as in `_read_once`
     code = read_joint, JUDGES[p.judge], LanguageModel, TextFormat, PROMPTS["original"]
     stage = Stage("readings-joint", Reading, code)
     kept = stage.kept(cache, (reader.identity, asked, p.judge, p.grader))
+    parts = kept.path.with_suffix(".parts.jsonl")
 
     def make(counts):
-        return read_joint(reader, judged, p.judge, _grader_of(p, cache))
+        return read_joint(reader, judged, p.judge, _grader_of(p, cache), parts)
 
     fresh = not kept.exists() and kept.make(stage, make)
+    parts.unlink(missing_ok=True)
     about = {**kept.about(), "from_cache": not fresh}
     return stage.read(kept.path), about
 

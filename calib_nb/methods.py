@@ -238,6 +238,7 @@ def _make_adapter(bench, key, code, make):
     with timed() as about:
         about.update(time_before(_checkpoints_of(bench, key)))
         lm, history = make(_checkpoints_of(bench, key))
+        about.update({name: history[-1][name] for name in about if name in history[-1]})  # with a part that was kept
         about["tokens"] = history[-1]["tokens"]
     save_adapter(lm, kept, training={"key": key, "code": code, "history": history, **about})
     return lm, kept
@@ -288,7 +289,7 @@ def train_step(
         return bench.evaluate_model(lm, bench.decimals)
 
     def make(folder):
-        how = preset, bench.seed, folder, measure, bench.decimals, patience
+        how = preset, bench.seed, folder, measure, bench.decimals, patience, bench.folder.cache
         return train(bench.lm, bench.rows, objective, *how, **options)
 
     return _kept_training(bench, key, code, make)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DEVICE_SETTINGS', 'EMBEDDED_MODELS', 'choose_device', 'EmbeddedModel', 'packaged_gguf', 'LanguageModel', 'folder_key',
            'load_model', 'TextFormat', 'common_length', 'spell_levels', 'spell_answer', 'TokenTree', 'token_tree',
-           'read_trees', 'tree_batch', 'left_padded', 'in_halves', 'continue_greedily', 'sample_responses']
+           'read_trees', 'tree_batch', 'left_padded', 'in_halves', 'Sampling', 'sample_by_inversion',
+           'continue_greedily', 'sample_texts', 'sample_responses']
 
 # %% ../nbs/07_models.ipynb #0f3a7c22
 import logging
@@ -22,27 +23,31 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from bitsandbytes.nn import Linear4bit
 from jinja2 import TemplateError
 from safetensors import safe_open
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    DynamicCache,
     GgufConfig,
+    LogitsProcessor,
     StoppingCriteria,
-    StoppingCriteriaList,
 )
 from transformers.utils import logging as transformers_logging
 
 from calib_nb.core import (
     content_key,
+    derived_seed,
     file_sha256,
     locked,
     packaged_file,
@@ -621,8 +626,8 @@ def spell_levels(
 ) -> tuple:  # (prefix, spellings): token ids shared by all, and for each level the ids that follow, terminator included
     "How the tokenizer spells each level behind the answer."
     head = fmt.response(question, answer)
-    start = fmt.encode(head)
-    whole = [fmt.encode(f"{head} {level}{fmt.terminator}") for level in levels]
+    start, end = fmt.encode(head), fmt.terminator
+    whole = [fmt.encode(f"{head} {level}{end}") for level in levels]
     n = common_length(start, *whole)
     return start[:n], [ids[n:] for ids in whole]
 
@@ -834,16 +839,53 @@ def _read_rows(model, batch, hidden):
     found = torch.cat(logits)[in_order[tuple(batch["places"].T)]]
     return found, tuple(map(torch.cat, zip(*states))) if hidden else None
 
+# %% ../nbs/07_models.ipynb #5cdb57b1
+_LEAST_SHARED = 8
 
+
+def _shared(texts):  # token ids
+    "How many tokens all texts of a batch begin with, the last token of none among them; 0 where it is not worth it."
+    n = min(common_length(*texts), *(len(text) - 1 for text in texts))
+    return n if len(texts) > 1 and n >= _LEAST_SHARED else 0
+
+
+def _read_beginning(model, ids, n_texts, cache=None, known=None):  # (1, tokens); cache, known: as in `read_trees`
+    "Keys and values of what `n_texts` texts begin with, read once, with gradients: a `DynamicCache` for a batch."
+    cache = DynamicCache() if cache is None else cache  # layers with a window forget nothing: the masks are ours
+    known, tokens = {} if known is None else known, tuple(ids[0].tolist())
+    if tokens not in known:
+        known[tokens] = DynamicCache()
+        model(input_ids=ids, past_key_values=known[tokens], use_cache=True, logits_to_keep=1)
+    for i, layer in enumerate(known[tokens].layers):
+        cache.update(layer.keys.expand(n_texts, -1, -1, -1), layer.values.expand(n_texts, -1, -1, -1), i)
+    return cache
+
+
+def _behind(batch, n):  # a batch of trees; tokens
+    "The batch without the first `n` tokens, which all its texts share: they are the `beginning`."
+    if not n:
+        return batch
+    mask = batch["attention_mask"]
+    cut = {kind: rows[:, :, n:] for kind, rows in mask.items()} if isinstance(mask, dict) else mask[:, :, n:]
+    rest = {name: batch[name][:, n:] for name in ("input_ids", "position_ids", "logits_to_keep")}
+    return {**rest, "attention_mask": cut, "beginning": batch["input_ids"][:1, :n]}
+
+# %% ../nbs/07_models.ipynb #653cf72d
 def read_trees(
     model: torch.nn.Module,  # with or without an adapter
     batch: dict,  # from `tree_batch`, on the model's device
     hidden: bool = False,  # whether hidden states are kept
+    cache: DynamicCache | None = None,  # an empty one, which gets the keys and values; path by path it stays empty
+    known: dict | None = None,  # beginnings that earlier batches had, by their tokens, where there are no gradients
 ) -> tuple:  # logits, (places asked for, vocabulary); hidden states after each layer, (trees, length, width), or None
     "Read trees once, with gradients. The logits of a tree are those of the end of its prefix, then of its nodes."
     if "places" in batch:
         return _read_rows(model, batch, hidden)
-    out = model(**batch, use_cache=False, output_hidden_states=hidden)
+    inputs = dict(batch)
+    beginning = inputs.pop("beginning", None)
+    if beginning is not None:
+        cache = _read_beginning(model, beginning, len(batch["input_ids"]), cache, known)
+    out = model(**inputs, past_key_values=cache, use_cache=cache is not None, output_hidden_states=hidden)
     return out.logits, out.hidden_states if hidden else None
 
 # %% ../nbs/07_models.ipynb #d84e8441
@@ -852,14 +894,14 @@ _HALF_TOLERANCE = 0.5
 _CHECKED = WeakKeyDictionary()  # base model: {way: largest difference in nats}
 
 
-def _inputs(trees, lm, kept, way):
+def _inputs(trees, lm, kept, way, shared=0):  # shared: how many tokens of all texts are read once
     "A batch in one of the ways."
     if way == "rows":
         return _as_rows(trees, lm.pad_token, kept)
     dtype = lm.model.dtype
     plain = partial(_attention_mask, trees, dtype=dtype)
     mask = plain if way == "tree" else _windowed(trees, lm.model.config, dtype)
-    return _as_trees(trees, lm.pad_token, kept, mask)
+    return _behind(_as_trees(trees, lm.pad_token, kept, mask), shared)
 
 
 def _to(batch, device):
@@ -878,9 +920,10 @@ def _by_brute_force(lm, tree, path):
     return torch.stack([logp[first + i, token] for i, token in enumerate(tokens)])
 
 # %% ../nbs/07_models.ipynb #48fe61c8
-def _difference(lm, trees, way):
+def _difference(lm, trees, way, shared):
     "Largest difference between a way and brute force in the first and last path of each tree, in nats."
-    logits, _ = read_trees(lm.model, _to(_inputs(trees, lm, [1] * len(trees), way), lm.device))
+    batch = _inputs(trees, lm, [1] * len(trees), way, shared)
+    logits, _ = read_trees(lm.model, _to(batch, lm.device))
     of_trees = logits.float().log_softmax(-1).split([1 + len(tree.tokens) for tree in trees])
     largest = 0.0
     for tree, logp in zip(trees, of_trees):
@@ -903,28 +946,32 @@ def _evaluating(model):
     model.train(training)
 
 
-def _is_right(lm, trees, way):
+def _is_right(lm, trees, way, shared=0):
     "Whether the way has been found right for this model, now or before."
     known = _CHECKED.setdefault(_base_of(lm.model), {})
-    if way not in known:
+    name = f"{way}, beginning once" if shared else way
+    if name not in known:
         by_length = sorted(trees, key=len)
         with _evaluating(lm.model):
-            known[way] = _difference(lm, [by_length[-1], by_length[0]], way)
-    return known[way] <= _TOLERANCES.get(lm.model.dtype, _HALF_TOLERANCE)
+            known[name] = _difference(lm, [by_length[-1], by_length[0]], way, shared)
+    return known[name] <= _TOLERANCES.get(lm.model.dtype, _HALF_TOLERANCE)
 
 # %% ../nbs/07_models.ipynb #e347c870
-def _right_way(lm, trees):
-    "The way of the configuration where it is right, else 'rows'. Raises ValueError where that is not right either."
+def _right_way(lm, trees, shared=0):  # shared: how many tokens of all texts might be read once
+    """`(way, shared)`: that of the configuration where it is right, else 'rows'; shared is 0 where it may not be.
+
+    Raises ValueError where 'rows' is not right either."""
     longest = max(int(_tree_positions(tree, len(tree)).max()) + 1 for tree in trees)
     way = _way(lm.model.config, longest)
     if _is_right(lm, trees, way):
-        return way
+        once = shared and way != "rows" and _is_right(lm, trees, way, shared)
+        return way, shared if once else 0
     known = _CHECKED[_base_of(lm.model)]
     said = f"{lm.name} ({lm.model.config.model_type}): read as '{way}', a text is {known[way]:.2g} nats off"
     if way == "rows" or not _is_right(lm, trees, "rows"):
         raise ValueError(f"{said}, and path by path too: its confidences cannot be read here. Take another model")
     warnings.warn(f"{said}; it is read path by path instead, which is exact and slower", stacklevel=2)
-    return "rows"
+    return "rows", 0
 
 
 def tree_batch(
@@ -932,11 +979,23 @@ def tree_batch(
     lm: LanguageModel,  # that will read them
     device: str | torch.device | None = None,  # None: where the model lies
     kept: list[int] | None = None,  # how many last places of each prefix are asked for; None: 1
+    share: bool = True,  # whether what all texts begin with may be read once; it then has no hidden states
 ) -> dict:  # for `read_trees`
     "A batch that asks for logits at the last `kept` places of each prefix and at all nodes. Raises as `_right_way`."
     kept = kept or [1] * len(trees)
-    batch = _inputs(trees, lm, kept, _right_way(lm, trees))
+    begun = [tree.prefix[: len(tree.prefix) - k + 1] for tree, k in zip(trees, kept)]
+    way, shared = _right_way(lm, trees, _shared(begun) if share else 0)
+    batch = _inputs(trees, lm, kept, way, shared)
     return _to(batch, device or lm.device)
+
+
+def _shared_by(lm, prompts, more=0):  # token ids; how many tokens may follow each
+    "How many tokens of all prompts can be read once before they are continued: 0 where its attention forbids it."
+    shared, longest = _shared(prompts), max(map(len, prompts)) + more
+    if not shared or _way(lm.model.config, longest) != "tree":
+        return 0
+    texts = [token_tree(prompt, [prompt[-1:]]) for prompt in prompts]  # any one token: what follows is read
+    return _right_way(lm, texts, shared)[1]
 
 # %% ../nbs/07_models.ipynb #bd30eab6
 def left_padded(
@@ -954,27 +1013,6 @@ def left_padded(
         "attention_mask": torch.tensor(mask).to(device),
     }
 
-
-def _answers_in(lm, prompts, new):  # new: token ids behind the prompts, (prompts, tokens)
-    "The texts, without special tokens and without thoughts."
-    texts = lm.tokenizer.batch_decode(new, skip_special_tokens=True)
-    whole = lm.tokenizer.batch_decode(new, skip_special_tokens=False)
-    answers = []
-    for text, all_of_it, prompt in zip(texts, whole, prompts):
-        begun = "<think>" if _open_thought(lm.tokenizer.decode(prompt[-8:])) else ""
-        rest, note = without_thoughts(begun + all_of_it)
-        answers.append(_control_pattern(lm.tokenizer).sub("", rest) if note else text)
-    return answers
-
-
-def _generate(lm, prompts, **options):  # options of `generate`
-    "The text behind each prompt of one batch."
-    inputs = left_padded(prompts, lm.pad_token, lm.device)
-    with torch.no_grad():
-        out = lm.model.generate(**inputs, pad_token_id=lm.pad_token, repetition_penalty=1.0, **options)
-    start = inputs["input_ids"].shape[1]
-    return _answers_in(lm, prompts, out[:, start:])
-
 # %% ../nbs/07_models.ipynb #cc1fb057
 def in_halves(
     work: Callable,  # `work(batch) -> dict`, with an entry for each item
@@ -990,6 +1028,224 @@ def in_halves(
     torch.cuda.empty_cache()
     half = len(batch) // 2
     return {**in_halves(work, batch[:half]), **in_halves(work, batch[half:])}
+
+# %% ../nbs/07_models.ipynb #a1000003
+@dataclass(frozen=True)
+class Sampling:
+    "How texts are sampled: from the whole distribution, at a temperature."
+    n: int  # samples for each answer
+    temperature: float  # the logits are divided by it
+    max_new_tokens: int  # where a sample ends at the latest
+
+    def uniforms(
+        self,
+        seed: int,  # of all samples
+        *names: str,  # what the numbers are for
+    ) -> np.ndarray:  # (n, max_new_tokens), in [0, 1)
+        "One uniform number for each token of each sample."
+        draws = np.random.default_rng(derived_seed(seed, *names))
+        return draws.random((self.n, self.max_new_tokens))
+
+
+def sample_by_inversion(
+    logits: torch.Tensor,  # or log-probabilities, (..., vocabulary)
+    uniform: torch.Tensor,  # numbers in [0, 1), several for each distribution, (..., n)
+    temperature: float,  # the logits are divided by it
+) -> torch.Tensor:  # token ids, (..., n)
+    "The token that each uniform number stands for, by inversion of the cumulative distribution."
+    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    total, last = cumulative[..., -1:], logits.shape[-1] - 1
+    return torch.searchsorted(cumulative, uniform * total, right=True).clamp(max=last)
+
+# %% ../nbs/07_models.ipynb #35f94d15
+@dataclass(frozen=True)
+class _Rule:
+    "Which token comes next, and where a text ends."
+    ends: frozenset  # ids of the tokens that end a text
+    most: int  # tokens of a text
+    uniforms: list | None = None  # numbers for each prompt, (samples, most); None: the likeliest tokens
+    temperature: float = 1.0
+    complete: Callable | None = None  # `complete(ids)`: whether a text is finished without such a token
+
+    @property
+    def samples(self):
+        "How many texts a prompt gets at most."
+        return max(map(len, self.uniforms or [[None]]))
+
+    def of(self, batch):  # indices of prompts
+        "The rule for these prompts."
+        return self if self.uniforms is None else replace(self, uniforms=[self.uniforms[i] for i in batch])
+
+    def owners(self, prompts):
+        "For each text the index of its prompt."
+        counts = [1] * len(prompts) if self.uniforms is None else map(len, self.uniforms)
+        return [place for place, n in enumerate(counts) for _ in range(n)]
+
+    def choose(self, scores, texts, rows, step):  # (rows, vocabulary); indices of texts, and the row of each, ascending
+        "The next token of each text."
+        if self.uniforms is None:
+            return scores.argmax(-1)[rows]
+        drawn = torch.tensor(np.concatenate(self.uniforms)[:, step], device=scores.device)[texts]
+        counts = rows.bincount(minlength=len(scores)).tolist()
+        numbers = pad_sequence(drawn.split(counts), batch_first=True, padding_value=-1.0)
+        return sample_by_inversion(scores, numbers, self.temperature)[numbers >= 0]
+
+    def is_over(self, ids):  # of a text
+        "Whether it ends here."
+        return ids[-1] in self.ends or self.complete is not None and self.complete(ids)
+
+# %% ../nbs/07_models.ipynb #d61a027f
+class _Rows:
+    "What has been read so far: a row for each prompt, then for each different text."
+
+    def __init__(self, lm, prompts, rule):
+        self.lm = lm
+        inputs = left_padded(prompts, lm.pad_token, lm.device)
+        self.ids, self.processors = inputs["input_ids"], _own_processors(lm, inputs, rule)
+        n = _shared_by(lm, prompts, rule.most)
+        beginning = torch.tensor([prompts[0][:n]], device=lm.device)
+        self.cache = _read_beginning(lm.model, beginning, len(prompts)) if n else None
+        rest = left_padded([prompt[n:] for prompt in prompts], lm.pad_token, lm.device)
+        own = rest["attention_mask"]
+        self.mask = torch.cat([own.new_ones(len(own), n), own], 1)
+        self.place = (own.cumsum(-1) - 1).clamp(min=0) + n
+        self._read(rest["input_ids"])
+
+    def _read(self, ids):
+        out = self.lm.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=self.place,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache, self.place = out.past_key_values, self.place[:, -1:]
+        self.scores = self.processors(self.ids, out.logits[:, -1].float())
+
+    def go_on(self, parents, tokens):  # for each new row: the row that it continues, and with which token
+        "Read one token more."
+        if parents.tolist() != list(range(len(self.ids))):
+            self.cache.batch_select_indices(parents)
+            self.ids, self.mask, self.place = self.ids[parents], self.mask[parents], self.place[parents]
+        tokens = tokens[:, None]
+        self.ids = torch.cat([self.ids, tokens], 1)
+        self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
+        self.place = self.place + 1
+        self._read(tokens)
+
+# %% ../nbs/07_models.ipynb #7abd302f
+def _options(lm, rule):
+    "Of `generate`."
+    return {
+        "max_new_tokens": rule.most,
+        "do_sample": False,
+        "eos_token_id": sorted(rule.ends),
+        "pad_token_id": lm.pad_token,
+        "repetition_penalty": 1.0,
+    }
+
+
+def _own_processors(lm, inputs, rule):
+    "What the model's defaults do to scores: `processors(ids, scores)`."
+
+    def found(model, input_ids, logits_processor, **rest):
+        return logits_processor
+
+    return lm.model.generate(**inputs, **_options(lm, rule), custom_generate=found)
+
+# %% ../nbs/07_models.ipynb #ecb950c1
+def _distinct(rows, tokens):  # of each text: its row, and its next token
+    "`(parents, tokens)` of the new rows, the new row of each text, and the order in which these rows ascend."
+    pairs, new = torch.stack([rows, tokens], 1).unique(dim=0, return_inverse=True)
+    order = new.argsort(stable=True)
+    return pairs.T, new[order], order
+
+
+@torch.no_grad()
+def _write_together(lm, prompts, rule):
+    "The token ids of each text, with a cache whose rows can be chosen."
+    owners = rule.owners(prompts)
+    said, rows = [[] for _ in owners], torch.tensor(owners, device=lm.device)
+    texts, batch = torch.arange(len(owners), device=lm.device), _Rows(lm, prompts, rule)
+    for step in range(rule.most):
+        tokens = rule.choose(batch.scores, texts, rows, step)
+        for text, token in zip(texts.tolist(), tokens.tolist()):
+            said[text].append(token)
+        going = [i for i, text in enumerate(texts.tolist()) if not rule.is_over(said[text])]
+        if not going or step == rule.most - 1:
+            break
+        new, rows, order = _distinct(rows[going], tokens[going])
+        texts = texts[going][order]
+        batch.go_on(*new)
+    return said
+
+# %% ../nbs/07_models.ipynb #9eddfae0
+class _Chosen(LogitsProcessor):
+    "Leaves the token that the rule chooses."
+
+    def __init__(self, rule, start):  # start: tokens of the prompt
+        self.rule, self.start = rule, start
+
+    def __call__(self, input_ids, scores):
+        texts = torch.arange(len(scores), device=scores.device)
+        tokens = self.rule.choose(scores, texts, texts, input_ids.shape[1] - self.start)
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+class _Over(StoppingCriteria):
+    "Ends texts where the rule does, and knows how long each became."
+
+    def __init__(self, rule, start):
+        self.rule, self.start, self.lengths = rule, start, {}
+
+    def __call__(self, input_ids, scores, **kwargs):
+        for text, ids in enumerate(input_ids[:, self.start :].tolist()):
+            if text not in self.lengths and self.rule.is_over(ids):
+                self.lengths[text] = len(ids)
+        over = [text in self.lengths for text in range(len(input_ids))]
+        return torch.tensor(over, device=input_ids.device)
+
+# %% ../nbs/07_models.ipynb #25aa9f9d
+def _generate(lm, rows, rule):
+    "The token ids of each text, with whatever cache the model has; a row for each text."
+    inputs = left_padded(rows, lm.pad_token, lm.device)
+    start = inputs["input_ids"].shape[1]
+    over = _Over(rule, start)
+    how = {"logits_processor": [_Chosen(rule, start)], "stopping_criteria": [over]}
+    out = lm.model.generate(**inputs, **_options(lm, rule), **how)
+    return [ids[start:][: over.lengths.get(text)] for text, ids in enumerate(out.tolist())]
+
+
+_ALONE = {"rwkv"}  # transformers takes the states of one row for those of another
+
+
+def _write_apart(lm, prompts, rule):
+    "The token ids of each text, none sharing a row."
+    rows = [prompts[place] for place in rule.owners(prompts)]
+    if rule.uniforms is not None:
+        rule = replace(rule, uniforms=list(np.concatenate(rule.uniforms)[:, None]))
+    if lm.model.config.model_type not in _ALONE:
+        return _generate(lm, rows, rule)
+    return [_generate(lm, [row], rule.of([text]))[0] for text, row in enumerate(rows)]
+
+# %% ../nbs/07_models.ipynb #e82a8750
+def _write(lm, prompts, rule):
+    "For each prompt of one batch the token ids of its texts."
+    way = _write_together if lm.plain_attention else _write_apart
+    said = [[] for _ in prompts]
+    for place, ids in zip(rule.owners(prompts), way(lm, prompts, rule)):
+        said[place].append(ids)
+    return said
+
+
+def _answer_in(lm, prompt, new):  # new: token ids of the one text behind the prompt
+    "The text, without special tokens and without thoughts."
+    [ids] = new
+    text = lm.tokenizer.decode(ids, skip_special_tokens=True)
+    begun = "<think>" if _open_thought(lm.tokenizer.decode(prompt[-8:])) else ""
+    rest, note = without_thoughts(begun + lm.tokenizer.decode(ids, skip_special_tokens=False))
+    return _control_pattern(lm.tokenizer).sub("", rest) if note else text
 
 # %% ../nbs/07_models.ipynb #de178fa5
 def _batches(prompts, size):
@@ -1008,17 +1264,24 @@ def _unpadded_batches(prompts, size):
     for _, alike in sorted(of_length.items()):
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
+# %% ../nbs/07_models.ipynb #b54ea839
+def _size(lm, rule):
+    "How many prompts are continued at once; of several samples, many are one row for a while."
+    texts = lm.settings["answer_batch"]
+    return texts if rule.samples == 1 else max(1, 2 * texts // rule.samples)
 
-def _continue_texts(lm, prompts, done=None, progress=None, **options):  # options of `generate`
-    "What the model writes behind each prompt: a list of texts."
+
+def _continue_texts(lm, prompts, rule, read, done=None, progress=None):  # read: `read(prompt, ids of its texts)`
+    "What is read of the texts that the model writes behind each prompt."
 
     def write(batch):
-        return dict(zip(batch, _generate(lm, [prompts[i] for i in batch], **options)))
+        written = _write(lm, [prompts[i] for i in batch], rule.of(batch))
+        return {i: read(prompts[i], ids) for i, ids in zip(batch, written)}
 
     texts = {}
     batches = _batches if lm.plain_attention else _unpadded_batches
     with Bar(progress or "", len(prompts), quiet=progress is None) as bar:
-        for batch in batches(prompts, lm.settings["answer_batch"]):
+        for batch in batches(prompts, _size(lm, rule)):
             new = in_halves(write, batch)
             texts.update(new)
             if done:
@@ -1036,30 +1299,39 @@ def continue_greedily(
     lines: bool = False,  # whether it goes on behind the end of a line, until the turn ends
 ) -> list[str]:  # one text for each prompt
     "The likeliest continuation of each prompt until the line or the turn ends."
-    return _continue_texts(
-        lm,
-        prompts,
-        done,
-        progress,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=lm.turn_ends if lines else lm.stop_tokens,
-    )
+    rule = _Rule(frozenset(lm.turn_ends if lines else lm.stop_tokens), max_new_tokens)
+    return _continue_texts(lm, prompts, rule, partial(_answer_in, lm), done, progress)
+
+# %% ../nbs/07_models.ipynb #51a13a76
+def sample_texts(
+    lm: LanguageModel,  # with or without an adapter
+    prompts: list[list[int]],  # token ids
+    uniforms: list[np.ndarray],  # for each prompt (samples, steps); the number of samples may differ
+    temperature: float,  # the logits are divided by it
+    progress: str | None = None,  # a title for the progress bar
+) -> list[list[str]]:  # for each prompt its samples
+    "Sampled texts up to the end of the line, in batches of similar length."
+    if not prompts:
+        return []
+    rule = _Rule(frozenset(lm.stop_tokens), uniforms[0].shape[1], uniforms, temperature)
+    decode = partial(lm.tokenizer.batch_decode, skip_special_tokens=True)
+    return _continue_texts(lm, prompts, rule, lambda prompt, ids: decode(ids), progress=progress)
 
 # %% ../nbs/07_models.ipynb #5a1e0d02
 _CONFIDENCE_LINE = re.compile(r"\bConfidence:[^\n]*\d[^\n]*\n\s*$", re.I)
 
 
-class _ConfidenceComplete(StoppingCriteria):
-    "Stops a response behind the line that states its confidence."
+def _confidence_complete(lm):
+    "`complete(ids)`: whether a response ends with the line that states its confidence. Only line ends count."
+    lines = set(lm.stop_tokens).difference(lm.turn_ends)
 
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
+    def complete(ids):
+        if ids[-1] not in lines:
+            return False
+        text = lm.tokenizer.decode(ids[-24:], skip_special_tokens=True)
+        return _CONFIDENCE_LINE.search(text) is not None
 
-    def __call__(self, input_ids, scores, **kwargs):
-        ends = self.tokenizer.batch_decode(input_ids[:, -24:], skip_special_tokens=True)
-        complete = [_CONFIDENCE_LINE.search(text) is not None for text in ends]
-        return torch.tensor(complete, device=input_ids.device)
+    return complete
 
 
 def sample_responses(
@@ -1069,18 +1341,10 @@ def sample_responses(
     temperature: float = 0.7,  # 1: the model's own distribution
     max_new_tokens: int = 100,  # longest response
     progress: str | None = None,  # title of a progress bar; None: no bar
+    done: Callable | None = None,  # called with {index of prompt: text} after each batch
 ) -> list[str]:  # one text for each prompt
-    "One response to each prompt, sampled from the whole distribution at `temperature`."
-    torch.manual_seed(seed)
-    return _continue_texts(
-        lm,
-        prompts,
-        progress=progress,
-        max_new_tokens=max_new_tokens,
-        do_sample=True,
-        temperature=temperature,
-        top_k=0,
-        top_p=1.0,
-        eos_token_id=lm.turn_ends,
-        stopping_criteria=StoppingCriteriaList([_ConfidenceComplete(lm.tokenizer)]),
-    )
+    "One response to each prompt, sampled from the whole distribution at `temperature`; equal prompts get equal ones."
+    how = Sampling(1, temperature, max_new_tokens)
+    uniforms = [how.uniforms(seed, "response", str(prompt)) for prompt in prompts]
+    rule = _Rule(frozenset(lm.turn_ends), max_new_tokens, uniforms, temperature, _confidence_complete(lm))
+    return _continue_texts(lm, prompts, rule, partial(_answer_in, lm), done, progress)

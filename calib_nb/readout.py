@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['CONFIDENCE_SAMPLING', 'MAX_CONFIDENCE_TOKENS', 'CORRECT_REQUEST', 'PHRASES', 'SURE_REQUEST', 'DEFAULT_READOUTS',
-           'READOUTS', 'greedy_in_tree', 'Sampling', 'sample_by_inversion', 'confidence_uniforms', 'question_end',
-           'TreePass', 'tree_passes', 'read_expected', 'read_verbalized', 'sample_texts', 'read_verbalized_sampled',
-           'request_prompt', 'read_p_true', 'read_normalized_probability', 'read_sequence_probability',
-           'group_by_meaning', 'read_self_consistency', 'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers',
-           'fit_phrases', 'read_states', 'Probe', 'fit_probe', 'Readout', 'asked_by', 'read_confidences']
+           'READOUTS', 'greedy_in_tree', 'confidence_uniforms', 'question_end', 'TreePass', 'tree_passes',
+           'read_expected', 'read_verbalized', 'read_verbalized_sampled', 'request_prompt', 'read_p_true',
+           'read_normalized_probability', 'read_sequence_probability', 'group_by_meaning', 'read_self_consistency',
+           'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers', 'fit_phrases', 'read_states', 'Probe',
+           'fit_probe', 'Readout', 'asked_by', 'read_confidences']
 
 # %% ../nbs/12_readout.ipynb #28b26d5e
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 
@@ -24,19 +24,25 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from transformers import DynamicCache
 
 from .answers import MAX_ANSWER_TOKENS
 from .choices import choices_of, read_choice
 from .core import Judged, Reading, derived_seed, lookup
 from calib_nb.models import (
     LanguageModel,
+    Sampling,
     TextFormat,
     TokenTree,
+    _tree_mask,
+    _tree_positions,
+    _way,
     common_length,
     continue_greedily,
     in_halves,
-    left_padded,
     read_trees,
+    sample_by_inversion,
+    sample_texts,
     spell_answer,
     spell_levels,
     token_tree,
@@ -51,8 +57,8 @@ def _walk_tree(
     tree: TokenTree,
     choose: Callable,  # `choose(row, depth) -> token`; row 0 is the end of the prefix
     stop_tokens: Container[int],
-) -> list[int] | None:
-    "Token ids along the chosen tokens, the stop token included; None where they leave the tree."
+) -> tuple:  # token ids, the stop token included; the node that they leave the tree behind, None where they do not
+    "Follow the chosen tokens."
     edges = zip(tree.parents, tree.tokens)
     child = {edge: node for node, edge in enumerate(edges)}
     node, tokens = -1, []
@@ -60,10 +66,16 @@ def _walk_tree(
         token = choose(node + 1, len(tokens))
         tokens.append(token)
         if token in stop_tokens:
-            return tokens
+            return tokens, None
         if (node, token) not in child:
-            return None
+            return tokens, node
         node = child[node, token]
+
+
+def _greedy_walk(tree, logp, stop_tokens):  # as in `greedy_in_tree`; the rest as in `_walk_tree`
+    "Follow the likeliest tokens."
+    best = logp.argmax(-1).tolist()
+    return _walk_tree(tree, lambda row, depth: best[row], stop_tokens)
 
 
 def greedy_in_tree(
@@ -72,36 +84,8 @@ def greedy_in_tree(
     stop_tokens: Container[int],  # tokens that end the line
 ) -> list[int] | None:
     "Token ids of the greedy continuation, the stop token included; None where it leaves the tree."
-    best = logp.argmax(-1).tolist()
-    return _walk_tree(tree, lambda row, depth: best[row], stop_tokens)
-
-# %% ../nbs/12_readout.ipynb #a1000003
-@dataclass(frozen=True)
-class Sampling:
-    "How texts are sampled: from the whole distribution, at a temperature."
-    n: int  # samples for each answer
-    temperature: float  # the logits are divided by it
-    max_new_tokens: int  # where a sample ends at the latest
-
-    def uniforms(
-        self,
-        seed: int,  # of all samples
-        *names: str,  # what the numbers are for
-    ) -> np.ndarray:  # (n, max_new_tokens), in [0, 1)
-        "One uniform number for each token of each sample."
-        draws = np.random.default_rng(derived_seed(seed, *names))
-        return draws.random((self.n, self.max_new_tokens))
-
-
-def sample_by_inversion(
-    logits: torch.Tensor,  # or log-probabilities, (..., vocabulary)
-    uniform: torch.Tensor,  # numbers in [0, 1), several for each distribution, (..., n)
-    temperature: float,  # the logits are divided by it
-) -> torch.Tensor:  # token ids, (..., n)
-    "The token that each uniform number stands for, by inversion of the cumulative distribution."
-    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    total, last = cumulative[..., -1:], logits.shape[-1] - 1
-    return torch.searchsorted(cumulative, uniform * total, right=True).clamp(max=last)
+    tokens, left = _greedy_walk(tree, logp, stop_tokens)
+    return tokens if left is None else None
 
 # %% ../nbs/12_readout.ipynb #f9b7bc1d
 def _drawn_in_tree(
@@ -120,7 +104,8 @@ def _drawn_in_tree(
         return sample_by_inversion(logp[row], numbers[:, depth], temperature).tolist()
 
     def walk(sample):
-        return _walk_tree(tree, lambda row, depth: drawn(row, depth)[sample], stop_tokens)
+        tokens, left = _walk_tree(tree, lambda row, depth: drawn(row, depth)[sample], stop_tokens)
+        return tokens if left is None else None
 
     return [walk(sample) for sample in range(len(uniforms))]
 
@@ -166,11 +151,13 @@ def _tree_forward(
     lm: LanguageModel,
     trees: list[TokenTree],
     hidden: bool = False,  # whether hidden states are kept
+    cache: DynamicCache | None = None,  # as in `read_trees`
+    known: dict | None = None,  # as there
 ) -> tuple:  # log-probabilities for each tree; hidden states after each layer, or None
     """One forward pass: log-probabilities `(1 + nodes, vocabulary)` in fp32, row 0 the end of the prefix.
 
     Hidden states are `(trees, length, width)`."""
-    logits, states = read_trees(lm.model, tree_batch(trees, lm), hidden)
+    logits, states = read_trees(lm.model, tree_batch(trees, lm, share=not hidden), hidden, cache, known)
     sizes = [1 + len(t.tokens) for t in trees]
     return logits.float().log_softmax(-1).split(sizes), states
 
@@ -215,8 +202,8 @@ def _states_at(
 class TreePass:
     "What one forward pass says about the confidence in one answer."
     levels: np.ndarray  # log-probability of each level as text with its terminator, (K,)
-    text: str | None  # the greedy text behind `Confidence:`; None where it leaves the tree
-    tokens: int  # tokens in the pass
+    text: str | None  # the greedy text behind `Confidence:`; None where it leaves the tree and was not written on
+    tokens: int  # tokens of the text and its levels
     drawn: tuple = ()  # sampled texts; None for each that leaves the tree
     hidden: np.ndarray | None = None  # states at two positions, embedding and layers, (2, 1 + layers, width)
 
@@ -294,6 +281,105 @@ def _tree_pass(
     drawn = _drawn_texts(lm, answer, logp, sampling, seed)
     return TreePass(levels, greedy, len(answer.tree), drawn)
 
+# %% ../nbs/12_readout.ipynb #8338bdd0
+@torch.no_grad()
+def _go_on(lm, texts, mask, place, cache):  # token ids so far, changed here; (texts, read so far); (texts, 1)
+    "Write each text on greedily, behind the keys and values that its row of the mask may see, until the line ends."
+    stops, live = set(lm.stop_tokens), list(range(len(texts)))
+    while True:
+        open_ = [texts[i][-1] not in stops and len(texts[i]) < MAX_CONFIDENCE_TOKENS for i in live]
+        going = torch.tensor(open_, device=mask.device).nonzero()[:, 0]
+        if not len(going):
+            return
+        live = [live[k] for k in going.tolist()]
+        cache.batch_select_indices(going)
+        mask = torch.cat([mask[going], mask.new_ones(len(going), 1)], 1)
+        place = place[going] + 1
+        new = torch.tensor([texts[i][-1:] for i in live], device=mask.device)
+        seen = {"attention_mask": mask, "position_ids": place, "past_key_values": cache}
+        best = lm.model(input_ids=new, **seen, use_cache=True).logits[:, -1].argmax(-1)
+        for i, token in zip(live, best.tolist()):
+            texts[i].append(token)
+
+
+def _may_go_on(lm, cache):
+    "Whether texts may go on from a pass: all of it must be in sight, and there must be no thoughts to take out."
+    longest = cache.get_seq_length() + MAX_CONFIDENCE_TOKENS
+    return cache.get_seq_length() > 0 and _way(lm.model.config, longest) == "tree" and not lm.thinks
+
+# %% ../nbs/12_readout.ipynb #ff50d9fb
+def _texts_behind(
+    lm: LanguageModel,
+    trees: list[TokenTree],  # which the greedy texts leave
+    scores: list[torch.Tensor],  # log-probabilities at their nodes
+    rows: list[int],  # of the pass
+    cache: DynamicCache,  # the keys and values of the pass; used up
+) -> list[str]:
+    "The greedy text behind each prefix."
+    length = cache.get_seq_length()
+    texts, masks, places = [], [], []
+    for tree, logp in zip(trees, scores):
+        tokens, left = _greedy_walk(tree, logp, set(lm.stop_tokens))
+        at = len(tree.prefix) + left
+        texts.append(tokens)
+        masks.append(_tree_mask(tree, length)[at].long())
+        places.append(_tree_positions(tree, length)[at : at + 1])
+    cache.batch_select_indices(torch.tensor(rows, device=lm.device))
+    _go_on(lm, texts, torch.stack(masks).to(lm.device), torch.stack(places).to(lm.device), cache)
+    return [_text(lm, ids) for ids in texts]
+
+# %% ../nbs/12_readout.ipynb #ad9a9b77
+@contextmanager
+def _cost_of(lm: LanguageModel) -> Iterator[dict]:
+    "Yields a dict that has, at the end, the tokens that went through the model and the seconds."
+    cost, start = {"tokens": 0, "seconds": 0.0}, time.perf_counter()
+
+    def count(module, args):
+        cost["tokens"] += args[0].numel()
+
+    hook = lm.model.get_input_embeddings().register_forward_pre_hook(count)
+    try:
+        yield cost
+    finally:
+        hook.remove()
+        cost["seconds"] = time.perf_counter() - start
+
+# %% ../nbs/12_readout.ipynb #26d1df59
+@dataclass(frozen=True)
+class _Reader:
+    "Reads trees, and what is wanted beside the levels."
+    lm: LanguageModel
+    fmt: TextFormat
+    sampling: Sampling | None
+    seed: int
+    hidden: bool
+    writing: dict | None  # gets what written texts cost
+    known: dict = field(default_factory=dict)  # beginnings that were read already
+
+    def read(self, answers):  # of one batch
+        "A `TreePass` for each."
+        cache = None if self.writing is None else DynamicCache()
+        trees = [answer.tree for answer in answers]
+        scores, states = _tree_forward(self.lm, trees, self.hidden, cache, self.known)
+        passes = [_tree_pass(self.lm, a, logp, self.sampling, self.seed) for a, logp in zip(answers, scores)]
+        if self.hidden:
+            kept = [_states_at(states, row, _places(self.fmt, answer)) for row, answer in enumerate(answers)]
+            passes = [replace(p, hidden=h) for p, h in zip(passes, kept)]
+        if cache is not None and _may_go_on(self.lm, cache):
+            self._write_on(answers, scores, passes, cache)
+        return passes
+
+    def _write_on(self, answers, scores, passes, cache):
+        "Texts for the passes that have none; counted."
+        left = [row for row, p in enumerate(passes) if p.text is None and answers[row].whole]
+        with _cost_of(self.lm) as cost:
+            trees = [answers[row].tree for row in left]
+            texts = _texts_behind(self.lm, trees, [scores[row] for row in left], left, cache) if left else []
+        for row, text in zip(left, texts):
+            passes[row] = replace(passes[row], text=text)
+        for what, spent in cost.items():
+            self.writing[what] = self.writing.get(what, 0) + spent
+
 # %% ../nbs/12_readout.ipynb #a1000007
 def tree_passes(
     lm: LanguageModel,  # with or without an adapter
@@ -304,24 +390,18 @@ def tree_passes(
     sampling: Sampling | None = None,  # where samples are asked for
     seed: int = 0,  # of the samples
     hidden: bool = False,  # whether hidden states are kept
+    writing: dict | None = None,  # where greedy texts are written on behind the tree; gets what that costs
 ) -> list[TreePass]:  # one for each answer, in order
     "Read each answer once, with all levels of confidence behind it."
     levels = fmt.wording.unit.texts(decimals)
     answers = [_level_tree(fmt, j, levels) for j in judged]
-    sizes = [len(answer.tree) for answer in answers]
+    reader = _Reader(lm, fmt, sampling, seed, hidden, writing)
 
     def read(batch):
-        scores, states = _tree_forward(lm, [answers[i].tree for i in batch], hidden)
-        found = {}
-        for row, i in enumerate(batch):
-            found[i] = _tree_pass(lm, answers[i], scores[row], sampling, seed)
-            if hidden:
-                kept = _states_at(states, row, _places(fmt, answers[i]))
-                found[i] = replace(found[i], hidden=kept)
-        return found
+        return dict(zip(batch, reader.read([answers[i] for i in batch])))
 
     passes = {}
-    for batch in _batches(sizes, lm.settings["read_batch"], progress):
+    for batch in _batches([len(answer.tree) for answer in answers], lm.settings["read_batch"], progress):
         passes.update(in_halves(read, batch))
     return [passes[i] for i in range(len(judged))]
 
@@ -349,7 +429,7 @@ def _expectation(
 
 # %% ../nbs/12_readout.ipynb #a3af93f3
 def read_verbalized(
-    lm: LanguageModel,  # writes what leaves the tree
+    lm: LanguageModel,  # writes what the passes have not written
     fmt: TextFormat,  # how question, answer and confidence become text
     judged: list[Judged],  # answers
     passes: list[TreePass],  # one for each answer
@@ -371,116 +451,6 @@ def _stated(fmt: TextFormat, text: str) -> Confidence:
 def _confidence_prompts(fmt: TextFormat, judged: list[Judged]) -> list[list[int]]:
     "The token ids up to where the confidence in each answer belongs."
     return [fmt.encode(fmt.response(j.question, j.model_answer)) for j in judged]
-
-# %% ../nbs/12_readout.ipynb #a1000011
-class _Samples:
-    "Texts that are being written. A prompt is read once for all its samples."
-
-    def __init__(self, lm, prompts, owner):  # owner: for each sample the index of its prompt, (samples,)
-        self.lm = lm
-        inputs = left_padded(prompts, lm.pad_token, lm.device)
-        mask = inputs["attention_mask"]
-        places = (mask.cumsum(-1) - 1).clamp(min=0)
-        out = lm.model(**inputs, position_ids=places, use_cache=True, logits_to_keep=1)
-        self.cache = out.past_key_values
-        self.cache.batch_select_indices(owner)
-        self.logits = out.logits[owner, -1]
-        self.mask = mask[owner]
-        self.place = places[owner, -1:]
-
-    def keep(self, rows):  # indices of the samples that go on
-        "Those that have ended are not computed any more."
-        self.cache.batch_select_indices(rows)
-        self.mask, self.place = self.mask[rows], self.place[rows]
-
-    def read(self, tokens):  # the next token of each sample, (samples, 1)
-        "Read one token more; `logits` are then those of the token behind it."
-        more = self.mask.new_ones(len(self.mask), 1)
-        self.mask = torch.cat([self.mask, more], 1)
-        self.place = self.place + 1
-        out = self.lm.model(
-            input_ids=tokens,
-            attention_mask=self.mask,
-            position_ids=self.place,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.logits = out.logits[:, -1]
-
-# %% ../nbs/12_readout.ipynb #2e727515
-class _Rereading:
-    "The same for any model: texts are rows, read as a whole for each token."
-
-    def __init__(self, lm, prompts, owner):  # owner: for each sample the index of its prompt, (samples,)
-        self.lm = lm
-        self.texts = [prompts[i] for i in owner.tolist()]
-        self._read_all()
-
-    def _read_all(self):
-        rows = [token_tree(text, [text[-1:]]) for text in self.texts]  # any one token: what follows the text is read
-        self.logits, _ = read_trees(self.lm.model, tree_batch(rows, self.lm))
-
-    def keep(self, rows):  # indices of the samples that go on
-        "Those that have ended are not read any more."
-        self.texts = [self.texts[i] for i in rows.tolist()]
-
-    def read(self, tokens):  # the next token of each sample, (samples, 1)
-        "Read one token more; `logits` are then those of the token behind it."
-        self.texts = [text + new for text, new in zip(self.texts, tokens.tolist())]
-        self._read_all()
-
-# %% ../nbs/12_readout.ipynb #0e1b133c
-@torch.no_grad()
-def _sample_tokens(
-    lm: LanguageModel,
-    prompts: list[list[int]],
-    owner: list[int],  # for each sample the index of its prompt
-    uniforms: np.ndarray,  # (samples, steps)
-    temperature: float,
-) -> list[list[int]]:
-    "The token ids of each sample, up to the end of the line."
-    writer = _Samples if lm.plain_attention else _Rereading
-    samples = writer(lm, prompts, torch.tensor(owner, device=lm.device))
-    numbers = torch.tensor(uniforms, device=lm.device)
-    stops = torch.tensor(lm.stop_tokens, device=lm.device)
-    tokens = [[] for _ in owner]
-    live = torch.arange(len(owner), device=lm.device)
-    steps = numbers.shape[1]
-    for step in range(steps):
-        new = sample_by_inversion(samples.logits, numbers[live, step : step + 1], temperature)
-        for sample, token in zip(live.tolist(), new[:, 0].tolist()):
-            tokens[sample].append(token)
-        going = (~torch.isin(new[:, 0], stops)).nonzero()[:, 0]
-        if not len(going) or step == steps - 1:
-            break
-        if len(going) < len(live):
-            samples.keep(going)
-            live, new = live[going], new[going]
-        samples.read(new)
-    return tokens
-
-# %% ../nbs/12_readout.ipynb #5f6b8012
-def sample_texts(
-    lm: LanguageModel,  # with or without an adapter
-    prompts: list[list[int]],  # token ids
-    uniforms: list[np.ndarray],  # for each prompt (samples, steps); the number of samples may differ
-    temperature: float,  # the logits are divided by it
-    progress: str | None = None,  # a title for the progress bar
-) -> list[list[str]]:  # for each prompt its samples
-    "Sampled texts up to the end of the line, in batches of similar length."
-    size = max(1, lm.settings["answer_batch"] // max(map(len, uniforms), default=1))
-
-    def write(batch):
-        owner = [place for place, i in enumerate(batch) for _ in uniforms[i]]
-        numbers = np.concatenate([uniforms[i] for i in batch])
-        tokens = _sample_tokens(lm, [prompts[i] for i in batch], owner, numbers, temperature)
-        written = iter([_text(lm, ids) for ids in tokens])
-        return {i: [next(written) for _ in uniforms[i]] for i in batch}
-
-    texts = {}
-    for batch in _batches(list(map(len, prompts)), size, progress):
-        texts.update(in_halves(write, batch))
-    return [texts[i] for i in range(len(prompts))]
 
 # %% ../nbs/12_readout.ipynb #a4a40535
 def read_verbalized_sampled(
@@ -553,8 +523,10 @@ def _reply_scores(
 ) -> list[list[np.ndarray]]:  # (tokens,) each
     "For each tree, the token log-probabilities of each reply."
 
+    known = {}
+
     def read(batch):
-        logps, _ = _tree_forward(lm, [trees[i] for i in batch])
+        logps, _ = _tree_forward(lm, [trees[i] for i in batch], known=known)
         paths = [_path_scores(trees[i], logp) for i, logp in zip(batch, logps)]
         return {i: [s.double().cpu().numpy() for s in path] for i, path in zip(batch, paths)}
 
@@ -928,12 +900,12 @@ class Readout:
     "A way to read confidences."
     read: Callable  # `read(lm, fmt, judged, passes, seed)`: a `Confidence` for each answer, or a row to `fit` on
     fit: Callable | None = None  # `fit(rows, judged)`, see `cross_fit`
-    wants: tuple = ()  # of the shared pass: 'tree', 'samples', 'hidden'
+    wants: tuple = ()  # of the shared pass: 'tree', 'text', 'samples', 'hidden'
 
 
 DEFAULT_READOUTS = ("verbalized", "expected")
 READOUTS = {
-    "verbalized": Readout(read_verbalized, wants=("tree",)),
+    "verbalized": Readout(read_verbalized, wants=("tree", "text")),
     "expected": Readout(read_expected, wants=("tree",)),
     "verbalized_sampled": Readout(read_verbalized_sampled, wants=("tree", "samples")),
     "p_true": Readout(read_p_true),
@@ -982,22 +954,6 @@ def _read_without_levels(
         raise ValueError(f"{said}, not by '{name}'")
     return [Confidence(None, "missing", {"reason": said}) for _ in judged]
 
-# %% ../nbs/12_readout.ipynb #ad9a9b77
-@contextmanager
-def _cost_of(lm: LanguageModel) -> Iterator[dict]:
-    "Yields a dict that has, at the end, the tokens that went through the model and the seconds."
-    cost, start = {"tokens": 0, "seconds": 0.0}, time.perf_counter()
-
-    def count(module, args):
-        cost["tokens"] += args[0].numel()
-
-    hook = lm.model.get_input_embeddings().register_forward_pre_hook(count)
-    try:
-        yield cost
-    finally:
-        hook.remove()
-        cost["seconds"] = time.perf_counter() - start
-
 # %% ../nbs/12_readout.ipynb #16eddb74
 def _read_as(judged, split, found, names):  # found: a `Confidence`
     "The reading of one answer; what is not a number, where the model's own are none, is missing."
@@ -1015,13 +971,28 @@ def _shared_passes(
     seed: int,
     decimals: int,
     progress: str | None,
+    writing: dict,  # gets what written texts cost
 ) -> list[TreePass]:
     "What these readouts want of the shared pass; empty where they want nothing."
     wants = {want for readout in readouts for want in readout.wants}
     if not wants or not fmt.wording.has_levels:
         return []
     sampling = CONFIDENCE_SAMPLING if "samples" in wants else None
-    return tree_passes(lm, fmt, judged, decimals, progress, sampling, seed, "hidden" in wants)
+    writing = writing if "text" in wants else None
+    return tree_passes(lm, fmt, judged, decimals, progress, sampling, seed, "hidden" in wants, writing)
+
+
+def _cost_alone(
+    readout: Readout,
+    own: dict,  # what it cost beside the shared pass
+    shared: dict,  # what the shared pass cost
+    writing: dict,  # how much of that was for written texts
+) -> dict:
+    "What a readout would have cost by itself."
+    if not readout.wants:
+        return own
+    others = {} if "text" in readout.wants else writing
+    return {what: own[what] + shared[what] - others.get(what, 0) for what in own}
 
 # %% ../nbs/12_readout.ipynb #dbbf25ae
 def asked_by(
@@ -1085,17 +1056,17 @@ def read_confidences(
     readouts: Iterable[str] = DEFAULT_READOUTS,  # names in `READOUTS`
     decimals: int = 1,  # digits of the grid
     progress: str | None = None,  # a title for the progress bar
-    counts: dict | None = None,  # gets the tokens in the shared pass, and under 'by_readout' what each costs alone
+    counts: dict | None = None,  # gets the tokens of the texts read, and under 'by_readout' what each costs alone
 ) -> list[Reading]:  # all answers by the first readout, then by the next
     "The confidence in each answer by each readout."
     chosen = {name: lookup(READOUTS, name, "readout") for name in readouts}
+    readings, costs, writing = [], {}, {}
     with _cost_of(lm) as shared:
-        passes = _shared_passes(lm, fmt, judged, chosen.values(), seed, decimals, progress)
-    readings, costs = [], {}
+        passes = _shared_passes(lm, fmt, judged, chosen.values(), seed, decimals, progress, writing)
     for name, readout in chosen.items():
         with _cost_of(lm) as cost:
             found = _found(name, lm, fmt, judged, splits, passes, seed)
-        costs[name] = {what: cost[what] + shared[what] for what in cost} if readout.wants else cost
+        costs[name] = _cost_alone(readout, cost, shared, writing)
         names = {"readout": name, "method": method, "seed": seed, "prompt": asked_by(name, fmt)}
         readings += [_read_as(*row, names) for row in zip(judged, splits, found)]
     if counts is not None:

@@ -11,7 +11,7 @@ __all__ = ['PRESETS', 'OBJECTIVES', 'Preset', 'Example', 'make_example', 'answer
            'weight_shift']
 
 # %% ../nbs/11_training.ipynb #eba2f20f
-from .core import broken, derived_seed, lookup, read_json, seal, seed_everything, write_json, written
+from .core import Stage, broken, derived_seed, lookup, read_json, seal, seed_everything, write_json, written
 from calib_nb.models import (
     LanguageModel,
     TextFormat,
@@ -556,6 +556,11 @@ class _Clock:
         before = self.before["saved_seconds"], self.before["saved_cpu_seconds"]
         return {"seconds": before[0] + seconds, "cpu_seconds": before[1] + cpu}
 
+    def add(self, about):  # of a part that is kept
+        "What a part from the cache took when it was made; a training that is resumed has counted it already."
+        if not self.before["saved_seconds"]:
+            self.before = {f"saved_{name}": about[name] for name in ("seconds", "cpu_seconds")}
+
 # %% ../nbs/11_training.ipynb #37b6664d
 class _Diverged(FloatingPointError):
     "Loss or readings are no numbers any more."
@@ -769,6 +774,26 @@ def reference_scores(
             bar.update(len(part))
     return [done[i] for i in places]
 
+# %% ../nbs/11_training.ipynb #7ed7fd13
+_REFERENCE = Stage("reference", dict, (reference_scores,))
+
+
+def _kept_reference(lm, examples, cache, clock):  # cache: a folder, or None; clock: a `_Clock`
+    "As `reference_scores`, from the cache where they are known."
+    if cache is None:
+        return reference_scores(lm, examples)
+    trees = [(e.tree.prefix, e.tree.tokens, e.tree.parents, e.tree.paths) for e in examples]
+    kept = _REFERENCE.kept(cache, (lm.key, str(lm.model.dtype), lm.device.type, trees))
+
+    def made(counts):
+        return [{"branches": e.reference} for e in reference_scores(lm, examples)]
+
+    if kept.exists() or not kept.make(_REFERENCE, made):
+        clock.add(kept.about())
+    branches = [row["branches"] for row in _REFERENCE.read(kept.path)]
+    numbers = [[math.nan if x is None else x for x in row] for row in branches]
+    return [replace(e, reference=tuple(row)) for e, row in zip(examples, numbers, strict=True)]
+
 # %% ../nbs/11_training.ipynb #48a1b1bb
 def _examples(fmt, rows, objective, preset, decimals, options):
     "The `Example` of each row, with the branches that the objective asks for."
@@ -781,14 +806,14 @@ def _examples(fmt, rows, objective, preset, decimals, options):
     return examples
 
 
-def _prepared(lm, rows, objective, preset, seed, decimals, options):
+def _prepared(lm, rows, objective, preset, seed, decimals, options, refer):  # refer: as `reference_scores`
     "The model with a fresh adapter, and the examples, with their reference where the objective needs it."
     fmt = TextFormat(lm.tokenizer, preset.chat_template, PROMPTS[preset.prompt])
     dropout = 0.0 if objective.reference else None
     lm = add_adapter(lm, preset, seed, dropout)
     examples = _examples(fmt, rows, objective, preset, decimals, options)
     if objective.reference:
-        examples = reference_scores(lm, examples)
+        examples = refer(lm, examples)
     return lm, examples
 
 # %% ../nbs/11_training.ipynb #b44d243f
@@ -806,6 +831,7 @@ def _summed(entry, history, clock):
         entry["train_loss"] = sum(losses) / len(losses)
     if "train_runtime" in entry:
         entry["train_runtime"] = round(entry["train_runtime"] + clock.before["saved_seconds"], 4)
+    entry.update({name: seconds for name, seconds in clock.before.items() if seconds})
 
 
 def _history(state, examples, clock):
@@ -856,12 +882,14 @@ def train(
     evaluate_model: Callable = _measure_nothing,  # `LanguageModel` -> numbers; `calibration_brier` with `patience`
     decimals: int = 1,  # digits of a written confidence
     patience: int | None = None,  # evaluations without improvement after which training stops
+    cache: Path | None = None,  # where the base model's scores are kept between trainings; None: nowhere
     **options: float,  # of the objective's loss, and of its examples
 ) -> tuple[LanguageModel, list[dict]]:  # trained, in eval mode; the log
     "`(lm, history)`: entries of `history` have `step`, `epoch`, and `loss` or what `evaluate_model` gave."
     chosen = lookup(OBJECTIVES, objective, "objective")
     clock = _Clock(folder)
-    lm, examples = _prepared(lm, rows, chosen, preset, seed, decimals, options)
+    refer = partial(_kept_reference, cache=cache, clock=clock)
+    lm, examples = _prepared(lm, rows, chosen, preset, seed, decimals, options, refer)
     with no_future_warnings():
         trainer = _ConfidenceTrainer(
             lm,

@@ -9,13 +9,22 @@ import pytest
 import torch
 from conftest import small_tokenizer
 from families import FAMILIES, random_model
+from transformers import DynamicCache
 
 from calib_nb import models
 from calib_nb.core import Judged
 from calib_nb.labels import labelled_rows, preference_pairs, trl_preferences
-from calib_nb.models import DEVICE_SETTINGS, LanguageModel, TextFormat, continue_greedily, spell_levels
+from calib_nb.models import DEVICE_SETTINGS, LanguageModel, TextFormat, continue_greedily, spell_levels, token_tree
 from calib_nb.prompts import level_grid
-from calib_nb.readout import read_expected, sample_texts, tree_passes
+from calib_nb.readout import (
+    MAX_CONFIDENCE_TOKENS,
+    _cost_of,
+    _texts_behind,
+    _tree_forward,
+    read_expected,
+    sample_texts,
+    tree_passes,
+)
 from calib_nb.training import OBJECTIVES, collate, dpo_loss, make_example, reference_scores, score, text_loss
 
 pytestmark = pytest.mark.filterwarnings("error:.*path by path:UserWarning")
@@ -94,6 +103,31 @@ def test_answers_are_what_brute_force_writes_together_and_alone(family):
     assert continue_greedily(lm, prompts, 12) == [greedily(lm, p, 12) for p in prompts]
 
 
+@pytest.mark.parametrize("family", EVERY)
+def test_a_confidence_that_is_written_on_from_the_pass_is_what_brute_force_writes(family):
+    lm, fmt, cost = model_of(family), raw(), {}
+    texts = [p.text for p in tree_passes(lm, fmt, JUDGED, writing=cost)]
+    heads = [fmt.encode(fmt.response(j.question, j.model_answer)) for j in JUDGED]
+    written = [greedily(lm, head, MAX_CONFIDENCE_TOKENS) for head in heads]
+    if models._way(lm.model.config, 300) == "tree":  # what is out of sight is left to generation
+        assert texts == written and cost["tokens"] > 0
+    assert all(text in (None, wanted) for text, wanted in zip(texts, written))
+
+
+@pytest.mark.parametrize("family", ["Llama 3", "GPT-2"])
+def test_a_text_goes_on_behind_the_node_where_it_leaves_the_tree(family):
+    lm, cache = model_of(family), DynamicCache()
+    prefix = tokenizer()("Question: Who? Confidence:", add_special_tokens=False).input_ids
+    tree = token_tree(prefix, [[20, 21, 22], [20, 23, 24]])
+    short = token_tree(prefix[4:], [[20, 21, 22]])
+    scores, _ = _tree_forward(lm, [short, tree], cache=cache)
+    forced = scores[1].clone()
+    forced[0, 20] = forced[1, 23] = forced[3, 30] = 1  # 20, behind it 23, and behind that 30, which is in no path
+    [text] = _texts_behind(lm, [tree], [forced], [1], cache)
+    begun = tokenizer().decode([20, 23, 30])
+    assert text == begun + greedily(lm, prefix + [20, 23, 30], MAX_CONFIDENCE_TOKENS - 3)
+
+
 def drawn(lm, prompt, uniforms):
     "A text by inversion, the whole text read anew for each token."
     ids = list(prompt)
@@ -113,6 +147,44 @@ def test_samples_are_what_brute_force_draws(family):
     numbers = [np.random.default_rng(i).random((2, 6)) for i in range(len(prompts))]
     for texts, prompt, rows in zip(sample_texts(lm, prompts, numbers, 1.0), prompts, numbers):
         assert texts == [drawn(lm, prompt, row) for row in rows]
+
+
+OPENING = "As to the rivers of that country: "  # longer than the windows
+ALIKE = [replace(j, question=OPENING + j.question) for j in JUDGED]
+
+
+def read_by(lm, monkeypatch, shared):
+    "The passes, and how many tokens went through the model."
+    tree_passes(lm, raw(), ALIKE)  # checked once
+    with monkeypatch.context() as patched, _cost_of(lm) as cost:
+        if not shared:
+            patched.setattr(models, "_shared", lambda texts: 0)
+        passes = tree_passes(lm, raw(), ALIKE)
+    return passes, cost["tokens"]
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_what_all_texts_begin_with_is_read_once_where_attention_is_plain(family, monkeypatch):
+    lm = model_of(family)
+    once, few = read_by(lm, monkeypatch, shared=True)
+    each, many = read_by(lm, monkeypatch, shared=False)
+    assert np.allclose([p.levels for p in once], [p.levels for p in each], atol=5e-5)
+    begun = len(f"Question: {OPENING}Wh") if lm.plain_attention else 0
+    assert many - few == begun * (len(ALIKE) - 1)
+
+
+@pytest.mark.parametrize("objective", ["text", "dpo", "brier"])
+@pytest.mark.parametrize("family", ["Llama 3", "Gemma 3"])
+def test_gradients_do_not_depend_on_how_often_the_beginning_is_read(family, objective, monkeypatch):
+    lm = model_of(family)
+    rows = preference_pairs(JUDGED) if objective == "dpo" else labelled_rows(JUDGED)
+    once = batch_of(lm, rows, objective)
+    monkeypatch.setattr(models, "_shared", lambda texts: 0)
+    each = batch_of(lm, rows, objective)
+    assert "beginning" in once["model"] and "beginning" not in each["model"]
+    loss_of = OBJECTIVES[objective].loss
+    found, wanted = (gradient(loss_of(score(lm.model, batch)), lm.model) for batch in (once, each))
+    assert (found - wanted).norm() < 1e-5 * wanted.norm()
 
 
 @pytest.mark.filterwarnings("ignore:.*path by path:UserWarning")

@@ -523,7 +523,7 @@ def test_reading_goes_on_with_half_a_batch_where_memory_does_not_suffice(monkeyp
     lm = small_model(small_tokenizer(False))
     readouts = (*PLAIN, "verbalized", "self_consistency")
     expected = [r.confidence for r in read(lm, readouts)]
-    forward, samples, generate = readout._tree_forward, readout._sample_tokens, models._generate
+    forward, write = readout._tree_forward, models._write
 
     def scarce(function, place):
         def call(*args, **kwargs):
@@ -534,8 +534,7 @@ def test_reading_goes_on_with_half_a_batch_where_memory_does_not_suffice(monkeyp
         return call
 
     monkeypatch.setattr(readout, "_tree_forward", scarce(forward, 1))
-    monkeypatch.setattr(readout, "_sample_tokens", scarce(samples, 1))
-    monkeypatch.setattr(models, "_generate", scarce(generate, 1))
+    monkeypatch.setattr(models, "_write", scarce(write, 1))
     found = [r.confidence for r in read(lm, readouts)]
     assert found == pytest.approx(expected, abs=1e-5)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import small_model, small_tokenizer
 
-from calib_nb.core import Judged
+from calib_nb import training
+from calib_nb.core import Judged, read_json
 from calib_nb.labels import (
     labelled_rows,
     preference_pairs,
@@ -506,3 +507,45 @@ def test_nf4_trains_on_a_cpu_with_adapters_in_fp32(tmp_path):
     assert any("4bit" in type(module).__name__.lower() for module in lm.model.modules())
     assert losses(history)
     assert fresh.keys() == trainable(lm).keys()
+
+
+def train_pairs(cache, folder, preset=BRIEF, **how):
+    "Losses and log of a fresh small model's training on preference pairs."
+    lm, pairs = small_model(small_tokenizer(False)), preference_pairs(JUDGED)
+    _, history = train(lm, pairs, "dpo", preset, 0, folder, cache=cache, **how)
+    return losses(history), history
+
+
+def count_references(monkeypatch):
+    "A list that grows with each pass of the base model for a reference."
+    calls, read = [], training.reference_scores
+
+    def counted(lm, examples, batch_size=16):
+        calls.append(len(examples))
+        return read(lm, examples, batch_size)
+
+    monkeypatch.setattr(training, "reference_scores", counted)
+    return calls
+
+
+def test_reference_scores_are_read_once_for_all_trainings(tmp_path, monkeypatch):
+    calls, cache = count_references(monkeypatch), tmp_path / "cache"
+    fresh, _ = train_pairs(None, tmp_path / "a")
+    first, _ = train_pairs(cache, tmp_path / "b")
+    again, history = train_pairs(cache, tmp_path / "c")
+    assert fresh == first == again and len(calls) == 2
+    [about] = [read_json(file) for file in cache.glob("reference-*.about.json")]
+    assert history[-1]["saved_seconds"] == about["seconds"]
+    train_pairs(cache, tmp_path / "d", replace(BRIEF, learning_rate=1e-3), beta=0.5)
+    assert len(calls) == 2
+    train_pairs(cache, tmp_path / "e", replace(BRIEF, prompt="words"))
+    assert len(calls) == 3
+
+
+def test_reference_scores_that_were_changed_are_read_again(tmp_path, monkeypatch):
+    calls, cache = count_references(monkeypatch), tmp_path / "cache"
+    first, _ = train_pairs(cache, tmp_path / "a")
+    [file] = cache.glob("reference-*.jsonl")
+    file.write_text(file.read_text().replace("-", "-1"))
+    again, _ = train_pairs(cache, tmp_path / "b")
+    assert again == first and len(calls) == 2
