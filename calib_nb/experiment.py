@@ -1213,7 +1213,9 @@ def comparison_plan(names: dict) -> list[dict]:  # a notebook's `globals()`
     _check_methods(methods, options)
     plan = []
     for method in methods:
-        chosen = {"method": method, "options": options.get(method, {})}
+        chosen = {**given, "method": method, "options": options.get(method, {})}
+        if not METHODS[method].unlabelled:
+            chosen["n_unlabelled"] = 0
         for seed in seeds if METHODS[method].steps else seeds[:1]:
-            plan.append(asdict(Parameters(**given, **chosen, seed=seed)))
+            plan.append(asdict(Parameters(**chosen, seed=seed)))
     return plan
