@@ -496,6 +496,40 @@ def _last_block(blocks: list[dict]) -> dict:
     same = before["answer"].text.casefold() == last["answer"].text.casefold()
     return {**before, **last} if same else last
 
+# %% ../nbs/05a_responses.ipynb #381aa161
+_CELL = re.compile(_NAME + _SCALE, re.I)
+_RULE = re.compile(r"[|:\- ]+")  # between a table's head and its rows
+
+
+def _tables(text: str) -> list[tuple]:
+    "`(lines, rows of cells)` of the text in order; other lines have no rows."
+    parts = []
+    for line in text.split("\n"):
+        row = line.strip()
+        inside = row.startswith("|") and row.count("|") > 2
+        cells = [_bare(cell) for cell in row.strip("|").split("|")] if inside else None
+        if not inside or not parts or not parts[-1][1]:
+            parts.append(([], []))
+        parts[-1][0].append(line)
+        if inside and not _RULE.fullmatch(row):
+            parts[-1][1].append(cells)
+    return parts
+
+
+def _named(rows: list) -> list[tuple]:
+    "`(label, value)` of a table's rows: under a head with one row, or behind a first cell."
+    if any(map(_CELL.fullmatch, rows[0][1:] if rows else [])):  # a head
+        return [cells for cells in zip(*rows) if _CELL.fullmatch(cells[0])] if len(rows) == 2 else []
+    return [(row[0], row[1]) for row in rows if len(row) == 2 and _CELL.fullmatch(row[0])]
+
+
+def _without_tables(text: str) -> str:
+    "Tables that name an answer or a confidence as labelled lines."
+    lines = []
+    for before, rows in _tables(text) if "|" in text else [([text], [])]:
+        lines += [f"- {label}: {value}" for label, value in _named(rows)] or before
+    return "\n".join(lines)
+
 # %% ../nbs/05a_responses.ipynb #427f69c4
 _TAG = re.compile(r"</?(?:b|i|p|em|strong|br|li|ul|ol|div|span|code|h\d) ?/?>", re.I)
 _ELEMENT = re.compile(r"<(/?)(answer|confidence)>", re.I)
@@ -509,7 +543,7 @@ def _without_tags(text: str) -> str:
 
 def _all_events(text: str) -> list[_Event]:
     "The events of a response in order; loose labels count only for a kind that has no other."
-    found, rest = _json_events(_without_tags(text))
+    found, rest = _json_events(_without_tags(_without_tables(text)))
     if found:
         return found
     events = _events(rest, _LABEL)

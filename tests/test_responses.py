@@ -72,6 +72,7 @@ PIECES = (
     "Answer: ¦Confidence: ¦confidence¦answer¦**¦\n¦: ¦0.¦9¦0.9¦85¦%¦\\%¦/¦10¦ out of ¦ten¦ninety percent¦ in ¦half¦-¦–¦"
     ",¦.¦{\"answer\": \"¦\", \"confidence\": ¦}¦{¦[¦<think>¦</think>¦<|channel|>final¦&#37;¦&#99999999;¦\\u0025¦½¦²¦"
     "not ¦Question: ¦G1: ¦P1: ¦1e¦e-¦000¦٣¦０¦\ud83d¦\u200b¦\x00¦\r¦\t¦ ¦(¦)¦\"¦'¦`¦_¦50/50¦scale of 0 to 1¦NaN¦\\frac{"
+    "¦|¦ | ¦| Answer |¦| Confidence |¦\n|--|--|\n"
 ).split("¦")
 TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 READERS = [parse_confidence, PROMPTS["percent"].unit.parse, PROMPTS["words"].unit.parse]
