@@ -554,6 +554,7 @@ def times_of_run_files(out):
 @pytest.mark.slow
 def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
     few = dict(methods="baseline,sft", seeds=0, n_train=12, n_calibration=6, n_test=16, out=tmp_path)
+    few["options"] = '{"sft": {"epochs": 1}}'
     done = run_compare(tmp_path, **few)
     assert done.returncode == 0, done.stderr[-3000:]
     manifests = [read_json(file) for file in tmp_path.glob("*/manifest.json")]

@@ -169,22 +169,22 @@ def test_a_changed_rule_judges_again_and_asks_the_model_nothing(sft, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "method, labels",
+    "method, labels, options",
     [
-        ("performance_sft", {"label"}),
-        ("dpo", {"label", "rejected_label", "chosen", "rejected"}),
-        ("implicit", set()),
-        ("self_distill", {"label"}),
+        ("performance_sft", {"label"}, {"k": 3}),
+        ("dpo", {"label", "rejected_label", "chosen", "rejected"}, {}),
+        ("implicit", set(), {}),
+        ("self_distill", {"label"}, {"inner_epochs": 1}),
     ],
 )
-def test_the_other_methods_end_to_end(sft, method, labels):
-    out = sft.parent
-    done = papermill(out / f"{method}.ipynb", out, method=method, n_train=24)
+def test_the_other_methods_end_to_end(sft, method, labels, options):
+    out, short = sft.parent, json.dumps({**options, "epochs": 1})
+    done = papermill(out / f"{method}.ipynb", out, method=method, options=short)
     assert done.returncode == 0, done.stderr[-3000:]
     run = finished_run(next(f for f in out.iterdir() if f"-{method}-" in f.name))
     assert set(read_json(run.path / "metrics.json")) == {"schema", "verbalized", "expected"}
     known = {"label", "rejected_label", "chosen", "rejected"}
-    assert len(run.labels) == 24 and set(run.labels[0]) & known == labels
+    assert len(run.labels) == FEW["n_train"] and set(run.labels[0]) & known == labels
     assert (run.path / "label_statistics.json").exists() == bool(labels)
     trained, base = run.readings, run.baseline_readings
     assert [r.answer for r in trained] == [r.answer for r in base], "the same answers for all methods"

@@ -308,7 +308,7 @@ def test_the_repositorys_preset_is_the_documents_but_for_quantisation_and_adapte
     assert not PRESETS["repository"].chat_template and PRESETS["repository"].loss_on == "all"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sequence_likelihood_tells_right_from_wrong_and_the_originals_form_does_not(tmp_path, embedded):
     "24 answers: how much further right ones are above wrong ones than before, in the mean probability that is read."
     from calib_nb.experiment import Run
