@@ -241,7 +241,7 @@ def judge(sizes, seconds, old):
     theirs = Checkout(old).module("judge").judge_by_rules
     items = answers_with_aliases(sizes["judge"])
     half = len(items) // 2
-    same = np.mean([judge_by_rules(*i).is_correct == bool(theirs(*i).is_correct) for i in items[: min(half, 500)]])
+    same = np.mean([judge_by_rules(*i).grade == theirs(*i).grade for i in items[: min(half, 500)]])
     assert same > 0.9, same  # rules have changed since; what they say of plain answers has not
     rest = items[half:]
     ours, other = (partial(judged, way, rest) for way in (judge_by_rules, theirs))
