@@ -1,10 +1,11 @@
 """Kills runs with `kill -9`, gives the same command again, and compares what is there with an undisturbed run.
 
-`python tests/kill_harness.py --kills 306 --others --memory --write` is `make kills`; it writes figures/reliability/reliability.json. The
-model is tiny and random, its questions are made so that it is right about half of them. This process imports the
-training stack once and forks for each run: what a run costs is then the run alone. A run is killed before one of the
-events by which it changes a file, in the middle of a file that it writes (what it has written is cut in half), or at
-a random time. The same command must then end well, with the same results, and leave no other file behind.
+`python tests/kill_harness.py --kills 306 --others --memory --write` is `make kills`; it writes
+figures/reliability/reliability.json. The model is tiny and random, its questions are made so that it is right about
+half of them. This process imports the training stack once and forks for each run: what a run costs is then the run
+alone. A run is killed before one of the events by which it changes a file, in the middle of a file that it writes (what
+it has written is cut in half), or at a random time. The same command must then end well, with the same results, and
+leave no other file behind.
 """
 import argparse
 import gc
