@@ -1194,6 +1194,9 @@ def _check_methods(methods, options):
     "Raises for no method, for one that is unknown, and for options of a method that is not among them."
     if not methods:
         raise ValueError(f"parameter 'methods' names none. Known: {', '.join(METHODS)}")
+    if not isinstance(options, dict):
+        remedy = 'Write \'{"sft": {"epochs": 1}}\', say'
+        raise TypeError(f"parameter 'options' must be a dict: method -> its options, found {options!r:.80}. {remedy}")
     for name in (*methods, *options):
         lookup(METHODS, name, "method")
         if name not in methods:
@@ -1209,6 +1212,7 @@ def comparison_plan(names: dict) -> list[dict]:  # a notebook's `globals()`
     given = notebook_parameters(names, (*known, "methods", "seeds", "publish"))
     methods, seeds = words_of(given.pop("methods")), _seeds_of(given.pop("seeds"))
     options = given.pop("options", {})
+    options = _dict_of(options) if isinstance(options, str) else options  # of a command line
     _check_place("publish", given.pop("publish", ""))
     _check_methods(methods, options)
     plan = []

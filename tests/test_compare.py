@@ -503,6 +503,15 @@ def notebook_values():
     return {k: v for k, v in names.items() if not k.startswith("__")}
 
 
+def test_options_of_a_comparison_come_from_a_command_line_too():
+    from calib_nb.experiment import comparison_plan
+
+    given = {"methods": "baseline,sft", "seeds": 0, "options": '{"sft": {"epochs": 1}}'}
+    assert [run["options"] for run in comparison_plan(given)] == [{}, {"epochs": 1}]
+    with pytest.raises(TypeError, match="'options' must be a dict: method -> its options, found 'sft'"):
+        comparison_plan({**given, "options": "sft"})
+
+
 def test_parameters_of_the_notebook_are_those_of_a_run():
     from calib_nb.experiment import Parameters, comparison_plan
 
