@@ -207,32 +207,31 @@ def assert_same_losses(ours, theirs, atol):
     assert len(ours) == len(theirs) and np.allclose(ours, theirs, atol=atol, rtol=0), (ours, theirs)
 
 
+def training_against(objective, against, theirs, n, seconds):
+    "The row of a training: ours, and another that gives the same losses."
+    mine = partial(train, OURS, n, objective)
+    assert_same_losses(mine(), theirs(), 1e-5 if objective == "dpo" else 1e-4)
+    return compared("DPO" if objective == "dpo" else "SFT", against, n, seconds, mine, theirs)
+
+
 def sft(n, seconds, old):
     "Supervised fine-tuning, against another checkout."
-    mine, other = partial(train, OURS, n, "text"), partial(train, checkout(old), n, "text")
-    assert_same_losses(mine(), other(), 1e-4)
-    return compared("SFT", Path(old).name, n, seconds, mine, other)
+    return training_against("text", Path(old).name, partial(train, checkout(old), n, "text"), n, seconds)
 
 
 def sft_of_trl(n, seconds):
     "Supervised fine-tuning, against trl."
-    mine, other = partial(train, OURS, n, "text"), partial(trl_train, n, "text")
-    assert_same_losses(mine(), other(), 1e-4)
-    return compared("SFT", "trl SFTTrainer", n, seconds, mine, other)
+    return training_against("text", "trl SFTTrainer", partial(trl_train, n, "text"), n, seconds)
 
 
 def dpo(n, seconds, old):
     "DPO with its reference, against another checkout."
-    mine, other = partial(train, OURS, n, "dpo"), partial(train, checkout(old), n, "dpo")
-    assert_same_losses(mine(), other(), 1e-5)
-    return compared("DPO", Path(old).name, n, seconds, mine, other)
+    return training_against("dpo", Path(old).name, partial(train, checkout(old), n, "dpo"), n, seconds)
 
 
 def dpo_of_trl(n, seconds):
     "DPO with its reference, against trl."
-    mine, other = partial(train, OURS, n, "dpo"), partial(trl_train, n, "dpo")
-    assert_same_losses(mine(), other(), 1e-5)
-    return compared("DPO", "trl DPOTrainer, reference before", n, seconds, mine, other)
+    return training_against("dpo", "trl DPOTrainer, reference before", partial(trl_train, n, "dpo"), n, seconds)
 
 
 def dpo_of_sft(n, seconds):

@@ -192,6 +192,8 @@ def _label(run, presets):  # all presets
     for name, value in sorted(run.parameters.get("options", {}).items()):
         shown = f"{value:g}" if isinstance(value, float) else value
         words.append(f"{name} {shown}")
+    if run.parameters.get("n_unlabelled"):
+        words.append(f"n_unlabelled {run.parameters['n_unlabelled']}")
     if len(presets) > 1:
         words.append(f"preset {run.parameters['preset']}")
     method = run.parameters["method"]

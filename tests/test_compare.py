@@ -186,6 +186,12 @@ def test_one_method_with_other_options_is_another_row(folders, tmp_path):
     assert colours[Row("dpo (preset default)", "expected")] == method_colour("dpo")
 
 
+def test_trainings_on_more_unlabelled_questions_are_another_row(folders, tmp_path):
+    more = [with_parameters(folders[3], tmp_path / str(n), n_unlabelled=n) for n in (100, 300)]
+    labels = [run.label for run in load_runs([folders[3], *more])]
+    assert labels == ["dpo", "dpo (n_unlabelled 100)", "dpo (n_unlabelled 300)"]
+
+
 def test_readings_are_grouped_by_what_they_are():
     sft = made_up_readings(3, method="sft", readout="expected")
     mended = [replace(r, calibrator="platt") for r in sft]
