@@ -394,28 +394,30 @@ def planned_splits(
     if p.judged:
         return _planned_judged(p, folder)
     home = _questions_of(p, p.dataset, p.dataset_revision)
-    away = _questions_of(p, p.test_dataset) if p.test_dataset else []
-    renamed = [replace(q, id=f"{_shown(p.test_dataset)}:{q.id}") for q in away]
-    templates = p.dataset.split(":")[0] == "facts" and not away
-    with Bar("looking for questions that are alike", quiet=templates):
-        grouped, counts = group_alike([*home, *renamed], None if templates else 0.9, folder)
-    source = {"dataset": home.source, "grouping": counts}
-    if not away:
-        return _sized(p, _split(p, _as_split(home, grouped), counts)), source
-    sides = _as_split(home, grouped[: len(home)]), _as_split(away, grouped[len(home) :])
-    return _across(p, *sides), {**source, "test_dataset": away.source}
+    if p.test_dataset:
+        return _planned_across(p, home, folder)
+    splits, grouping = _dealt(p, home, None if p.dataset.split(":")[0] == "facts" else 0.9, folder)
+    return _sized(p, splits), {"dataset": home.source, "grouping": grouping}
 
 
-def _as_split(questions, grouped):  # as they are; with joined groups
-    "What is dealt out: groups that are alike count as one, but where a file names the splits, it has decided that."
-    return questions if _names_splits(questions) else grouped
+def _dealt(p, questions, threshold, folder):
+    "`(splits, how they came about)`: what is alike is on one side; a file that names the splits has decided itself."
+    if _names_splits(questions):
+        return _split(p, questions, {}), {"splits": "named in the file"}
+    grouped, counts = _grouped(questions, threshold, folder)
+    return _split(p, grouped, counts), counts
+
+
+def _grouped(questions, threshold, folder):
+    with Bar("looking for questions that are alike", quiet=threshold is None):
+        return group_alike(questions, threshold, folder)
 
 # %% ../nbs/15_experiment.ipynb #c29a41e2
 def _planned_judged(p, folder):
     "The same of a file of judged answers, which are joined as questions are, but not by meaning."
     judged = read_judged(p.judged, p.columns, p.answers_separator, p.confidence_scale)
-    grouped, counts = group_alike(judged, None, folder)
-    return _sized(p, _split(p, _as_split(judged, grouped), counts)), {"judged": judged.sha256, "grouping": counts}
+    splits, grouping = _dealt(p, judged, None, folder)
+    return _sized(p, splits), {"judged": judged.sha256, "grouping": grouping}
 
 
 def _questions_of(p, name, revision=""):
@@ -447,14 +449,29 @@ def _split(p, questions, counts):  # counts: of `group_alike`
         said = ", ".join(f"{n} by {name}" for name, n in joined.items())
         raise ValueError(f"{e} Questions that are alike were joined: {said}" if said else str(e)) from None
 
+# %% ../nbs/15_experiment.ipynb #c63f602c
+def _planned_across(p, home, folder):
+    "The same with the test from another set, and how questions were grouped."
+    away = _questions_of(p, p.test_dataset)
+    renamed = [replace(q, id=f"{_shown(p.test_dataset)}:{q.id}") for q in away]
+    grouped, counts = _grouped([*home, *renamed], 0.9, folder)
+    sides = (home, grouped[: len(home)]), (renamed, grouped[len(home) :])
+    return _sized(p, _across(p, *sides)), {"dataset": home.source, "grouping": counts, "test_dataset": away.source}
 
-def _across(p, home, away):
-    "Training and calibration from `home`, test from `away`; groups of the test are left out of the others."
-    test = split_questions(away, 0, 0, p.n_test, p.split_seed)["test"]
-    taken = {q.group for q in test}
-    others = [q for q in home if q.group not in taken]
+
+def _across(p, home, away):  # each: questions as they are, and with joined groups
+    "Training and calibration from `home`, test from `away`; what is alike a test question is left out of the others."
+    tested = split_questions(_as_split(*away), 0, 0, p.n_test, p.split_seed)["test"]
+    asked = {q.id for q in tested}
+    taken = {q.group for q in away[1] if q.id in asked}
+    others = [q for q, alike in zip(_as_split(*home), home[1]) if alike.group not in taken]
     ours = split_questions(others, p.n_train, p.n_calibration, 0, p.split_seed, p.n_unlabelled)
-    return _sized(p, {**ours, "test": test})
+    return {**ours, "test": tested}
+
+
+def _as_split(questions, grouped):
+    "What is dealt out: as a file names the splits, or with joined groups."
+    return questions if _names_splits(questions) else grouped
 
 # %% ../nbs/15_experiment.ipynb #467e7ae0
 @dataclass(frozen=True)

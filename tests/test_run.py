@@ -513,6 +513,17 @@ def test_the_splits_that_a_file_names_are_those_of_the_run(tmp_path):
         assert asked["test"] == ["Where is Paris?", "Where is Bern?"] and asked["unlabelled"] == ["Where is Oslo?"]
 
 
+def test_what_is_alike_a_test_question_of_another_set_is_left_out_of_splits_that_a_file_names(tmp_path):
+    asked = ["Who wrote Hamlet?", "Which metal is Au?", "Which river flows through Cairo?"]
+    splits = ["train", "train", "calibration"]
+    rows = [{"question": q, "answers": ["A"], "group": q, "split": s} for q, s in zip(asked, splits)]
+    twin = [{"question": "WHO WROTE HAMLET ?", "answers": ["A"], "group": "A play"}]
+    home, away = (str(write_jsonl(tmp_path / f"{i}.jsonl", r)) for i, r in enumerate((rows, twin)))
+    p = Parameters(dataset=home, test_dataset=away, n_train=1, n_calibration=1, n_test=1)
+    planned, _ = planned_splits(p, tmp_path)
+    assert [q.question for q in planned["train"]] == ["Which metal is Au?"]
+
+
 def test_unlabelled_questions_are_refused_for_a_method_that_needs_labels():
     with pytest.raises(ValueError, match="n_unlabelled.*'sft' learns from labelled answers alone.*self_consistency"):
         Parameters(method="sft", n_unlabelled=5)
