@@ -35,9 +35,9 @@ def _counts(p, preset):  # `Parameters` of the run; its `Preset`
     sides = 2 if trainings else 1  # untrained and trained
     held_out = p.n_calibration + p.n_test
     return {
-        "answer": p.n_train + held_out,
+        "answer": p.n_train + p.n_unlabelled + held_out,
         "reading": sides * held_out,
-        "training": trainings * p.n_train * preset.epochs / 2,
+        "training": trainings * (p.n_train + p.n_unlabelled) * preset.epochs / 2,
         "original": sides * p.n_train if p.original else 0,
     }
 
@@ -104,7 +104,7 @@ def _adapter_megabytes(model):
 def _megabytes(p, preset):
     "What a run writes, while it trains and in the end; None where the adapter's size is not known."
     adapter = _adapter_megabytes(p.model)
-    kept = 0.002 * 4 * (p.n_train + p.n_calibration + p.n_test)
+    kept = 0.002 * 4 * (p.n_train + p.n_unlabelled + p.n_calibration + p.n_test)
     if _TRAININGS.get(p.method, 1) == 0:
         return kept, kept
     if adapter is None:
