@@ -30,6 +30,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from bitsandbytes.nn import Linear4bit
 from jinja2 import TemplateError
 from safetensors import safe_open
@@ -38,11 +39,13 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    Cache,
     DynamicCache,
     GgufConfig,
     LogitsProcessor,
     StoppingCriteria,
 )
+from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging as transformers_logging
 
 from calib_nb.core import (
@@ -65,6 +68,19 @@ DEVICE_SETTINGS = {
     "cpu": {"dtype": torch.float32, "answer_batch": 64, "read_batch": 16},
     "cuda": {"dtype": torch.bfloat16, "answer_batch": 64, "read_batch": 32},
 }
+_ON_A_GPU = {  # up to so many parameters
+    1e9: {"answer_batch": 256, "read_batch": 128},
+    10e9: {"answer_batch": 64, "read_batch": 32},
+    float("inf"): {"answer_batch": 16, "read_batch": 8},
+}
+
+
+def _settings(device, parameters):  # 'cpu' or 'cuda'; how many parameters the model has
+    "The row of a device, with the batches for a model of this size."
+    if device == "cpu":
+        return DEVICE_SETTINGS["cpu"]
+    sizes = next(row for most, row in _ON_A_GPU.items() if parameters <= most)
+    return DEVICE_SETTINGS[device] | sizes
 
 
 def _default_device():
@@ -350,6 +366,25 @@ def _keep_differentiable(model):
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
 
+# %% ../nbs/07_models.ipynb #3c444b16
+_HALF = torch.bfloat16, torch.float16
+_TOKENS_AT_ONCE = 2**15
+
+
+def _full_logits(head, states):  # the last layer, a linear one
+    "What the layer gives, in fp32."
+    states = states.float()
+    logits = torch.cat([F.linear(states, some.float()) for some in head.weight.split(_TOKENS_AT_ONCE)], -1)
+    return logits if head.bias is None else logits + head.bias.float()
+
+
+def _with_full_logits(model):
+    "The same model, its logits in fp32."
+    head = model.get_output_embeddings()
+    if isinstance(head, torch.nn.Linear) and head.weight.dtype in _HALF:
+        head.forward = partial(_full_logits, head)
+    return model
+
 # %% ../nbs/07_models.ipynb #3c444b17
 def _load_weights(source, device, dtype, quantization, **revision):
     "The model in eval mode, on one device."
@@ -364,7 +399,7 @@ def _load_weights(source, device, dtype, quantization, **revision):
         **revision,
     )
     _keep_differentiable(model)
-    return model.eval()
+    return _with_full_logits(model).eval()
 
 
 def _hub_key(name, model, revision):
@@ -385,15 +420,15 @@ def load_model(
         raise unknown_name("quantization", quantization, _QUANTIZATIONS)
     source, key = _locate(name)
     device = choose_device(device)
-    settings = DEVICE_SETTINGS[torch.device(device).type]
+    kind = torch.device(device).type
     transformers_logging.disable_progress_bar()
     wanted = {"revision": revision} if revision and key is None else {}
-    model = _load_weights(source, device, settings["dtype"], precision, **wanted)
+    model = _load_weights(source, device, DEVICE_SETTINGS[kind]["dtype"], precision, **wanted)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **wanted)
     key = key or _hub_key(name, model, revision)
     if quantization:
         key = f"{key}-{quantization}"
-    return LanguageModel(name, model, tokenizer, key, quantization, settings)
+    return LanguageModel(name, model, tokenizer, key, quantization, _settings(kind, model.num_parameters()))
 
 # %% ../nbs/07_models.ipynb #2d003fef
 _SWITCHES = "enable_thinking", "thinking"  # names that chat templates give to the switch for thoughts
@@ -908,7 +943,11 @@ def _to(batch, device):
     "A batch of tensors, nested dicts and other values, on `device`."
     if isinstance(batch, dict):
         return {name: _to(value, device) for name, value in batch.items()}
-    return batch.to(device) if isinstance(batch, torch.Tensor) else batch
+    if not isinstance(batch, torch.Tensor):
+        return batch
+    if torch.device(device).type == "cuda" and not batch.is_cuda:
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)
 
 
 def _by_brute_force(lm, tree, path):
@@ -1047,15 +1086,32 @@ class Sampling:
         return draws.random((self.n, self.max_new_tokens))
 
 
+_BLOCK = 256  # tokens
+
+
+def _weight_blocks(logits, temperature):  # (..., vocabulary)
+    "The weight of each token, the likeliest has 1; (..., blocks, _BLOCK), zeros behind the last."
+    weights = logits - logits.amax(-1, keepdim=True)
+    weights = weights.div_(temperature).exp_()
+    return F.pad(weights, (0, -weights.shape[-1] % _BLOCK)).unflatten(-1, (-1, _BLOCK))
+
+
 def sample_by_inversion(
     logits: torch.Tensor,  # or log-probabilities, (..., vocabulary)
     uniform: torch.Tensor,  # numbers in [0, 1), several for each distribution, (..., n)
     temperature: float,  # the logits are divided by it
 ) -> torch.Tensor:  # token ids, (..., n)
     "The token that each uniform number stands for, by inversion of the cumulative distribution."
-    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    total, last = cumulative[..., -1:], logits.shape[-1] - 1
-    return torch.searchsorted(cumulative, uniform * total, right=True).clamp(max=last)
+    blocks = _weight_blocks(logits, temperature)
+    sums = blocks.sum(-1).double()
+    ends = sums.cumsum(-1)
+    aim = uniform * ends[..., -1:]
+    block = torch.searchsorted(ends, aim, right=True).clamp(max=ends.shape[-1] - 1)
+    chosen = blocks.gather(-2, block[..., None].expand(*block.shape, _BLOCK)).double().cumsum(-1)
+    within = aim - (ends - sums).gather(-1, block)
+    within = torch.minimum(within, chosen[..., -1] * (1 - 1e-12))  # rounding shall not lead out of the block
+    place = torch.searchsorted(chosen, within[..., None], right=True)[..., 0]
+    return (block * _BLOCK + place).clamp(max=logits.shape[-1] - 1)
 
 # %% ../nbs/07_models.ipynb #35f94d15
 @dataclass(frozen=True)
@@ -1094,6 +1150,52 @@ class _Rule:
         "Whether it ends here."
         return ids[-1] in self.ends or self.complete is not None and self.complete(ids)
 
+# %% ../nbs/07_models.ipynb #d61a027e
+class _Room(DynamicLayer):
+    "Keys and values of a layer with room for the tokens to come: what was read is not copied with each of them."
+
+    def __init__(self, rows, tokens):  # how many at most
+        super().__init__()
+        self.rows, self.tokens = rows, tokens
+
+    def lazy_initialization(self, key_states, value_states):
+        super().lazy_initialization(key_states, value_states)
+        both = key_states, value_states
+        self.room = [x.new_empty(self.rows, x.shape[1], self.tokens, x.shape[3]) for x in both]
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        rows, start = len(key_states), self.get_seq_length()
+        end = start + key_states.shape[-2]
+        for kept, new in zip(self.room, (key_states, value_states)):
+            kept[:rows, :, start:end] = new
+        return self._show(rows, end)
+
+    def move(self, source, to, rows):  # indices of rows; how many there are afterwards
+        "Copy some rows."
+        end = self.get_seq_length()
+        for kept in self.room if source else ():
+            kept[to, :, :end] = kept[source, :, :end]
+        self._show(rows, end)
+
+    def _show(self, rows, end):
+        self.keys, self.values = (kept[:rows, :, :end] for kept in self.room)
+        return self.keys, self.values
+
+# %% ../nbs/07_models.ipynb #d61a0281
+def _moves(parents):  # for each new row the row that it continues
+    "`(places, source, to)`: where each new row lies, and which rows are copied where for that."
+    n, stays = len(parents), {}
+    for row, parent in enumerate(parents):
+        if parent < n:
+            stays.setdefault(parent, row)
+    place = {row: parent for parent, row in stays.items()}
+    free = iter(sorted(set(range(n)) - set(stays)))
+    moved = [row for row in range(n) if row not in place]
+    place |= {row: next(free) for row in moved}
+    return [place[row] for row in range(n)], [parents[row] for row in moved], [place[row] for row in moved]
+
 # %% ../nbs/07_models.ipynb #d61a027f
 class _Rows:
     "What has been read so far: a row for each prompt, then for each different text."
@@ -1102,9 +1204,12 @@ class _Rows:
         self.lm = lm
         inputs = left_padded(prompts, lm.pad_token, lm.device)
         self.ids, self.processors = inputs["input_ids"], _own_processors(lm, inputs, rule)
+        room = partial(_Room, len(rule.owners(prompts)), self.ids.shape[1] + rule.most)
+        self.cache = Cache(layer_class_to_replicate=room)
         n = _shared_by(lm, prompts, rule.most)
-        beginning = torch.tensor([prompts[0][:n]], device=lm.device)
-        self.cache = _read_beginning(lm.model, beginning, len(prompts)) if n else None
+        if n:
+            beginning = torch.tensor([prompts[0][:n]], device=lm.device)
+            _read_beginning(lm.model, beginning, len(prompts), self.cache)
         rest = left_padded([prompt[n:] for prompt in prompts], lm.pad_token, lm.device)
         own = rest["attention_mask"]
         self.mask = torch.cat([own.new_ones(len(own), n), own], 1)
@@ -1120,19 +1225,27 @@ class _Rows:
             use_cache=True,
             logits_to_keep=1,
         )
-        self.cache, self.place = out.past_key_values, self.place[:, -1:]
+        self.place = self.place[:, -1:]
         self.scores = self.processors(self.ids, out.logits[:, -1].float())
 
-    def go_on(self, parents, tokens):  # for each new row: the row that it continues, and with which token
+    def go_on(self, source, to, tokens):  # rows that are copied, and where to; then the next token of each row
         "Read one token more."
-        if parents.tolist() != list(range(len(self.ids))):
-            self.cache.batch_select_indices(parents)
-            self.ids, self.mask, self.place = self.ids[parents], self.mask[parents], self.place[parents]
+        n = len(tokens)
+        self.ids, self.mask, self.place = (_moved(x, source, to, n) for x in (self.ids, self.mask, self.place))
+        for layer in self.cache.layers:
+            layer.move(source, to, n)
         tokens = tokens[:, None]
         self.ids = torch.cat([self.ids, tokens], 1)
         self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
         self.place = self.place + 1
         self._read(tokens)
+
+
+def _moved(rows, source, to, n):  # n: how many there are afterwards
+    "The same rows, some copied to other places."
+    whole = torch.cat([rows, rows.new_empty(max(0, n - len(rows)), rows.shape[1])])
+    whole[to] = rows[source]
+    return whole[:n]
 
 # %% ../nbs/07_models.ipynb #7abd302f
 def _options(lm, rule):
@@ -1156,10 +1269,14 @@ def _own_processors(lm, inputs, rule):
 
 # %% ../nbs/07_models.ipynb #ecb950c1
 def _distinct(rows, tokens):  # of each text: its row, and its next token
-    "`(parents, tokens)` of the new rows, the new row of each text, and the order in which these rows ascend."
+    "What `go_on` needs for one row for each different text; then the row of each text, and the order of the rows."
     pairs, new = torch.stack([rows, tokens], 1).unique(dim=0, return_inverse=True)
-    order = new.argsort(stable=True)
-    return pairs.T, new[order], order
+    places, source, to = _moves(pairs[:, 0].tolist())
+    places = torch.tensor(places, device=rows.device)
+    read = torch.empty_like(places)
+    read[places] = pairs[:, 1]
+    order = places[new].argsort(stable=True)
+    return (source, to, read), places[new][order], order
 
 
 @torch.no_grad()
@@ -1268,7 +1385,7 @@ def _unpadded_batches(prompts, size):
 def _size(lm, rule):
     "How many prompts are continued at once; of several samples, many are one row for a while."
     texts = lm.settings["answer_batch"]
-    return texts if rule.samples == 1 else max(1, 2 * texts // rule.samples)
+    return texts if rule.samples == 1 else max(1, 4 * texts // rule.samples)
 
 
 def _continue_texts(lm, prompts, rule, read, done=None, progress=None):  # read: `read(prompt, ids of its texts)`

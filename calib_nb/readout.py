@@ -380,6 +380,16 @@ class _Reader:
         for what, spent in cost.items():
             self.writing[what] = self.writing.get(what, 0) + spent
 
+# %% ../nbs/12_readout.ipynb #a100000a
+_LOGITS_AT_ONCE = 2**28
+
+
+def _trees_at_once(lm, trees):
+    "How many trees are read in one pass."
+    places = max((1 + len(tree.tokens) for tree in trees), default=1)
+    fit = _LOGITS_AT_ONCE // (places * lm.model.config.get_text_config().vocab_size)
+    return max(1, min(lm.settings["read_batch"], fit))
+
 # %% ../nbs/12_readout.ipynb #a1000007
 def tree_passes(
     lm: LanguageModel,  # with or without an adapter
@@ -401,7 +411,8 @@ def tree_passes(
         return dict(zip(batch, reader.read([answers[i] for i in batch])))
 
     passes = {}
-    for batch in _batches([len(answer.tree) for answer in answers], lm.settings["read_batch"], progress):
+    trees = [answer.tree for answer in answers]
+    for batch in _batches(list(map(len, trees)), _trees_at_once(lm, trees), progress):
         passes.update(in_halves(read, batch))
     return [passes[i] for i in range(len(judged))]
 

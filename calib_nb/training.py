@@ -702,7 +702,7 @@ def _machine(lm, preset):
 
 def _readings(preset, patience):
     "When the calibration split is read and a checkpoint written, and which checkpoint is kept."
-    every = 1 / preset.evaluations
+    every = min(1 / preset.evaluations, 1 - 1e-9)  # transformers takes 1.0 as one update
     return {
         "eval_strategy": "steps",
         "eval_steps": every,

@@ -4,11 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calib_nb import models
 from calib_nb.core import Judged
 from calib_nb.experiment import Reader, read_joint
-from calib_nb.models import Sampling, TextFormat, continue_greedily, sample_responses, sample_texts
+from calib_nb.models import Sampling, TextFormat, _moves, continue_greedily, sample_responses, sample_texts
 
 QUESTIONS = [f"What is {'very ' * (i % 4)}far from here, and why {i}?" for i in range(9)]
 
@@ -38,6 +40,16 @@ def plainly(lm, prompt, n):
 def test_greedy_texts_are_those_of_a_plain_loop_in_every_batch(small, n):
     prompts = prompts_of(small)
     assert continue_greedily(by(small, n), prompts, 8) == [plainly(small, p, 8) for p in prompts]
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12).map(sorted))
+def test_each_new_row_lies_behind_the_one_that_it_continues(parents):
+    places, source, to = _moves(parents)
+    rows = np.full(max(7, len(parents)), -1)
+    rows[:7] = range(7)
+    rows[to] = rows[source]
+    assert sorted(places) == list(range(len(parents)))
+    assert [rows[place] for place in places] == parents
 
 
 def test_texts_that_end_early_change_nothing_in_those_that_go_on(small):

@@ -1,7 +1,9 @@
 """A local model is known by all that changes what it does."""
 import pytest
+import torch
+from conftest import small_model
 
-from calib_nb.models import folder_key
+from calib_nb.models import DEVICE_SETTINGS, _settings, _with_full_logits, folder_key
 
 FILES = [
     "model.safetensors",
@@ -52,3 +54,20 @@ def test_what_is_written_about_a_model_does_not_change_it(model_folder):
     before = folder_key(str(model_folder))
     (model_folder / "README.md").write_text("Another text about it.")
     assert folder_key(model_folder) == before
+
+
+def test_logits_of_half_precision_weights_are_in_single_precision(small):
+    model = small_model(small.tokenizer).model.bfloat16()
+    ids = torch.tensor([[5, 6, 7]])
+    states = model.model(ids).last_hidden_state
+    plain = model(ids).logits
+    full = _with_full_logits(model)(ids).logits
+    assert (plain.dtype, full.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(full, torch.nn.functional.linear(states.float(), model.lm_head.weight.float()))
+    assert torch.allclose(full, plain.float(), atol=0.05) and not torch.equal(full.bfloat16().float(), full)
+
+
+def test_batches_on_a_gpu_shrink_with_the_model_and_the_cpu_has_one_size():
+    sizes = [_settings("cuda", n)["read_batch"] for n in (135e6, 2.6e9, 27e9)]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
+    assert _settings("cpu", 27e9) == DEVICE_SETTINGS["cpu"]

@@ -189,6 +189,19 @@ def test_inversion_draws_from_the_distribution():
         assert np.allclose(shares, (logits / temperature).softmax(0), atol=1e-3)
 
 
+@pytest.mark.parametrize("vocabulary", [3, 256, 257, 1000])
+def test_inversion_is_that_of_a_plain_cumulative_sum_and_never_draws_what_is_forbidden(vocabulary):
+    rng = np.random.default_rng(vocabulary)
+    logits = torch.tensor(rng.normal(size=(5, vocabulary), scale=3), dtype=torch.float32)
+    logits[:, -1] = logits[2, 0] = -torch.inf
+    uniform = torch.tensor(np.concatenate([rng.random((5, 400)), np.tile([0, 1 - 2**-53], (5, 1))], 1))
+    drawn = sample_by_inversion(logits, uniform, 0.7)
+    p = (logits.double() / 0.7).softmax(-1)
+    plain = [np.searchsorted(row, u, side="right") for row, u in zip(p.cumsum(-1).numpy(), uniform.numpy())]
+    assert (drawn.numpy() == plain)[:, :400].mean() > 0.999  # it may differ where a number lies on a limit
+    assert (p.gather(1, drawn) > 0).all()
+
+
 def test_confidences_drawn_in_the_tree_are_those_that_generation_draws(small, embedded):
     for lm in (small, embedded):
         fmt = format_of(lm)
@@ -438,3 +451,21 @@ def test_adapters_are_read_by_every_readout():
     for name in ("expected", "p_true", "normalized_probability", "sequence_probability"):
         assert confidences(after, name) != confidences(before, name)
     assert counts["by_readout"]["self_consistency"]["tokens"] > 0
+
+
+def test_a_fine_grid_over_a_large_vocabulary_is_read_in_smaller_batches_with_the_same_readings(small, monkeypatch):
+    fmt = raw(small)
+    whole = tree_passes(small, fmt, JUDGED, decimals=2)
+    levels, read, sizes = fmt.wording.unit.texts(2), readout.read_trees, []
+    trees = [token_tree(*spell_levels(fmt, j.question, j.model_answer, levels)) for j in JUDGED]
+    places = max(1 + len(tree.tokens) for tree in trees)
+
+    def counting(model, batch, *rest):
+        sizes.append(len(batch["input_ids"]))
+        return read(model, batch, *rest)
+
+    monkeypatch.setattr(readout, "_LOGITS_AT_ONCE", 2 * places * len(small.tokenizer))
+    monkeypatch.setattr(readout, "read_trees", counting)
+    fewer = tree_passes(small, fmt, JUDGED, decimals=2)
+    assert max(sizes) == 2 < len(JUDGED)
+    assert all(np.allclose(a.levels, b.levels, atol=1e-4) for a, b in zip(whole, fewer))
