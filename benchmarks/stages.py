@@ -8,14 +8,9 @@
 That both give the same is asserted before."""
 import argparse
 import inspect
-import json
 import logging
-import statistics
-import sys
 import tempfile
-import time
 from functools import cache, partial
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +18,7 @@ import datasets
 import numpy as np
 import torch
 from datasets import Dataset
+from measure import Checkout, compared, say
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -42,30 +38,8 @@ OURS = Library(core=core, labels=labels, models=models, questions=questions, rea
 @cache
 def checkout(folder):
     "The same modules of another checkout, in this process."
-    mine = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "calib_nb"}
-    sys.path.insert(0, str(folder))
-    try:
-        return Library(**{name: import_module(f"calib_nb.{name}") for name in vars(OURS)})
-    finally:
-        sys.path.remove(str(folder))
-        sys.modules.update(mine)
-
-
-def clock(work):
-    "CPU seconds of a call."
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
-def compared(stage, against, n, seconds, ours, theirs):
-    "The row of a comparison; rounds go on until `seconds` of wall-clock are over."
-    spent, start = [], time.perf_counter()
-    while not spent or time.perf_counter() - start < seconds:
-        spent.append((clock(ours), clock(theirs)))
-    mine, other = map(statistics.median, zip(*spent))
-    row = {"stage": stage, "against": against, "ratio": other / mine, "n": n, "ours_s": mine, "theirs_s": other}
-    return {**row, "rounds": len(spent)}
+    known = Checkout(folder)
+    return Library(**{name: known.module(name) for name in vars(OURS)})
 
 
 @cache
@@ -121,7 +95,7 @@ def levels(n, seconds, old):
     "Expected confidence, against another checkout."
     mine, other = partial(read, OURS, n, "expected"), partial(read, checkout(old), n, "expected")
     change = largest_change(mine(), other())
-    return {**compared("expected confidence", Path(old).name, n, seconds, mine, other), "largest_change": change}
+    return {**compared("expected confidence", Path(old).name, n, mine, other, seconds), "largest_change": change}
 
 
 def levels_by_strings(n, seconds):
@@ -129,7 +103,7 @@ def levels_by_strings(n, seconds):
     mine, other = partial(read, OURS, n, "expected"), partial(expected_by_strings, n)
     change = largest_change(mine(), [(value, None) for value, _ in other()])
     against = "each string in its own forward"
-    return {**compared("expected confidence", against, n, seconds, mine, other), "largest_change": change}
+    return {**compared("expected confidence", against, n, mine, other, seconds), "largest_change": change}
 
 
 def levels_and_texts(n, seconds, old):
@@ -137,7 +111,7 @@ def levels_and_texts(n, seconds, old):
     both = "verbalized", "expected"
     mine, other = partial(read, OURS, n, *both), partial(read, checkout(old), n, *both)
     change = largest_change(mine(), other())
-    return {**compared("expected and verbalized", Path(old).name, n, seconds, mine, other), "largest_change": change}
+    return {**compared("expected and verbalized", Path(old).name, n, mine, other, seconds), "largest_change": change}
 
 
 def train(library, n, objective, **options):
@@ -211,7 +185,7 @@ def training_against(objective, against, theirs, n, seconds):
     "The row of a training: ours, and another that gives the same losses."
     mine = partial(train, OURS, n, objective)
     assert_same_losses(mine(), theirs(), 1e-5 if objective == "dpo" else 1e-4)
-    return compared("DPO" if objective == "dpo" else "SFT", against, n, seconds, mine, theirs)
+    return compared("DPO" if objective == "dpo" else "SFT", against, n, mine, theirs, seconds)
 
 
 def sft(n, seconds, old):
@@ -239,7 +213,7 @@ def dpo_of_sft(n, seconds):
     with tempfile.TemporaryDirectory() as folder:
         mine, other = partial(train, OURS, n, "dpo", cache=Path(folder)), partial(train, OURS, n, "text")
         assert mine() == mine()  # the first has put it there
-        return compared("DPO, reference kept", "our SFT", n, seconds, mine, other)
+        return compared("DPO, reference kept", "our SFT", n, mine, other, seconds)
 
 
 STAGES = [levels, levels_by_strings, levels_and_texts, sft, sft_of_trl, dpo, dpo_of_trl, dpo_of_sft]
@@ -249,11 +223,11 @@ if __name__ == "__main__":
     parser.add_argument("stages", nargs="*", default=[stage.__name__ for stage in STAGES], help="default: all")
     parser.add_argument("--old", help="another checkout of this repository")
     parser.add_argument("--n", type=int, default=48, help="answers")
-    parser.add_argument("--seconds", type=float, default=60, help="of wall-clock for each comparison, at least")
+    parser.add_argument("--seconds", type=float, default=40, help="of wall-clock for each comparison, at least")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     datasets.disable_progress_bars()
     for stage in STAGES:
         needs_old = "old" in inspect.signature(stage).parameters
         if stage.__name__ in args.stages and (args.old or not needs_old):
-            print(json.dumps(stage(args.n, args.seconds, **({"old": args.old} if needs_old else {}))), flush=True)
+            say(stage(args.n, args.seconds, **({"old": args.old} if needs_old else {})))

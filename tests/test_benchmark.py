@@ -54,6 +54,14 @@ def test_what_only_a_gpu_shows_is_said_to_be_not_measured():
     assert all(made["ratio"] is None and made["limit"] for made in rows)
 
 
+@pytest.mark.long
+def test_the_gpus_stages_run_with_a_tiny_model_of_the_same_architecture():
+    rows = benchmark.lines_of(["gpu.py", "--form", "smallest", "--device", "cpu"], None)
+    assert [made["stage"] for made in rows[:8]] == 2 * list(benchmark.ON_A_GPU)
+    assert [made["precision"] for made in rows[:8:4]] == ["nf4", "float32"]
+    assert [made["value"] for made in rows[8:]] == [0, 0]  # the CPU against itself
+
+
 def test_bench_fails_below_four_fifths_of_the_committed_ratio():
     committed = [row(10.0)]
     assert benchmark.too_slow([row(8.01)], committed) == []
