@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from calib_nb import readout as readout_room
 from calib_nb.asking import choose_prompt, skill_of_all
-from calib_nb.compare import ORIGINAL_WORDING, Row, load_runs, made_up_run, method_table
+from calib_nb.compare import ORIGINAL_WORDING, Row, load_runs, made_up_run
 from calib_nb.core import Judged, Reading, finished_run, make_record, read_records, write_json, write_jsonl
 from calib_nb.experiment import Parameters, Reader, Run, run_method
 from calib_nb.methods import METHODS
@@ -247,15 +247,15 @@ def asked_in_words(folder):
 
 
 def test_the_untrained_row_is_the_fairly_asked_one_and_the_originals_wording_stays(tmp_path):
-    folder = asked_in_words(made_up_run(tmp_path, "sft"))
-    table = method_table(load_runs([folder]))
-    means = {row[0]: float(table.loc[row, "mean confidence"].split()[0]) for row in table.index if row[1] == "expected"}
+    folder = asked_in_words(made_up_run(tmp_path, "sft", n=40))
+    with pytest.raises(ValueError, match="ask the untrained model differently"):
+        load_runs([folder, made_up_run(tmp_path, "dpo", n=40)])
+    kept = tmp_path / Path(keep_comparison(load_runs([folder]), str(tmp_path)).split(": ")[0]).name
+    shown = pd.read_csv(kept / "methods.csv").query("readout == 'expected'").set_index("method")["mean confidence"]
+    means = shown.str.split().str[0].astype(float)
     assert means["baseline"] == 0.6 and means[ORIGINAL_WORDING] == 0.9
     assert Row(ORIGINAL_WORDING, "expected").words == "untrained, original wording, expected"
-    with pytest.raises(ValueError, match="ask the untrained model differently"):
-        load_runs([folder, made_up_run(tmp_path, "dpo")])
-    kept = keep_comparison(load_runs([folder]), str(tmp_path))
-    rows = published_readings(tmp_path / Path(kept.split(": ")[0]).name / "readings.csv.gz")
+    rows = published_readings(kept / "readings.csv.gz")
     prompts = {row.method: {r.prompt for r in readings} for row, readings in rows.items() if row.readout == "expected"}
     assert prompts == {"baseline": {"words"}, ORIGINAL_WORDING: {"original"}, "sft": {"original"}}
 
