@@ -251,9 +251,9 @@ def test_the_untrained_row_is_the_fairly_asked_one_and_the_originals_wording_sta
     with pytest.raises(ValueError, match="ask the untrained model differently"):
         load_runs([folder, made_up_run(tmp_path, "dpo", n=40)])
     kept = tmp_path / Path(keep_comparison(load_runs([folder]), str(tmp_path)).split(": ")[0]).name
-    shown = pd.read_csv(kept / "methods.csv").query("readout == 'expected'").set_index("method")["mean confidence"]
-    means = shown.str.split().str[0].astype(float)
-    assert means["baseline"] == 0.6 and means[ORIGINAL_WORDING] == 0.9
+    table = pd.read_csv(kept / "methods.csv", index_col=[0, 1, 2], keep_default_na=False)["mean confidence"]
+    means = {name: table.loc[Row(name, "expected")].split()[0] for name in ("baseline", ORIGINAL_WORDING)}
+    assert means == {"baseline": "0.600", ORIGINAL_WORDING: "0.900"}
     assert Row(ORIGINAL_WORDING, "expected").words == "untrained, original wording, expected"
     rows = published_readings(kept / "readings.csv.gz")
     prompts = {row.method: {r.prompt for r in readings} for row, readings in rows.items() if row.readout == "expected"}
