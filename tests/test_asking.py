@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import FEW, ROOT
 
 from calib_nb import readout as readout_room
 from calib_nb.asking import choose_prompt, skill_of_all
@@ -261,9 +261,8 @@ def test_the_untrained_row_is_the_fairly_asked_one_and_the_originals_wording_sta
 
 
 @pytest.mark.slow
-def test_a_run_that_asks_in_words_has_both_wordings(tmp_path):
-    few = {"n_train": 12, "n_calibration": 6, "n_test": 10, "out": str(tmp_path)}
-    run = finished_run(run_method(method="question_only", prompt="words", **few))
+def test_a_run_that_asks_in_words_has_both_wordings(runs_folder):
+    run = finished_run(run_method(method="question_only", prompt="words", **FEW, out=str(runs_folder)))
     assert {r.prompt for r in run.baseline_readings} == {"words"}
     assert {r.prompt for r in run.original_wording} == {"original"}
     assert {r.prompt for r in run.readings} == {"hidden_answer"}
@@ -271,8 +270,8 @@ def test_a_run_that_asks_in_words_has_both_wordings(tmp_path):
 
 
 @pytest.mark.slow
-def test_examples_come_from_training_questions_alone(tmp_path):
-    run = Run(method="baseline", prompt="few_shot", n_train=12, n_calibration=6, n_test=10, out=str(tmp_path))
+def test_examples_come_from_training_questions_alone(runs_folder):
+    run = Run(method="baseline", prompt="few_shot", **FEW, out=str(runs_folder))
     shown = {question for question, _, _ in with_examples(PROMPTS["few_shot"], run.of("train")).shots}
     assert shown <= {j.question for j in run.of("train")} and not shown & {j.question for j in run.held_out}
     turned = [replace(j, is_correct=not j.is_correct) for j in run.held_out]

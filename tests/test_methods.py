@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import small_model, small_tokenizer
+from conftest import FEW, small_model, small_tokenizer
 
 from calib_nb.core import Judged, RunFolder, broken
 from calib_nb.labels import unlabelled_rows
@@ -233,11 +233,11 @@ def test_options_of_grpo_are_named():
 
 
 @pytest.mark.slow
-def test_grpo_end_to_end_on_the_embedded_model(tmp_path):
+def test_grpo_end_to_end_on_the_embedded_model(runs_folder):
     from calib_nb.core import finished_run
     from calib_nb.experiment import run_method
 
-    few = dict(n_train=8, n_calibration=4, n_test=8, out=str(tmp_path))
+    few = dict(FEW, out=str(runs_folder))
     run = finished_run(run_method(method="grpo", **few, options={"steps": 2, "generations": 2}))
     history = run.manifest["history"]
     assert [h["step"] for h in history if "reward" in h] == [1, 2] and [h for h in history if "calibration_brier" in h]
@@ -321,12 +321,12 @@ def test_sequence_likelihood_leaves_out_empty_answers_and_is_read_by_their_proba
 
 
 @pytest.mark.slow
-def test_sequence_likelihood_end_to_end_is_read_and_compared_by_its_own_readout(tmp_path):
+def test_sequence_likelihood_end_to_end_is_read_and_compared_by_its_own_readout(runs_folder):
     from calib_nb.compare import differences, load_runs, readouts_of, test_readings
     from calib_nb.core import finished_run
     from calib_nb.experiment import run_method
 
-    few = dict(n_train=8, n_calibration=4, n_test=8, out=str(tmp_path))
+    few = dict(FEW, out=str(runs_folder))
     own = run_method(method="sequence_likelihood", **few, readout="normalized_probability")
     run = finished_run(own)
     for readings in (run.readings, run.baseline_readings):
