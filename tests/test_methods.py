@@ -90,6 +90,7 @@ def test_training_by_reward_moves_the_adapter_and_logs_rewards_and_tokens(tmp_pa
     assert not broken(tmp_path / "x/checkpoint-3"), "a whole checkpoint, from which it would go on"
 
 
+@pytest.mark.slow
 def test_training_by_reward_is_moved_by_the_seed_alone(tmp_path):
     def weights(seed, folder):
         lm, _ = by_reward(tmp_path / folder, seed, generations=4, steps=2)
@@ -173,6 +174,7 @@ def test_prompts_are_the_training_text_and_nothing_is_put_before_it(tmp_path, mo
     assert all(len(t) <= 12 and not set(t[:-1]) & set(ends) for t in texts) and set(ends) == set(lm.stop_tokens)
 
 
+@pytest.mark.slow
 def test_a_trained_reward_adapter_comes_from_the_cache_the_second_time(tmp_path):
     bench = bench_in(tmp_path, small_model(small_tokenizer(True)))
     first = follow_recipe("grpo", bench, generations=2, steps=1)

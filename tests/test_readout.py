@@ -112,6 +112,7 @@ def test_the_expected_confidence_is_a_mean_over_the_grid(small):
         assert 0 < read.extra["mass"] <= 1
 
 
+@pytest.mark.slow
 def test_greedy_text_from_the_tree_is_the_generated_text(embedded):
     fmt = TextFormat(embedded.tokenizer)
     passes = tree_passes(embedded, fmt, JUDGED)
@@ -206,6 +207,7 @@ def test_confidences_drawn_in_the_tree_are_those_that_generation_draws(small):
     assert confidence_uniforms(JUDGED[0], 3).tolist() != confidence_uniforms(JUDGED[0], 4).tolist()
 
 
+@pytest.mark.slow
 def test_confidences_of_the_embedded_model_are_drawn_in_the_tree_or_go_on_behind_it(embedded):
     drawn = drawn_in_the_tree(embedded, JUDGED[1:])
     assert any(text is not None for text in drawn), "some samples stay in the tree, or this test shows nothing"
@@ -320,7 +322,7 @@ def test_a_phrase_is_worth_the_smoothed_share_of_right_answers():
     assert fitted.counts == (3, 0, 0, 0, 0, 0, 1)
 
 
-@pytest.mark.parametrize("fit, shape", [(fit_phrases, (7,)), (fit_probe, (2, 2, 5))])
+@pytest.mark.parametrize("fit, shape", [(fit_phrases, (7,)), (fit_probe, (1, 2, 5))])
 def test_learned_readouts_see_neither_test_labels_nor_their_own(fit, shape):
     rows = list(np.random.default_rng(1).normal(size=(60, *shape)))
     calibration, test = made_up(40, 20), made_up(20, 10, split="test")
@@ -330,7 +332,7 @@ def test_learned_readouts_see_neither_test_labels_nor_their_own(fit, shape):
     after = cross_fit(fit, rows, turned(calibration) + test, splits)
     assert after[40:] != values[40:], "the test split is read by a fit on the calibration split"
     folds = group_folds(calibration)
-    for f in np.unique(folds):
+    for f in np.unique(folds)[:2]:
         again = cross_fit(fit, rows, turned(calibration, folds == f) + test, splits)
         own = np.flatnonzero(folds == f)
         assert [again[i] for i in own] == [values[i] for i in own]
