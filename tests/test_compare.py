@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import FEW, ROOT, run_here
+from conftest import FEW, ROOT
 from made_up_runs import always_sure, made_up_folders
 from matplotlib.colors import to_rgb
 
@@ -571,6 +571,8 @@ def times_of_run_files(out):
 
 @pytest.mark.slow
 def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
+    from calib_nb.experiment import comparison_plan, run_method
+
     few = dict(FEW, methods="baseline,sft", seeds=0, out=str(tmp_path), options='{"sft": {"epochs": 1}}')
     done = run_compare(tmp_path, **few)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -581,5 +583,6 @@ def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
     headings = ("Brier skill", "AUROC stratified by relation", "p (Holm)", "difference to the baseline")
     assert all(word in shown for word in (*headings, "image/png", "compare-"))
     before = times_of_run_files(tmp_path)
-    run_here("compare", **few)
+    again = [run_method(**parameters).name for parameters in comparison_plan(few)]
+    assert sorted(again) == sorted(file.parent.name for file in tmp_path.glob("*/manifest.json"))
     assert times_of_run_files(tmp_path) == before and len(before) > 8, "finished runs are left as they are"
