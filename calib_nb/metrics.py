@@ -488,7 +488,7 @@ def _fixed_point(falling, size, steps=12):
         trial = middle if trials > 5 else np.clip(guess[still], low[rows] + 1, high[rows] - 1).astype(int)
     return high / cells
 
-
+# %% ../nbs/01_metrics.ipynb #e06f0ae7
 def smooth_calibration_error(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
     correct: np.ndarray | None = None,  # (n,) of 0/1
