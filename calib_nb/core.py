@@ -111,7 +111,7 @@ def unknown_name(
 ) -> UnknownName:
     "The `UnknownName` error for `name`, with what it is called today, or the nearest known name."
     names = [str(k) for k in known]
-    said = visible(str(name), 200)
+    said = visible(str(name), 200).replace("\n", "\\n")  # an error is one line
     near = difflib.get_close_matches(said, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     if RENAMED.get(name) in names:

@@ -17,6 +17,7 @@ import math
 import re
 import sys
 import zlib
+from collections import Counter
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
@@ -163,7 +164,7 @@ def _delimiter(text, usual):
 def _checked_heading(names, where):
     "The names of the columns. Raises `RecordError` where one stands twice."
     names = [name.strip() for name in names]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         listed = ", ".join(repr(name) for name in twice)
         raise RecordError(f"{where}:1: the heading has {listed} twice. Rename or remove a column")

@@ -13,7 +13,7 @@ __all__ = ['Tally', 'check_arrays', 'tally', 'accuracy', 'mean_confidence', 'dis
 # %% ../nbs/01_metrics.ipynb #98cbe057
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -461,17 +461,34 @@ def _smoothed_error(spectrum, bandwidth):
     return trapezoid(np.abs(density), dx=1 / (points - 1), axis=-1)
 
 # %% ../nbs/01_metrics.ipynb #9fcef7b9
+def _meets_diagonal(at, value, before):
+    "Where the line through two points of a falling function, `(at, value)` each (b,), meets the diagonal: (b,)."
+    step = at - before[0]
+    slope = np.where(step == 0, 0, (value - before[1]) / np.where(step == 0, 1, step))
+    slope = np.minimum(slope, 0)
+    return np.nan_to_num((value - slope * at) / (1 - slope))
+
+
 def _fixed_point(falling, size, steps=12):
-    "(size,) where the falling function of (size,) values in [0, 1] crosses the diagonal, from above, to 2^-steps."
-    low, high = np.zeros(size), np.ones(size)
-    for _ in range(steps):
-        middle = (low + high) / 2
-        above = falling(middle) > middle
-        low = np.where(above, middle, low)
-        high = np.where(above, high, middle)
-    return high
+    "(size,) the least k / 2^steps at which the falling function of (bandwidths, rows) is not above the diagonal."
+    cells, rows = 2**steps, np.arange(size)
+    low, high = np.zeros(size, int), np.full(size, cells)
+    trial, before = np.full(size, cells // 16), (np.zeros(size), np.zeros(size))
+    for trials in range(steps + 7):
+        at = trial / cells
+        value = falling(at, rows)
+        above = value > at
+        low[rows[above]], high[rows[~above]] = trial[above], trial[~above]
+        guess = np.ceil(cells * (_meets_diagonal(at, value, before) if trials else value))
+        still = high[rows] - low[rows] > 1
+        rows, before = rows[still], (at[still], value[still])
+        if not len(rows):
+            break
+        middle = (low[rows] + high[rows]) // 2
+        trial = middle if trials > 5 else np.clip(guess[still], low[rows] + 1, high[rows] - 1).astype(int)
+    return high / cells
 
-
+# %% ../nbs/01_metrics.ipynb #e06f0ae7
 def smooth_calibration_error(
     confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
     correct: np.ndarray | None = None,  # (n,) of 0/1
@@ -480,16 +497,15 @@ def smooth_calibration_error(
 ) -> float | np.ndarray:  # NaN for n = 0
     """The smallest bandwidth at least as large as the error that it shows, or the error at a given bandwidth.
 
-    smECE of Błasiok and Nakkiran (2023), by bisection to 2^-12."""
+    smECE of Błasiok and Nakkiran (2023), to 2^-12."""
     t = tally(confidence, correct)
     if not np.all(t.total > 0):
         return np.full(np.shape(t.total), np.nan)[()]
     spectrum = _cosine_transform(_to_grid(t, points))
-    error = partial(_smoothed_error, spectrum)
     if bandwidth:
-        value = error(np.full(len(spectrum), float(bandwidth)))
+        value = _smoothed_error(spectrum, np.full(len(spectrum), float(bandwidth)))
     else:
-        value = _fixed_point(error, len(spectrum))
+        value = _fixed_point(lambda width, rows: _smoothed_error(spectrum[rows], width), len(spectrum))
     return value if t.n.ndim > 1 else float(value[0])
 
 # %% ../nbs/01_metrics.ipynb #012ce2a6

@@ -24,6 +24,29 @@ def code_cells(notebook):
     return ["".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code"]
 
 
+FEW = {"n_train": 8, "n_calibration": 4, "n_test": 8}  # questions of a whole run
+
+
+@pytest.fixture(scope="session")
+def runs_folder(tmp_path_factory):
+    "Where whole runs lie: with the same few questions, they are answered and the untrained model is read once."
+    return tmp_path_factory.mktemp("runs")
+
+
+def run_here(name, **parameters):
+    "Execute a notebook's cells in this process, the cell of parameters followed by these; the names that it leaves."
+    import matplotlib.pyplot as plt
+
+    names = {}
+    for cell in cells(ROOT / f"nbs/{name}.ipynb"):
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+        if "parameters" in cell["metadata"].get("tags", []):
+            names.update(parameters)
+    plt.close("all")
+    return names
+
+
 @pytest.fixture(scope="session")
 def embedded():
     "The embedded model; loaded once."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, code_cells, run_here
 
 
 def run_notebook(name, executed, **parameters):
@@ -25,9 +25,9 @@ def text_of(cells):
 
 
 @pytest.mark.slow
-def test_what_results_claims_holds_of_the_published_files(tmp_path):
-    cells = run_notebook("results", tmp_path / "results.ipynb")
-    assert sum("assert " in cell.source for cell in cells if cell.cell_type == "code") >= 8
+def test_what_results_claims_holds_of_the_published_files():
+    run_here("results")
+    assert sum("assert " in source for source in code_cells(ROOT / "nbs/results.ipynb")) >= 8
 
 
 FEW = dict(n_train=12, n_calibration=24, n_test=12)  # fewer hold no right and wrong answers for each fold of the probe

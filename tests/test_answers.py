@@ -10,7 +10,7 @@ from calib_nb.questions import load_questions
 
 @pytest.mark.slow
 def test_batched_equals_one_at_a_time_in_fp32(embedded, tmp_path):
-    questions = load_questions("facts")[::97]
+    questions = load_questions("facts")[::140]
     assert str(embedded.model.dtype) == "torch.float32"
     fours = replace(embedded, settings={**embedded.settings, "answer_batch": 4})  # several batches, sorted by length
     together = answer_questions(fours, questions, tmp_path / "batch")

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import FEW, ROOT
 
 from calib_nb import readout as readout_room
 from calib_nb.asking import choose_prompt, skill_of_all
-from calib_nb.compare import ORIGINAL_WORDING, Row, load_runs, made_up_run, method_table
+from calib_nb.compare import ORIGINAL_WORDING, Row, load_runs, made_up_run
 from calib_nb.core import Judged, Reading, finished_run, make_record, read_records, write_json, write_jsonl
 from calib_nb.experiment import Parameters, Reader, Run, run_method
 from calib_nb.methods import METHODS
@@ -175,7 +175,8 @@ def test_the_confidence_is_that_of_the_guess_that_means_the_answer(embedded, mon
 def test_the_expected_confidence_is_the_sum_over_whole_texts(embedded, name):
     fmt, _ = formats(embedded, name)
     passes = tree_passes(embedded, fmt, JUDGED)
-    for j, passed, found in zip(JUDGED, passes, read_expected(embedded, fmt, JUDGED, passes)):
+    together = zip(JUDGED, passes, read_expected(embedded, fmt, JUDGED, passes))
+    for j, passed, found in list(together)[:1]:
         head = fmt.response(j.question, j.model_answer)
         logs = [log_probability(embedded, fmt, head, f" {text}{fmt.terminator}") for text in fmt.wording.unit.texts(1)]
         p, values = np.exp(logs), fmt.wording.unit.values(len(logs))
@@ -247,23 +248,22 @@ def asked_in_words(folder):
 
 
 def test_the_untrained_row_is_the_fairly_asked_one_and_the_originals_wording_stays(tmp_path):
-    folder = asked_in_words(made_up_run(tmp_path, "sft"))
-    table = method_table(load_runs([folder]))
-    means = {row[0]: float(table.loc[row, "mean confidence"].split()[0]) for row in table.index if row[1] == "expected"}
-    assert means["baseline"] == 0.6 and means[ORIGINAL_WORDING] == 0.9
-    assert Row(ORIGINAL_WORDING, "expected").words == "untrained, original wording, expected"
+    folder = asked_in_words(made_up_run(tmp_path, "sft", n=40))
     with pytest.raises(ValueError, match="ask the untrained model differently"):
-        load_runs([folder, made_up_run(tmp_path, "dpo")])
-    kept = keep_comparison(load_runs([folder]), str(tmp_path))
-    rows = published_readings(tmp_path / Path(kept.split(": ")[0]).name / "readings.csv.gz")
+        load_runs([folder, made_up_run(tmp_path, "dpo", n=40)])
+    kept = tmp_path / Path(keep_comparison(load_runs([folder]), str(tmp_path)).split(": ")[0]).name
+    table = pd.read_csv(kept / "methods.csv", index_col=[0, 1, 2], keep_default_na=False)["mean confidence"]
+    means = {name: table.loc[Row(name, "expected")].split()[0] for name in ("baseline", ORIGINAL_WORDING)}
+    assert means == {"baseline": "0.600", ORIGINAL_WORDING: "0.900"}
+    assert Row(ORIGINAL_WORDING, "expected").words == "untrained, original wording, expected"
+    rows = published_readings(kept / "readings.csv.gz")
     prompts = {row.method: {r.prompt for r in readings} for row, readings in rows.items() if row.readout == "expected"}
     assert prompts == {"baseline": {"words"}, ORIGINAL_WORDING: {"original"}, "sft": {"original"}}
 
 
 @pytest.mark.slow
-def test_a_run_that_asks_in_words_has_both_wordings(tmp_path):
-    few = {"n_train": 12, "n_calibration": 6, "n_test": 10, "out": str(tmp_path)}
-    run = finished_run(run_method(method="question_only", prompt="words", **few))
+def test_a_run_that_asks_in_words_has_both_wordings(runs_folder):
+    run = finished_run(run_method(method="question_only", prompt="words", **FEW, out=str(runs_folder)))
     assert {r.prompt for r in run.baseline_readings} == {"words"}
     assert {r.prompt for r in run.original_wording} == {"original"}
     assert {r.prompt for r in run.readings} == {"hidden_answer"}
@@ -271,8 +271,8 @@ def test_a_run_that_asks_in_words_has_both_wordings(tmp_path):
 
 
 @pytest.mark.slow
-def test_examples_come_from_training_questions_alone(tmp_path):
-    run = Run(method="baseline", prompt="few_shot", n_train=12, n_calibration=6, n_test=10, out=str(tmp_path))
+def test_examples_come_from_training_questions_alone(runs_folder):
+    run = Run(method="baseline", prompt="few_shot", **FEW, out=str(runs_folder))
     shown = {question for question, _, _ in with_examples(PROMPTS["few_shot"], run.of("train")).shots}
     assert shown <= {j.question for j in run.of("train")} and not shown & {j.question for j in run.held_out}
     turned = [replace(j, is_correct=not j.is_correct) for j in run.held_out]

@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT
-from made_up_runs import made_up_folders
+from conftest import FEW, ROOT
+from made_up_runs import always_sure, made_up_folders
 from matplotlib.colors import to_rgb
 
 from calib_nb import compare
@@ -43,6 +43,12 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(folders):
     return load_runs(folders)
+
+
+@pytest.fixture(scope="module")
+def table(runs):
+    "The table of all runs: its noise floors take seconds, so it is made once."
+    return compare.method_table(runs)
 
 
 def changed(folder, path, **values):
@@ -202,8 +208,8 @@ def test_readings_are_grouped_by_what_they_are():
     assert LOGISTIC.words == "logistic on questions"
 
 
-def test_seeds_of_a_method_are_one_row_averaged(runs):
-    shown = compare.method_table(runs).loc[SFT]
+def test_seeds_of_a_method_are_one_row_averaged(runs, table):
+    shown = table.loc[SFT]
     assert (shown["seeds"], shown["n"]) == ("3", "300")
     readings = compare.test_readings(runs, "expected")[SFT]
     single = []
@@ -215,8 +221,7 @@ def test_seeds_of_a_method_are_one_row_averaged(runs):
 
 
 @pytest.mark.parametrize("readout", ["verbalized", "expected"])
-def test_the_table_shows_the_values_of_the_metric_cards(runs, readout):
-    table = compare.method_table(runs)
+def test_the_table_shows_the_values_of_the_metric_cards(runs, table, readout):
     for row, readings in compare.test_readings(runs, readout).items():
         card, shown = metric_card(readings, 0.3), table.loc[row]
         for name in compare._TABLE_METRICS:
@@ -227,8 +232,8 @@ def test_the_table_shows_the_values_of_the_metric_cards(runs, readout):
 
 
 @pytest.mark.slow
-def test_a_method_without_confidences_has_a_row_that_says_so(runs):
-    shown = compare.method_table(runs).loc[Row("dpo", "verbalized")]
+def test_a_method_without_confidences_has_a_row_that_says_so(runs, table):
+    shown = table.loc[Row("dpo", "verbalized")]
     assert (shown["parsed"], shown["diagnosis"]) == ("0.0%", "missing")
     assert shown["Brier skill"].startswith("undefined")
     row = compare.differences(runs, "verbalized", "auroc", n_resamples=50).set_index("method").loc["dpo"]
@@ -237,8 +242,7 @@ def test_a_method_without_confidences_has_a_row_that_says_so(runs):
     assert any(said in line for line in compare.conclusions(runs))
 
 
-def test_a_value_keeps_its_interval_on_its_line_and_the_diagnosis_stands_before_it(runs):
-    table = compare.method_table(runs)
+def test_a_value_keeps_its_interval_on_its_line_and_the_diagnosis_stands_before_it(table):
     assert table.columns[:4].tolist() == ["seeds", "n", "diagnosis", "parsed"]
     scores = table.loc[SFT, ["Brier skill", "Brier skill - baseline", "smooth ECE"]]
     assert scores.str.contains("\u00a0").all() and not scores.str.contains(" ").any()
@@ -246,8 +250,7 @@ def test_a_value_keeps_its_interval_on_its_line_and_the_diagnosis_stands_before_
     assert not any("time" in column for column in table)
 
 
-def test_what_the_eye_sees_has_the_diagnosis_in_words_and_the_same_bytes_each_time(runs):
-    table = compare.method_table(runs)
+def test_what_the_eye_sees_has_the_diagnosis_in_words_and_the_same_bytes_each_time(table):
     shown = [compare.styled(table).to_html() for _ in range(2)]
     assert shown[0] == shown[1] and "missing: too few confidences" in shown[0]
     assert table.loc[Row("dpo", "verbalized"), "diagnosis"] == "missing"
@@ -263,8 +266,8 @@ def test_times_are_of_labels_and_training_and_means_over_seeds(runs):
     assert compare._seconds_of([slow, runs[1]], "sft") == (115.0, 12.5)
 
 
-def test_rows_are_sorted_by_brier_skill_and_the_undefined_are_last(runs):
-    rows = compare.method_table(runs).index.tolist()
+def test_rows_are_sorted_by_brier_skill_and_the_undefined_are_last(table):
+    rows = table.index.tolist()
     by_text = [row for row in rows if row[1] == "verbalized" and not row[2]]
     assert [row[0] for row in by_text] == ["sft", "baseline", "dpo"]
     assert rows[-1] == Row("dpo", "verbalized")
@@ -455,8 +458,8 @@ def test_few_subjects_are_said_to_be_few(tmp_path):
     assert any(line.startswith("The questions are about 29 subjects only") for line in compare._opening(runs))
 
 
-def test_only_the_baseline(folders):
-    runs = load_runs(folders[4:])
+def test_only_the_baseline(tmp_path):
+    runs = load_runs([made_up_run(tmp_path, "baseline", says=always_sure, n=60)])
     assert compare.differences(runs).empty
     rows = [UNTRAINED, Row("baseline", "verbalized"), *compare.rival_rows(runs, "expected")]
     assert set(compare.method_table(runs).index) == {*rows, Row("baseline", "verbalized", "platt")}
@@ -568,8 +571,9 @@ def times_of_run_files(out):
 
 @pytest.mark.slow
 def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
-    few = dict(methods="baseline,sft", seeds=0, n_train=12, n_calibration=6, n_test=16, out=tmp_path)
-    few["options"] = '{"sft": {"epochs": 1}}'
+    from calib_nb.experiment import comparison_plan, run_method
+
+    few = dict(FEW, methods="baseline,sft", seeds=0, out=str(tmp_path), options='{"sft": {"epochs": 1}}')
     done = run_compare(tmp_path, **few)
     assert done.returncode == 0, done.stderr[-3000:]
     manifests = [read_json(file) for file in tmp_path.glob("*/manifest.json")]
@@ -579,5 +583,6 @@ def test_the_notebook_runs_what_is_missing_and_shows_the_comparison(tmp_path):
     headings = ("Brier skill", "AUROC stratified by relation", "p (Holm)", "difference to the baseline")
     assert all(word in shown for word in (*headings, "image/png", "compare-"))
     before = times_of_run_files(tmp_path)
-    assert run_compare(tmp_path, **few).returncode == 0
+    again = [run_method(**parameters).name for parameters in comparison_plan(few)]
+    assert sorted(again) == sorted(file.parent.name for file in tmp_path.glob("*/manifest.json"))
     assert times_of_run_files(tmp_path) == before and len(before) > 8, "finished runs are left as they are"

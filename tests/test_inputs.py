@@ -1,6 +1,7 @@
 """What is damaged, ambiguous or hostile is refused in a line with place and remedy, or read for what it is."""
 import json
 import random
+from functools import cache
 
 import pytest
 from hostile_inputs import ACCEPTED, EITHER, READERS, REFUSED, attempt, corpus, fault, summary
@@ -20,12 +21,14 @@ def is_quick(one):
     return not big and (one.reader == "rows" or not one.name.endswith(".json"))
 
 
-QUICK = [one for one in corpus(4) if is_quick(one)]
+@cache
+def quick():
+    return [one for one in corpus(4) if is_quick(one)]
 
 
 @pytest.mark.parametrize("reader", sorted(set(READERS) - {"adapter", "parameters"}))
 def test_each_input_is_refused_with_place_and_remedy_or_read(reader):
-    tried = [(one, *attempt(one)) for one in QUICK if one.reader == reader]
+    tried = [(one, *attempt(one)) for one in quick() if one.reader == reader]
     assert [(one.name, outcome, said) for one, outcome, said in tried if fault(one, outcome)] == []
     assert len(tried) > 5
 
@@ -38,11 +41,11 @@ def test_each_adapter_and_parameter_is_refused_before_long_work(reader):
 
 
 def test_the_harness_counts_what_is_wrong():
-    good, bad = QUICK[0], next(one for one in QUICK if one.must == REFUSED)
+    good, bad = quick()[0], next(one for one in quick() if one.must == REFUSED)
     found = summary([(good, REFUSED, ""), (bad, ACCEPTED, ""), (bad, "poorly refused", "?"), (bad, "crash", "Ouch")])
     assert (found["inputs"], found["crashes"]) == (4, 1)
     assert found["faults"] == 3 + (good.must == ACCEPTED)
-    assert EITHER in {one.must for one in QUICK}
+    assert EITHER in {one.must for one in quick()}
 
 
 # Files
@@ -142,6 +145,11 @@ def test_an_option_has_the_type_of_its_default_or_is_refused_by_name(method, dat
     kinds = {bool: bool, int: int, float: (int, float), str: str}
     assert default is None or isinstance(taken, kinds[type(default)]) or (taken is None and name.endswith("epochs"))
     assert isinstance(taken, bool) == (isinstance(default, bool))
+
+
+def test_an_unknown_name_of_two_lines_is_an_error_of_one():
+    with pytest.raises(ValueError, match=r"unknown targets 'a\\nb'"):
+        check_options("sft", {"targets": "a\nb"})
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -170,6 +170,29 @@ def test_the_stratified_auroc_weighs_groups_by_their_pairs():
     assert np.isnan(M.stratified_auroc([0.1, 0.2], [0, 1], ["a", "b"]))
 
 
+def by_bisection(falling, size, steps=12):
+    "The grid point that `_fixed_point` must find."
+    low, high = np.zeros(size), np.ones(size)
+    for _ in range(steps):
+        middle = (low + high) / 2
+        above = falling(middle, np.arange(size)) > middle
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return high
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(levels, st.floats(0, 60), st.floats(0, 1), levels), min_size=1, max_size=9))
+def test_the_smooth_errors_bandwidth_is_that_of_bisection_whatever_falls(shapes):
+    height, rate, place, rest = np.array(shapes).T
+
+    def falling(at, rows):
+        jump = np.where(at > place[rows], rest[rows], 1)
+        return height[rows] * np.exp(-rate[rows] * at) * jump
+
+    found = M._fixed_point(falling, len(shapes))
+    np.testing.assert_array_equal(found, by_bisection(falling, len(shapes)))
+
+
 def test_a_known_sharp_and_honest_forecaster_has_no_smooth_error_and_no_debiased_error():
     rng = np.random.default_rng(0)
     p = rng.beta(1, 2, 20_000)

@@ -4,7 +4,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calib_nb.core import Judged, derived_seed, select
@@ -49,6 +49,7 @@ def test_bins_are_closed_below():
     assert len(squared_gaps(said, right)) == 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.5, 0.93, 1.0]), min_size=2, max_size=7), st.integers(0, 2**32 - 1))
 def test_what_chance_predicts_is_the_mean_over_all_ways_to_deal_the_right_answers(said, seed):
     said, right = np.array(said), np.random.default_rng(seed).integers(0, 2, len(said))

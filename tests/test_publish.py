@@ -1,5 +1,4 @@
 """What a comparison leaves: tables, figures and readings that can be read again, and published only when asked."""
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,23 +16,33 @@ def runs(tmp_path_factory):
     return load_runs(made_up_folders(tmp_path_factory.mktemp("runs")))
 
 
+@pytest.fixture(scope="module")
+def kept(runs, tmp_path_factory):
+    "The folder of a comparison that nobody asked to publish, in a project of its own."
+    root = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "project_root", lambda: root)
+        publish.keep_comparison(runs, "runs")
+    [folder] = (root / "runs").iterdir()
+    return folder
+
+
 def what_is_published(reading):
     names = ("id", "seed", "confidence", "is_correct", "relation", "provenance", "calibrator")
     return [getattr(reading, name) for name in names]
 
 
 @pytest.mark.slow
-def test_what_is_kept_can_be_read_again(runs, tmp_path):
-    folder = Path(publish.keep_comparison(runs, tmp_path).split(":")[0])
+def test_what_is_kept_can_be_read_again(runs, kept):
     written = method_table(runs)
-    table = pd.read_csv(folder / "methods.csv", index_col=[0, 1, 2], dtype=str, keep_default_na=False)
+    table = pd.read_csv(kept / "methods.csv", index_col=[0, 1, 2], dtype=str, keep_default_na=False)
     assert table.equals(written.astype(str)) and list(table.index.names) == list(Row._fields)
-    assert list(read_json(folder / "runs.json")) == [run.name for run in runs]
-    assert (folder / "expected.png").stat().st_size > 10_000
-    lines = (folder / "methods.md").read_text().splitlines()
+    assert list(read_json(kept / "runs.json")) == [run.name for run in runs]
+    assert (kept / "expected.png").stat().st_size > 10_000
+    lines = (kept / "methods.md").read_text().splitlines()
     assert len(lines) == 2 + len(table)
     assert all(line.count(" | ") == table.shape[1] + 2 for line in lines)
-    readings = pd.read_csv(folder / "readings.csv.gz", keep_default_na=False)
+    readings = pd.read_csv(kept / "readings.csv.gz", keep_default_na=False)
     assert set(map(tuple, readings[[*Row._fields]].to_numpy())) == set(table_rows(runs))
 
 
@@ -71,12 +80,11 @@ def test_readings_of_one_place_can_be_asked_for(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_comparison_is_published_only_when_asked(runs, tmp_path, monkeypatch):
+def test_a_comparison_is_published_only_when_asked(runs, kept, tmp_path, monkeypatch):
+    assert not (kept.parent.parent / "figures").exists()
     monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
-    publish.keep_comparison(runs, "runs")
-    assert not (tmp_path / "figures").exists()
     publish.keep_comparison(runs, "runs", "mine")
-    kept, mine = next((tmp_path / "runs").iterdir()), tmp_path / "figures/mine"
+    mine = tmp_path / "figures/mine"
     assert {file.name for file in mine.iterdir()} == {file.name for file in kept.iterdir()}
     for name in ("expected.png", "expected.svg", "methods.csv", "readings.csv.gz"):
         assert (mine / name).read_bytes() == (kept / name).read_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import FEW, ROOT, run_here
 
 from calib_nb.core import Judged, Reading, finished_run, read_json, read_jsonl, read_records, select, write_jsonl
 from calib_nb.experiment import (
@@ -27,14 +27,14 @@ from calib_nb.matrix import cost_table
 from calib_nb.report import original_table
 from calib_nb.rules import judge_by_rules
 
-FEW = dict(n_train=12, n_calibration=6, n_test=16)
+SFT = {"method": "sft", "options": {"epochs": 2}}
 
 
 def papermill(output, out, **parameters):
     "Run the notebook as a user does; returns the finished process."
     words = []
     for name, value in {**FEW, "out": out, **parameters}.items():
-        words += ["-p", name, str(value)]
+        words += ["-p", name, json.dumps(value) if isinstance(value, dict) else str(value)]
     command = [Path(sys.executable).parent / "papermill", "nbs/run_method.ipynb", str(output), *words]
     return subprocess.run(
         [*command, "--no-progress-bar"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -51,7 +51,7 @@ def run_folder(out):
 def sft(tmp_path_factory):
     "One run of the main job."
     out = tmp_path_factory.mktemp("sft")
-    done = papermill(out / "sft.ipynb", out, method="sft")
+    done = papermill(out / "sft.ipynb", out, **SFT)
     assert done.returncode == 0, done.stderr[-3000:]
     return run_folder(out)
 
@@ -108,10 +108,8 @@ def test_the_executed_notebook_shows_what_it_should(sft):
 
 @pytest.mark.slow
 def test_same_parameters_into_a_fresh_folder_give_identical_metrics(sft, tmp_path):
-    done = papermill(tmp_path / "again.ipynb", tmp_path, method="sft")
-    assert done.returncode == 0, done.stderr[-3000:]
-    again = run_folder(tmp_path)
-    assert again.name == sft.name
+    again = run_method(**FEW, **SFT, out=str(tmp_path))
+    assert again.name == sft.name and again.parent != sft.parent
     for name in ("metrics.json", "readings.jsonl", "labels.jsonl", "judged.jsonl"):
         assert (again / name).read_bytes() == (sft / name).read_bytes(), name
 
@@ -120,8 +118,7 @@ def test_same_parameters_into_a_fresh_folder_give_identical_metrics(sft, tmp_pat
 def test_baseline_shares_the_answers_of_other_methods(sft):
     out = sft.parent
     before = {f.name: f.stat().st_mtime_ns for f in (out / "cache").iterdir()}
-    done = papermill(out / "baseline.ipynb", out, method="baseline")
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_here("run_method", **FEW, out=str(out), method="baseline")
     after = {f.name: f.stat().st_mtime_ns for f in (out / "cache").iterdir()}
     new = set(after) - set(before)
     assert before.items() <= after.items(), "nothing was asked again"
@@ -174,14 +171,13 @@ def test_a_changed_rule_judges_again_and_asks_the_model_nothing(sft, monkeypatch
         ("performance_sft", {"label"}, {"k": 3}),
         ("dpo", {"label", "rejected_label", "chosen", "rejected"}, {}),
         ("implicit", set(), {}),
-        ("self_distill", {"label"}, {"inner_epochs": 1}),
+        ("self_distill", {"label"}, {"inner_epochs": 1, "folds": 2}),
     ],
 )
 def test_the_other_methods_end_to_end(sft, method, labels, options):
-    out, short = sft.parent, json.dumps({**options, "epochs": 1})
-    done = papermill(out / f"{method}.ipynb", out, method=method, options=short)
-    assert done.returncode == 0, done.stderr[-3000:]
-    run = finished_run(next(f for f in out.iterdir() if f"-{method}-" in f.name))
+    short = {**options, "epochs": 1}
+    made = run_here("run_method", **FEW, out=str(sft.parent), method=method, options=short)
+    run = finished_run(made["run"].folder.path)
     assert set(read_json(run.path / "metrics.json")) == {"schema", "verbalized", "expected"}
     known = {"label", "rejected_label", "chosen", "rejected"}
     assert len(run.labels) == FEW["n_train"] and set(run.labels[0]) & known == labels
@@ -216,17 +212,17 @@ def test_a_file_in_the_original_format_replaces_answering(tmp_path):
         said = str(i + i % 7 + (i % 3 == 0))
         rows.append({"question": f"What is {i} plus {i % 7}?", "model_answer": said, "is_correct": i % 3 != 0})
     path = write_jsonl(tmp_path / "original_judged.jsonl", rows)
-    done = papermill(tmp_path / "judged.ipynb", tmp_path / "out", method="sft", judged=path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    judged = read_records(run_folder(tmp_path / "out") / "judged.jsonl", Judged)
+    run = finished_run(run_method(**FEW, **SFT, out=str(tmp_path), judged=str(path)))
     given = {r["question"]: (r["model_answer"], r["is_correct"]) for r in rows}
-    assert len(judged) == sum(FEW.values())
-    assert all(given[j.question] == (j.model_answer, j.is_correct) for j in judged)
+    assert len(run.judged) == sum(FEW.values()) and "answers" not in run.manifest["stages"]
+    assert all(given[j.question] == (j.model_answer, j.is_correct) for j in run.judged)
+    assert all(given[r.question] == (r.answer, r.is_correct) for r in run.readings)
+    assert len(run.labels) == FEW["n_train"]
 
 
 @pytest.mark.slow
-def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_beside_it(tmp_path):
-    run = Run(**FEW, out=str(tmp_path), method="sft", protocol="joint", original="document")
+def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_beside_it(runs_folder):
+    run = Run(**FEW, **SFT, out=str(runs_folder), protocol="joint", original="document")
     assert run.metrics
     judged = {j.id: j for j in run.judged}
     assert {r.protocol for r in run.readings} == {"joint"} and {r.readout for r in run.readings} == {"verbalized"}
@@ -248,7 +244,7 @@ def test_joint_protocol_judges_the_new_answer_and_the_original_is_reproduced_bes
 def test_a_finished_run_gets_the_original_s_evaluation_later_and_once(sft, capsys):
     import torch
 
-    same, out = dict(FEW, method="sft"), str(sft.parent)
+    same, out = {**FEW, **SFT}, str(sft.parent)
     before = (sft / "readings.jsonl").read_bytes()
     assert run_method(**same, out=out, original="repository") == sft, "it is not part of the run's name"
     assert "smollm2-135m, sft, on " in capsys.readouterr().out

@@ -371,6 +371,7 @@ def test_branches_cannot_see_each_other():
     assert torch.allclose(together, torch.stack([high, low]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_is_reproducible_and_moved_by_the_seed(tmp_path):
     rows = labelled_rows(JUDGED)
     first, first_log = train_small(rows, BRIEF, tmp_path / "a")
@@ -381,6 +382,7 @@ def test_training_is_reproducible_and_moved_by_the_seed(tmp_path):
     assert not torch.equal(adapter_weights(first), adapter_weights(other))
 
 
+@pytest.mark.slow
 def test_accumulated_batches_weigh_tokens_not_batches(tmp_path):
     long = "a much longer answer, with many more tokens in it than the other"
     rows = labelled_rows([Judged("Who?", "x", True), Judged("Where?", long, False)])
@@ -389,6 +391,7 @@ def test_accumulated_batches_weigh_tokens_not_batches(tmp_path):
     assert torch.allclose(adapter_weights(whole), adapter_weights(halves), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_resumes_to_the_same_adapter(tmp_path):
     rows, preset = labelled_rows(JUDGED * 2), replace(BRIEF, evaluations=4)
 
@@ -528,6 +531,7 @@ def count_references(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_reference_scores_are_read_once_for_all_trainings(tmp_path, monkeypatch):
     calls, cache = count_references(monkeypatch), tmp_path / "cache"
     fresh, _ = train_pairs(None, tmp_path / "a")
@@ -536,12 +540,13 @@ def test_reference_scores_are_read_once_for_all_trainings(tmp_path, monkeypatch)
     assert fresh == first == again and len(calls) == 2
     [about] = [read_json(file) for file in cache.glob("reference-*.about.json")]
     assert history[-1]["saved_seconds"] == about["seconds"]
-    train_pairs(cache, tmp_path / "d", replace(BRIEF, learning_rate=1e-3), beta=0.5)
+    train_pairs(cache, tmp_path / "d", replace(BRIEF, learning_rate=1e-3, epochs=1), beta=0.5)
     assert len(calls) == 2
-    train_pairs(cache, tmp_path / "e", replace(BRIEF, prompt="words"))
+    train_pairs(cache, tmp_path / "e", replace(BRIEF, prompt="words", epochs=1))
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 def test_reference_scores_that_were_changed_are_read_again(tmp_path, monkeypatch):
     calls, cache = count_references(monkeypatch), tmp_path / "cache"
     first, _ = train_pairs(cache, tmp_path / "a")
