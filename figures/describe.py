@@ -35,6 +35,7 @@ ABOUT = {  # publication: what it is
     "run_method": "The main job: one method beside the untrained model (`run_method.ipynb`).",
     "text": "Methods that teach the text (`compare.ipynb`).",
     "transfer": "Other relations, other question sets, another model (`transfer.ipynb`).",
+    "whose_knowledge": "The study of self-knowledge that `study_plan.ipynb` plans (`benchmarks/study.py`).",
     "what_models_know": "Accuracy by question set, and the AUROC that each set can show (`what_models_know.ipynb`).",
 }
 FILES = {  # name, or publication/name: what it is
@@ -45,6 +46,7 @@ FILES = {  # name, or publication/name: what it is
     "values.csv": "Each metric of each cell on the calibration split, methods in rows, readouts in columns.",
     "scores.csv": "Metrics by place, as text.",
     "facts/accuracy.csv": "A row for each relation.",
+    "facts_answers.csv.gz": "Both models' greedy answers to the 1,000 embedded questions, judged by rules.",
     "audit.csv": "A row for each judge.",
     "read_and_unread.csv": "A row for each judge, kind of answer, question set, and part that was read or not.",
     "simpleqa_verdicts_read.csv": "A hundred of the rules' verdicts, read by hand.",
@@ -106,6 +108,8 @@ COLUMNS = {  # of all files; publication/column where it means something else th
     "method": "What was trained; `baseline` is the untrained model, question-only baselines have their names.",
     "metric": "Which metric.",
     "model": "Which model answered.",
+    "answers_of": "The model that answered.",
+    "model_answer": "What it answered.",
     "n": "Answers.",
     "not_attempted": "Share of answers that do not try.",
     "offered": "Trials with enough right and wrong answers for an interval.",
