@@ -1,4 +1,6 @@
 """The runner of the study: what is missing is made in the order of the plan, once, and the test split is not scored."""
+import json
+
 import pandas as pd
 import pytest
 from conftest import ROOT
@@ -6,7 +8,7 @@ from test_figures import script
 
 from calib_nb.core import read_json
 from calib_nb.questions import load_questions
-from calib_nb.study import MODELS, Cell
+from calib_nb.study import MODELS, Cell, planned_runs, read_cells
 
 CHOICE = ["reader", "answers_of", "learning_rate", "epochs"]
 
@@ -110,3 +112,37 @@ def test_choices_and_cells_leave_readings_of_all_splits_and_how_they_were_made(s
     assert ("cell", small, other, "sft", 0, 0) not in left and len(left) == 39
     cells = study.begun(Cell(small, other), 0, study.preset(small, 0.0004, 2))
     assert {j.extra["split"] for j in cells.judged} == {"train", "calibration", "test"}
+
+
+# What is published
+
+
+def published(path):
+    "A file of the publication, where it is there already."
+    if not (ROOT / path).exists():
+        pytest.skip("not yet run")
+    return ROOT / path
+
+
+@pytest.mark.parametrize("path", ["figures/whose_knowledge/answers.csv.gz", "figures/whose_knowledge/samples.csv.gz"])
+def test_each_model_answers_each_question_once(path):
+    table = pd.read_csv(published(path), keep_default_na=False)
+    asked = {q.id for q in load_questions("study")}
+    for _, part in table.groupby("answers_of"):
+        assert part.id.is_unique and set(part.id) <= asked
+    if "samples" in table:
+        assert {len(json.loads(line)) for line in table.samples} == {10}
+
+
+def test_settings_were_chosen_among_those_of_the_plan():
+    table = pd.read_csv(published("figures/whose_knowledge/choice.csv"))
+    assert set(table.learning_rate) <= {0.0002, 0.0004} and set(table.epochs) <= {2, 4}
+
+
+def test_all_published_runs_are_of_the_plan_and_whole():
+    path = published("figures/whose_knowledge/readings.csv.gz")
+    planned = set(planned_runs())
+    for split, n in (("train", 300), ("calibration", 300), ("test", 636)):
+        for cell, readings in read_cells(path, split).items():
+            seeds = {r.seed for r in readings}
+            assert {(cell, seed) for seed in seeds} <= planned and len(readings) == n * len(seeds)
