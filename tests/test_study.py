@@ -70,6 +70,12 @@ def test_no_relation_is_more_than_a_quarter_of_the_test(splits):
     assert max(counts.values()) <= 636 / 4
 
 
+def test_the_first_questions_of_each_split_are_a_mixture(splits):
+    for part in splits.values():
+        counts = Counter(q.relation for q in part[:100])
+        assert max(counts.values()) <= 100 / min(len({q.relation for q in part}), 5)
+
+
 def test_making_the_questions_again_gives_the_same_bytes():
     for package in ("airportsdata", "ephem", "periodictable", "phonenumbers", "us", "babel", "countryinfo"):
         pytest.importorskip(package)
