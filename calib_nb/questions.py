@@ -188,6 +188,7 @@ QUESTION_SETS = {
         columns=(("id",), ("question",), ("answers",), ("group",), ("relation",)),
     )
 }
+QUESTION_SETS["study"] = replace(QUESTION_SETS["facts"], name="study", size=2183)
 _OWN = QuestionSet("own", "the file's own", "", 0, _own_row, (("question",), ("answers",)))
 
 # %% ../nbs/05_questions.ipynb #e1b794bb
@@ -550,7 +551,7 @@ def _read_known(spec, revision):
     if spec.hub:
         rows, source = read_hub(spec, revision)
         return spec, rows, spec.hub, source
-    path = files("calib_nb") / "data" / "facts.jsonl"
+    path = files("calib_nb") / "data" / f"{spec.name}.jsonl"
     rows = read_rows(path)
     return spec, rows, path.name, {"sha256": rows.sha256}
 

@@ -32,6 +32,7 @@ WITHOUT_TORCH = {
     "resampling",
     "label_noise",
     "inference",
+    "study",
     "interval_checks",
     "plots",
     "choices",

@@ -1,0 +1,269 @@
+"""The runs of the study that `nbs/study_plan.ipynb` plans; what they leave lies in `figures/whose_knowledge/`.
+
+    python benchmarks/study.py facts MODEL                           answers to the development set, graded
+    python benchmarks/study.py answers MODEL                         answers to the questions of the study, graded
+    python benchmarks/study.py choose READER ANSWERS RATE EPOCHS     one setting, scored on the calibration split
+    python benchmarks/study.py cell READER ANSWERS METHOD SEED SIZE  one run (SIZE: unlabelled questions, else 0)
+    python benchmarks/study.py samples MODEL                         ten samples to each question
+    python benchmarks/study.py all --hours H                         what is missing, in the order of the plan
+
+`all` runs two processes of one thread, begins none after H hours, and can be given again: what is there is not made
+again. No command prints or computes a score of the test split.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from calib_nb.answers import answer_questions
+from calib_nb.compare import by_row
+from calib_nb.core import locked, project_root, read_json, select, write_json, write_jsonl, write_text
+from calib_nb.experiment import Run
+from calib_nb.inference import metric_card
+from calib_nb.judge import judge_answers
+from calib_nb.models import TextFormat, load_model, sample_texts
+from calib_nb.publish import made_with, readings_frame
+from calib_nb.questions import load_questions
+from calib_nb.readout import _ANSWER_SAMPLING, read_confidences
+from calib_nb.responses import short_answer
+from calib_nb.study import MODELS, Cell, planned_runs
+from calib_nb.training import PRESETS
+
+KEPT = project_root() / "figures/whose_knowledge"
+RUNS = project_root() / "runs/whose_knowledge"
+SIZES = {"n_train": 300, "n_calibration": 300, "n_test": 636}
+RATES, EPOCHS = (0.0002, 0.0004), (2, 4)  # among which a reader's are chosen
+WITH_CHAT_TEMPLATE = ("smollm2-135m",)
+SEED_OF_CHOICE = 100  # of no other run
+AS_GOOD = 0.01  # AUROC: a setting this near the best is as good
+CELL = ["reader", "answers_of", "method", "size", "seed"]
+
+
+# Tables that several processes add to
+
+
+def kept(name: str) -> pd.DataFrame:
+    "A table as it is; an empty one where there is none."
+    path = KEPT / name
+    return pd.read_csv(path, keep_default_na=False) if path.exists() else pd.DataFrame()
+
+
+def keep(name: str, rows: pd.DataFrame, key: list[str]) -> Path:  # key: columns by which a row is known
+    "Add rows to a table; those with the same key are replaced. One process writes at a time."
+    path = KEPT / name
+    with locked(path):
+        table = pd.concat([kept(name), rows]).drop_duplicates(key, keep="last").sort_values(key)
+        part = path.with_name(f".part-{path.name}")
+        zipped = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
+        table.to_csv(part, index=False, compression=zipped)
+        part.replace(path)
+    return path
+
+
+# Answers
+
+
+def graded(model, questions):
+    "What a model answers greedily, and whether that is right."
+    judged = judge_answers(questions, answer_questions(load_model(model), questions, RUNS / "cache"))
+    rows = [(model, j.id, j.model_answer, j.is_correct) for j in judged]
+    return pd.DataFrame(rows, columns=["answers_of", "id", "model_answer", "is_correct"])
+
+
+def make_facts(model: str):
+    keep("facts_answers.csv.gz", graded(model, load_questions("facts")), ["answers_of", "id"])
+
+
+def make_answers(model: str):
+    keep("answers.csv.gz", graded(model, load_questions("study")), ["answers_of", "id"])
+
+
+def judged_file(model):
+    "The answers as a file for `judged=`, with the splits of the questions."
+    table = kept("answers.csv.gz")
+    said = table[table.answers_of == model].set_index("id")
+    rows = []
+    for q in load_questions("study"):
+        answer, right = said.model_answer[q.id], bool(said.is_correct[q.id])
+        fields = {name: value for name, value in asdict(q).items() if name != "extra"}
+        rows.append({**fields, "split": q.extra["split"], "model_answer": answer, "is_correct": right})
+    path = RUNS / f"judged-{model}.jsonl"
+    write_jsonl(path, rows)
+    return path
+
+
+def make_samples(model: str):
+    "Ten samples to each question, a hundred questions at a time."
+    there = kept("samples.csv.gz")
+    known = set(there[there.answers_of == model].id) if len(there) else set()
+    questions = [q for q in load_questions("study") if q.id not in known]
+    lm = load_model(model)
+    fmt = TextFormat(lm.tokenizer, chat_template=bool(lm.tokenizer.chat_template))
+    for start in range(0, len(questions), 100):
+        part = questions[start : start + 100]
+        prompts = [fmt.encode(fmt.answer_prompt(q.question, at_once=True)) for q in part]
+        numbers = [_ANSWER_SAMPLING.uniforms(0, "consistency", q.question) for q in part]
+        texts = sample_texts(lm, prompts, numbers, _ANSWER_SAMPLING.temperature)
+        said = [json.dumps([short_answer(text) for text in of_one], ensure_ascii=False) for of_one in texts]
+        rows = pd.DataFrame({"answers_of": model, "id": [q.id for q in part], "samples": said})
+        keep("samples.csv.gz", rows, ["answers_of", "id"])
+
+
+# Runs
+
+
+def preset(model, rate, epochs, raw=True):
+    "The name of the preset with this learning rate and so many epochs; the calibration split is watched twice."
+    name = f"{'raw' if raw else 'default'}-{rate}-{epochs}"
+    PRESETS[name] = replace(PRESETS[name.split("-")[0]], learning_rate=rate, epochs=epochs, evaluations=2)
+    return name
+
+
+def begun(cell: Cell, seed: int, preset: str, **sizes) -> Run:
+    "The run of a cell."
+    parameters = {"model": cell.reader, "method": cell.method, "seed": seed, "preset": preset}
+    sizes = {**SIZES, "n_unlabelled": cell.size, **sizes}
+    judged = str(judged_file(cell.answers))
+    return Run(**parameters, **sizes, judged=judged, dataset="study", prompt="original", out=str(RUNS))
+
+
+def read(run: Run, splits: tuple) -> list:
+    "The expected confidence of the trained model in the answers of these splits."
+    trained = run.trained
+    asked = [j for split in splits for j in run.of(split)]
+    of_each = [j.extra["split"] for j in asked]
+    names = trained.method, trained.seed, ("expected",), trained.decimals, "reading"
+    return read_confidences(trained.lm, trained.fmt, asked, of_each, *names)
+
+
+def make_choice(reader: str, answers: str, rate: str, epochs: str):
+    "One setting of a reader, by its stratified AUROC on the calibration split; the test split is not read."
+    rate, epochs = float(rate), int(epochs)
+    cell = Cell(reader, answers)
+    run = begun(cell, SEED_OF_CHOICE, preset(reader, rate, epochs), n_test=1)
+    readings = select(read(run, ("calibration",)), split="calibration")
+    auroc = metric_card(readings, n_resamples=2, names=["stratified_auroc"], reference=None)["stratified_auroc"].value
+    row = {"reader": reader, "answers_of": answers, "learning_rate": rate, "epochs": epochs, "auroc": round(auroc, 4)}
+    keep("choice.csv", pd.DataFrame([row]), ["reader", "answers_of", "learning_rate", "epochs"])
+
+
+def chosen(reader: str) -> tuple[float, int]:
+    "Learning rate and epochs: the best on calibration; of those as good, fewer epochs, then the smaller rate."
+    table = kept("choice.csv")
+    means = table[table.reader == reader].groupby(["epochs", "learning_rate"]).auroc.mean()
+    if len(means) < len(RATES) * len(EPOCHS):
+        raise ValueError(f"not all settings of {reader} have been tried. Give `all` again, or `choose` for each")
+    epochs, rate = min(means[means > means.max() - AS_GOOD].index)
+    return rate, int(epochs)
+
+
+def make_cell(reader: str, answers: str, method: str, seed: str, size: str = "0"):
+    "One run of the plan: its readings of training, calibration and test answers, and how it was made."
+    cell, seed = Cell(reader, answers, method, int(size)), int(seed)
+    rate, epochs = chosen(reader)
+    as_usual = cell.size and reader in WITH_CHAT_TEMPLATE  # no other model shares its rows
+    run = begun(cell, seed, preset(reader, rate, epochs, raw=not as_usual))
+    readings = read(run, ("train", "calibration", "test"))
+    where = {"reader": reader, "answers_of": answers, "size": cell.size}
+    lines = readings_frame(by_row(readings), **where).drop(columns=["provenance", "prompt", "calibrator"])
+    lines["confidence"] = lines.confidence.round(6)
+    keep("readings.csv.gz", lines, [*CELL, "split", "id"])
+    note(run)
+
+
+def note(run):
+    "Add a run to `runs.json`, and its seed to `made_by.txt`."
+    path = KEPT / "runs.json"
+    with locked(path):
+        runs = {**(read_json(path) if path.exists() else {}), **made_with([run.folder])}
+        write_json(path, runs)
+        seeds = sorted({about["parameters"]["seed"] for about in runs.values()})
+        lines = (KEPT / "made_by.txt").read_text(encoding="utf-8").splitlines()
+        lines = [line for line in lines if not line.startswith("seeds:")]
+        lines.append(f"seeds: {', '.join(map(str, seeds))}; split_seed 0")
+        write_text(KEPT / "made_by.txt", "\n".join(lines) + "\n")
+
+
+# All of them
+
+
+def absent(name: str, key: list[str], wanted: list[tuple]) -> list[tuple]:
+    "Those that a table has no row of."
+    table = kept(name)
+    there = set(table[key].drop_duplicates().astype(str).itertuples(index=False, name=None)) if len(table) else set()
+    return [values for values in wanted if tuple(map(str, values)) not in there]
+
+
+def stages():
+    "Commands that are missing, stage by stage; a stage needs all of those before."
+    models = [(model,) for model in MODELS]
+    yield [("answers", *values) for values in absent("answers.csv.gz", ["answers_of"], models)]
+    settings = list(product(MODELS, MODELS, RATES, EPOCHS))
+    key = ["reader", "answers_of", "learning_rate", "epochs"]
+    yield [("choose", *values) for values in absent("choice.csv", key, settings)]
+    runs = [(cell.reader, cell.answers, cell.method, cell.size, seed) for cell, seed in planned_runs()]
+    left = absent("readings.csv.gz", CELL, runs)
+    main = [run for run in left if run[2] == "sft"]
+    for part in (main, [run for run in left if run not in main]):
+        yield [("cell", *values[:3], values[4], values[3]) for values in part]
+        yield [("samples", *values) for values in models if _lacks_samples(*values)]
+
+
+def _lacks_samples(model):
+    table = kept("samples.csv.gz")
+    return not len(table) or (table.answers_of == model).sum() < len(load_questions("study"))
+
+
+def make_all(hours: float, processes: int = 2):
+    "What is missing, in the order of the plan; nothing is begun after so many hours."
+    end = time.monotonic() + 3600 * hours
+    for commands in stages():
+        running = []
+        for words in map(list, commands):
+            while len(running) >= processes:
+                running = still(running)
+            if time.monotonic() > end:
+                break
+            print(*words, flush=True)
+            command = [sys.executable, __file__, *map(str, words)]
+            running.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}))
+        while running:
+            running = still(running)
+        if time.monotonic() > end:
+            return
+
+
+def still(running):
+    "The processes that have not ended, a second later. Raises where one failed."
+    time.sleep(1)
+    failed = [process.args[2:] for process in running if process.poll()]
+    if failed:
+        raise RuntimeError(f"{' '.join(failed[0])} failed; what it printed stands above")
+    return [process for process in running if process.poll() is None]
+
+
+MAKERS = {
+    "facts": make_facts,
+    "answers": make_answers,
+    "choose": make_choice,
+    "cell": make_cell,
+    "samples": make_samples,
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=[*MAKERS, "all"])
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--hours", type=float, default=2)
+    given = parser.parse_args()
+    if given.command == "all":
+        make_all(given.hours)
+    else:
+        MAKERS[given.command](*given.words)

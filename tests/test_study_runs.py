@@ -1,0 +1,148 @@
+"""The runner of the study: what is missing is made in the order of the plan, once, and the test split is not scored."""
+import json
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+from test_figures import script
+
+from calib_nb.core import read_json
+from calib_nb.questions import load_questions
+from calib_nb.study import MODELS, Cell, planned_runs, read_cells
+
+CHOICE = ["reader", "answers_of", "learning_rate", "epochs"]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    "The script, writing into an empty folder, with few questions."
+    module = script(ROOT / "benchmarks/study.py")
+    for name, value in (("KEPT", tmp_path / "kept"), ("RUNS", tmp_path / "runs")):
+        monkeypatch.setattr(module, name, value)
+        value.mkdir()
+    monkeypatch.setattr(module, "SIZES", {"n_train": 24, "n_calibration": 24, "n_test": 12})
+    (module.KEPT / "made_by.txt").write_text("command: python benchmarks/study.py all\ncode: x\nseeds: 7\n")
+    return module
+
+
+def answer_all(study, model):
+    "Made-up answers to all questions; every other one is right."
+    asked = load_questions("study")
+    rows = [(model, q.id, q.answers[0] if i % 2 else "Nowhere", bool(i % 2)) for i, q in enumerate(asked)]
+    table = pd.DataFrame(rows, columns=["answers_of", "id", "model_answer", "is_correct"])
+    study.keep("answers.csv.gz", table, ["answers_of", "id"])
+
+
+def tried(study, aurocs):
+    "A table of choices for the first model: (rate, epochs) -> AUROC with its own answers and the other's."
+    rows = []
+    for (rate, epochs), values in aurocs.items():
+        rows += [(MODELS[0], answers, rate, epochs, value) for answers, value in zip(MODELS, values)]
+    study.keep("choice.csv", pd.DataFrame(rows, columns=[*CHOICE, "auroc"]), CHOICE)
+
+
+def test_a_row_that_is_given_again_replaces_the_first_and_the_bytes_do_not_depend_on_the_order(study):
+    rows = pd.DataFrame({"id": ["b", "a"], "value": [1, 2]})
+    path = study.keep("t.csv.gz", rows, ["id"])
+    study.keep("t.csv.gz", pd.DataFrame({"id": ["b"], "value": [3]}), ["id"])
+    assert study.kept("t.csv.gz").to_dict("list") == {"id": ["a", "b"], "value": [2, 3]}
+    before = path.read_bytes()
+    path.unlink()
+    study.keep("t.csv.gz", pd.DataFrame({"id": ["b", "a"], "value": [3, 2]}), ["id"])
+    assert path.read_bytes() == before
+
+
+def test_the_best_setting_is_taken_and_of_equals_the_shorter_and_slower(study):
+    near = {(0.0002, 2): (0.6, 0.6), (0.0002, 4): (0.7, 0.6), (0.0004, 2): (0.65, 0.645), (0.0004, 4): (0.6, 0.65)}
+    tried(study, near)
+    assert study.chosen(MODELS[0]) == (0.0004, 2)
+    tried(study, {(0.0002, 4): (0.75, 0.65)})
+    assert study.chosen(MODELS[0]) == (0.0002, 4)
+
+
+def test_no_run_is_made_before_every_setting_was_tried(study):
+    tried(study, {(0.0002, 2): (0.6, 0.6)})
+    with pytest.raises(ValueError, match="not all settings of smollm2-135m have been tried"):
+        study.chosen(MODELS[0])
+
+
+def test_what_is_missing_comes_stage_by_stage_in_the_order_of_the_plan(study):
+    stages = [list(stage) for stage in study.stages()]
+    assert [stage[0][0] for stage in stages] == ["answers", "choose", "cell", "samples", "cell", "samples"]
+    assert [len(stage) for stage in stages] == [2, 16, 40, 2, 54, 2]
+    answer_all(study, MODELS[0])
+    assert next(study.stages()) == [("answers", MODELS[1])]
+    done = pd.DataFrame([dict(zip(study.CELL, (*MODELS, "sft", 0, 0)))])
+    study.keep("readings.csv.gz", done, study.CELL)
+    left = list(study.stages())[2]
+    assert len(left) == 39 and ("cell", *MODELS, "sft", 0, 0) not in left
+
+
+def test_after_the_hours_nothing_is_begun(study, monkeypatch):
+    monkeypatch.setattr(study.subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a process was begun"))
+    study.make_all(hours=0)
+
+
+def test_a_command_that_fails_stops_the_others(study):
+    process = study.subprocess.Popen([study.sys.executable, "study.py", "-c", "x"], stderr=study.subprocess.DEVNULL)
+    process.wait()
+    with pytest.raises(RuntimeError, match="-c x failed"):
+        study.still([process])
+
+
+@pytest.mark.long
+def test_choices_and_cells_leave_readings_of_all_splits_and_how_they_were_made(study, monkeypatch):
+    monkeypatch.setattr(study, "RATES", (0.0004,))
+    monkeypatch.setattr(study, "EPOCHS", (2,))
+    small, other = MODELS
+    for model in MODELS:
+        answer_all(study, model)
+    study.make_choice(small, other, "0.0004", "2")
+    assert 0 <= study.kept("choice.csv").auroc.item() <= 1
+    study.make_cell(small, other, "sft", "0")
+    study.make_cell(small, small, "question_only", "1")
+    readings = study.kept("readings.csv.gz")
+    per_run = readings.groupby(["answers_of", "method", "seed", "split"]).size().unstack()
+    assert per_run.to_numpy().tolist() == [[24, 12, 24]] * 2
+    assert set(readings.readout) == {"expected"} and readings.confidence.between(0, 1).all()
+    runs = read_json(study.KEPT / "runs.json")
+    assert len(runs) == 2 and {run["preset"]["chat_template"] for run in runs.values()} == {False}
+    assert "seeds: 0, 1; split_seed 0" in (study.KEPT / "made_by.txt").read_text()
+    left = [stage for stage in study.stages() if stage and stage[0][0] == "cell"][0]
+    assert ("cell", small, other, "sft", 0, 0) not in left and len(left) == 39
+    cells = study.begun(Cell(small, other), 0, study.preset(small, 0.0004, 2))
+    assert {j.extra["split"] for j in cells.judged} == {"train", "calibration", "test"}
+
+
+# What is published
+
+
+def published(path):
+    "A file of the publication, where it is there already."
+    if not (ROOT / path).exists():
+        pytest.skip("not yet run")
+    return ROOT / path
+
+
+@pytest.mark.parametrize("path", ["figures/whose_knowledge/answers.csv.gz", "figures/whose_knowledge/samples.csv.gz"])
+def test_each_model_answers_each_question_once(path):
+    table = pd.read_csv(published(path), keep_default_na=False)
+    asked = {q.id for q in load_questions("study")}
+    for _, part in table.groupby("answers_of"):
+        assert part.id.is_unique and set(part.id) <= asked
+    if "samples" in table:
+        assert {len(json.loads(line)) for line in table.samples} == {10}
+
+
+def test_settings_were_chosen_among_those_of_the_plan():
+    table = pd.read_csv(published("figures/whose_knowledge/choice.csv"))
+    assert set(table.learning_rate) <= {0.0002, 0.0004} and set(table.epochs) <= {2, 4}
+
+
+def test_all_published_runs_are_of_the_plan_and_whole():
+    path = published("figures/whose_knowledge/readings.csv.gz")
+    planned = set(planned_runs())
+    for split, n in (("train", 300), ("calibration", 300), ("test", 636)):
+        for cell, readings in read_cells(path, split).items():
+            seeds = {r.seed for r in readings}
+            assert {(cell, seed) for seed in seeds} <= planned and len(readings) == n * len(seeds)
