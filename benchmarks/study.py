@@ -120,9 +120,9 @@ def make_samples(model: str):
 
 
 def preset(model, rate, epochs, raw=True):
-    "The name of the preset with this learning rate and so many epochs; the calibration split is watched twice."
+    "The name of the preset with this learning rate and so many epochs; the calibration split is read once, at the end."
     name = f"{'raw' if raw else 'default'}-{rate}-{epochs}"
-    PRESETS[name] = replace(PRESETS[name.split("-")[0]], learning_rate=rate, epochs=epochs, evaluations=2)
+    PRESETS[name] = replace(PRESETS[name.split("-")[0]], learning_rate=rate, epochs=epochs, evaluations=1)
     return name
 
 
