@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fetch_predictions', 'LargerModels']
 
-# %% ../nbs/17g_larger.ipynb #4a24bfd2
+# %% ../nbs/17g_larger.ipynb #641a5cae
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import sha256
@@ -30,7 +30,7 @@ from .publish import _commit, _publication_folder
 from .readings import Readings, _inside
 from .scoring import _finding_codes
 
-# %% ../nbs/17g_larger.ipynb #db6c58c8
+# %% ../nbs/17g_larger.ipynb #4364d558
 class _File(NamedTuple):
     "A published file."
     repository: str  # owner/name on GitHub
@@ -49,7 +49,7 @@ def _published_files():
     table = files("calib_nb") / "data" / "larger_models.csv"
     return [_File(**row) for _, row in read_rows(table)]
 
-# %% ../nbs/17g_larger.ipynb #466c2210
+# %% ../nbs/17g_larger.ipynb #2b30b9a1
 _GITHUB = "https://raw.githubusercontent.com"
 _FOLDER = "runs/larger_models/predictions"  # where files are fetched to, below the project's root
 
@@ -83,7 +83,7 @@ def fetch_predictions(
             _fetch(file, place / file.name, address)
     return place
 
-# %% ../nbs/17g_larger.ipynb #531343f4
+# %% ../nbs/17g_larger.ipynb #3d3bde54
 def _state_of(file, folder):
     "What lies in a folder in the place of a file."
     if (folder / file.name).is_file():
@@ -102,7 +102,7 @@ def _place(folder, name):
         raise RecordError(f"{folder}: no file '{name}'. Leave the folder empty: all files are fetched")
     return found[0]
 
-# %% ../nbs/17g_larger.ipynb #4e741eb2
+# %% ../nbs/17g_larger.ipynb #9c82a838
 _ATLAS_NAMES = {  # what the atlas' files call a model -> what its tables call it
     "anthropic/claude-haiku-4-5@20251001": "Haiku 4.5",
     "anthropic/claude-opus-4-1@20250805": "Opus 4.1",
@@ -139,7 +139,7 @@ _ATLAS_NAMES = {  # what the atlas' files call a model -> what its tables call i
     "zai/glm-5": "GLM-5",
 }
 
-# %% ../nbs/17g_larger.ipynb #516ebecc
+# %% ../nbs/17g_larger.ipynb #6831ef55
 _LIFEEVAL_NAMES = {  # the same of LifeEval
     "Meta-Llama-3.1-70B-Instruct": "Llama-70B",
     "Meta-Llama-3.1-8B-Instruct": "Llama-8B",
@@ -172,7 +172,7 @@ _BILLIONS = {  # model -> billions of parameters; the others' are not published
     "GLM-5": 744,
 }
 
-# %% ../nbs/17g_larger.ipynb #2d282334
+# %% ../nbs/17g_larger.ipynb #637ccf2a
 @dataclass
 class _Forecast:
     "What one model said to all questions, by one way to read its confidence."
@@ -191,7 +191,7 @@ def _table_row(path, **wanted):
             return row
     raise RecordError(f"{path}: no row with {wanted}. Get the file again")
 
-# %% ../nbs/17g_larger.ipynb #804ae45a
+# %% ../nbs/17g_larger.ipynb #f72a53ff
 def _atlas_readings(paths):
     "model as files call it -> its readings."
     names = {"id": ["model", "domain", "item_id"], "group": "model", "relation": "domain"}
@@ -214,7 +214,7 @@ def _read_atlas(folder):
         found.append(_Forecast("atlas", _ATLAS_NAMES[model], readings, published=published))
     return found
 
-# %% ../nbs/17g_larger.ipynb #c81de17e
+# %% ../nbs/17g_larger.ipynb #5026035d
 _CONDITIONS = [  # model, training, column of the confidence, file of values, and where in it accuracy and AUROC stand
     ("4B", "before", "parsed_confidence", "4b_published", "accuracy_base", "auroc2_base_teval"),
     ("4B", "sampled targets", "confidence", "4b_published", "accuracy_ft", "auroc2_ft_teval"),
@@ -228,7 +228,7 @@ _CONDITIONS = [  # model, training, column of the confidence, file of values, an
     ),
 ]
 
-# %% ../nbs/17g_larger.ipynb #79009da0
+# %% ../nbs/17g_larger.ipynb #a86adf87
 def _read_ptcsft(folder):
     "A forecast for each model and training."
     found = []
@@ -241,7 +241,7 @@ def _read_ptcsft(folder):
         found.append(_Forecast("PT-CSFT", f"Gemma 3 {size}", readings, training, published=published))
     return found
 
-# %% ../nbs/17g_larger.ipynb #1fb2de35
+# %% ../nbs/17g_larger.ipynb #fe34f0db
 _RLCR = {  # what its columns begin with -> training, readout
     "Base": ("before", "stated"),
     "RLVR": ("RLVR", "stated"),
@@ -270,7 +270,7 @@ def _read_rlcr(folder):
         found.append(_Forecast("RLCR", "Qwen2.5-7B", readings, training, readout, published))
     return found
 
-# %% ../nbs/17g_larger.ipynb #44a52fb5
+# %% ../nbs/17g_larger.ipynb #3b681bbb
 def _common_readings(path, column):
     "model as the file calls it -> its readings on the questions that all models answered."
     names = {"id": ["llm", "question_id"], "question": "question_id", "group": "llm", "correct": "correct"}
@@ -295,7 +295,7 @@ def _read_lifeeval(folder):
             found.append(_Forecast("LifeEval", _LIFEEVAL_NAMES[model], readings, readout="answer probability"))
     return found
 
-# %% ../nbs/17g_larger.ipynb #031642ee
+# %% ../nbs/17g_larger.ipynb #c1cff371
 _PRINTED = {  # what is printed -> the metric with the printing project's convention
     "accuracy": M.accuracy,
     "AUROC": M.auroc,
@@ -322,7 +322,7 @@ def _beside_published(forecast):
         rows.append({**about, "metric": name, "published": value, "here": here, "difference": abs(here - value)})
     return rows
 
-# %% ../nbs/17g_larger.ipynb #99f08895
+# %% ../nbs/17g_larger.ipynb #1be05242
 _MEASURED = {  # name in `METRICS` -> column
     "accuracy": "accuracy",
     "mean_confidence": "mean confidence",
@@ -345,7 +345,7 @@ def _modal_columns(confidence):
     share = _with_ends("modal share", spread["modal_share"], low[0], high[0])
     return {"distinct values": spread["distinct"], "most frequent": spread["mode"], **share}
 
-# %% ../nbs/17g_larger.ipynb #0c991f1f
+# %% ../nbs/17g_larger.ipynb #174e73d2
 def _measured(forecast, n_resamples, seed):
     "A row of the table."
     confidence, correct = _as_arrays(forecast.readings)
@@ -358,20 +358,22 @@ def _measured(forecast, n_resamples, seed):
         row |= _with_ends(_MEASURED[name], card[name].value, card[name].low, card[name].high)
     return {**row, "diagnosis": _finding_codes(diagnose(forecast.readings, own_rate, card))}
 
-# %% ../nbs/17g_larger.ipynb #c8044fb9
+# %% ../nbs/17g_larger.ipynb #75a813b8
 _COLOURS = {"atlas": "#0072B2", "PT-CSFT": "#D55E00", "RLCR": "#AA4499", "LifeEval": "#009E73"}
 _KINDS = {  # kind of training -> marker, trainings
     "as released": ("o", ("as released", "before")),
     "trained to state confidences": ("^", ("sampled targets", "probe targets", "RLCR")),
-    "trained otherwise, or on shuffled numbers": ("X", ("shuffled targets", "RLVR")),
+    "trained on right answers alone, or on shuffled numbers": ("X", ("shuffled targets", "RLVR")),
 }
-_UNKNOWN = 1500, 9000  # where models of unknown size stand
+_ASIDE = {"atlas": 1.0, "PT-CSFT": 1.15, "RLCR": 1.0, "LifeEval": 0.8}  # from their size, in its place
+_UNKNOWN = 1500, 14000  # where models of unknown size stand
 
 
 def _horizontal_places(values):
-    "(n,) where each row stands: its size, a project's a little aside from another's, or to the right of all."
-    aside = values["source"].map({"atlas": 1, "PT-CSFT": 1.12, "RLCR": 1, "LifeEval": 0.92})
-    places = values["billions"] * aside
+    "(n,) where each row stands."
+    alike = [values["source"], (np.log(values["billions"]) / 0.3).round()]
+    smallest, before = values.groupby(alike)["billions"].transform("min"), values.groupby(alike).cumcount()
+    places = smallest * values["source"].map(_ASIDE) * 1.14**before
     unknown = values[values["billions"].isna()].sort_values("AUROC").index
     places[unknown] = np.geomspace(*_UNKNOWN, len(unknown))
     return places
@@ -380,13 +382,22 @@ def _horizontal_places(values):
 def _marker_of(training):
     return next(marker for marker, trainings in _KINDS.values() if training in trainings)
 
-# %% ../nbs/17g_larger.ipynb #a66b1e55
+# %% ../nbs/17g_larger.ipynb #fa86952e
 def _draw_points(values, column, ax):
     "A mark and an interval for each row."
     for place, (_, row) in zip(_horizontal_places(values), values.iterrows()):
         color = _COLOURS[row["source"]]
         ax.vlines(place, row[f"{column} low"], row[f"{column} high"], color=color, lw=1.2, alpha=0.7)
         ax.plot(place, row[column], _marker_of(row["training"]), color=color, ms=6, mec="white", mew=0.6)
+
+
+def _name_points(values, ax):
+    "Below each interval the model, or how it was trained further."
+    look = {"rotation": 90, "va": "top", "ha": "center", "fontsize": 7}
+    for place, (_, row) in zip(_horizontal_places(values), values.iterrows()):
+        released = _marker_of(row["training"]) == "o"
+        lowest = np.nanmin([row["AUROC low"], row["AUROC"]]) - 0.012
+        ax.text(place, lowest, row["model"] if released else row["training"], color=_COLOURS[row["source"]], **look)
 
 
 def _key_of(values):
@@ -396,27 +407,28 @@ def _key_of(values):
         marks.append(Line2D([], [], ls="", marker=marker, color="0.4", label=kind))
     return marks
 
-
+# %% ../nbs/17g_larger.ipynb #0ca46bd2
 _TICKS = (1, 4, 12, 30, 70, 120, 235, 700)
 
 
 def _plot_larger(values):
     "The picture of rows of the table, of stated confidences alone."
-    values = values[values["readout"] == "stated"].reset_index(drop=True)
-    fig, axes = plt.subplots(2, 1, figsize=(8.4, 6.4), sharex=True, layout="constrained")
+    values = values[values["readout"] == "stated"].sort_values("billions", kind="stable").reset_index(drop=True)
+    fig, axes = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained", height_ratios=(2, 3))
     for ax, column, line in zip(axes, ("modal share", "AUROC"), (0.8, 0.5)):
         _draw_points(values, column, ax)
         ax.axhline(line, color="0.4", lw=1, ls="--", zorder=1)
-        ax.axvline(1100, color="0.8", lw=1)
-    axes[0].set(ylabel="share of the most frequent\nstated value", ylim=(0, 1.03))
-    axes[1].set(ylabel="AUROC of the stated value", xscale="log", xlabel="billions of parameters")
+        ax.axvline(1200, color="0.8", lw=1)
+    _name_points(values, axes[1])
+    axes[0].set(ylabel="share of the most\nfrequent stated value", ylim=(0, 1.03))
+    axes[1].set(ylabel="AUROC of the stated value", xscale="log", xlabel="billions of parameters", ylim=(0.34, 0.87))
     names = [*map(str, _TICKS), "size not published"]
     axes[1].set_xticks([*_TICKS, float(np.sqrt(np.prod(_UNKNOWN)))], names)
     axes[1].minorticks_off()
-    axes[0].legend(handles=_key_of(values), fontsize="x-small", ncols=2, loc="lower left")
+    fig.legend(handles=_key_of(values), fontsize="x-small", ncols=4, loc="outside lower center")
     return fig, axes
 
-# %% ../nbs/17g_larger.ipynb #6aa55c63
+# %% ../nbs/17g_larger.ipynb #fe1ee226
 _READERS = {"atlas": _read_atlas, "ptcsft": _read_ptcsft, "rlcr_7b": _read_rlcr, "lifeeval": _read_lifeeval}
 
 
@@ -449,7 +461,7 @@ class LargerModels:
         "A row of numbers for each forecast."
         return pd.DataFrame([_measured(forecast, self.n_resamples, self.seed) for forecast in self.forecasts])
 
-# %% ../nbs/17g_larger.ipynb #f4b77630
+# %% ../nbs/17g_larger.ipynb #3dc1bb39
 def _files_there(self: LargerModels) -> pd.DataFrame:
     "How many files of each project lie in the folder, and as what."
     states = [(file.name.split("/")[0], _state_of(file, self.folder)) for file in _published_files()]
@@ -464,7 +476,7 @@ def _beside_all(self: LargerModels) -> pd.DataFrame:
 
 LargerModels.files, LargerModels.published = _files_there, _beside_all
 
-# %% ../nbs/17g_larger.ipynb #1fd1ea41
+# %% ../nbs/17g_larger.ipynb #52c90ea1
 def _interval_text(values, name, form):
     "A column and its interval as text."
     shown = []
@@ -491,7 +503,7 @@ def _shown_rows(self: LargerModels, source: str = "") -> pd.DataFrame:  # a proj
 
 LargerModels.table = _shown_rows
 
-# %% ../nbs/17g_larger.ipynb #d0a91b08
+# %% ../nbs/17g_larger.ipynb #121f9180
 def _draw_larger(self: LargerModels, title: str = "") -> Figure:  # a sentence
     "Share of the most frequent value and AUROC of the stated confidences, by size."
     with theme():
