@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fetch_predictions', 'LargerModels']
 
-# %% ../nbs/17g_larger.ipynb #641a5cae
+# %% ../nbs/17g_larger.ipynb #33b5e909
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import sha256
@@ -30,7 +30,7 @@ from .publish import _commit, _publication_folder
 from .readings import Readings, _inside
 from .scoring import _finding_codes
 
-# %% ../nbs/17g_larger.ipynb #4364d558
+# %% ../nbs/17g_larger.ipynb #2cb57803
 class _File(NamedTuple):
     "A published file."
     repository: str  # owner/name on GitHub
@@ -49,7 +49,7 @@ def _published_files():
     table = files("calib_nb") / "data" / "larger_models.csv"
     return [_File(**row) for _, row in read_rows(table)]
 
-# %% ../nbs/17g_larger.ipynb #2b30b9a1
+# %% ../nbs/17g_larger.ipynb #c954fa3b
 _GITHUB = "https://raw.githubusercontent.com"
 _FOLDER = "runs/larger_models/predictions"  # where files are fetched to, below the project's root
 
@@ -83,7 +83,7 @@ def fetch_predictions(
             _fetch(file, place / file.name, address)
     return place
 
-# %% ../nbs/17g_larger.ipynb #3d3bde54
+# %% ../nbs/17g_larger.ipynb #83563e05
 def _state_of(file, folder):
     "What lies in a folder in the place of a file."
     if (folder / file.name).is_file():
@@ -102,7 +102,7 @@ def _place(folder, name):
         raise RecordError(f"{folder}: no file '{name}'. Leave the folder empty: all files are fetched")
     return found[0]
 
-# %% ../nbs/17g_larger.ipynb #9c82a838
+# %% ../nbs/17g_larger.ipynb #1ea4290c
 _ATLAS_NAMES = {  # what the atlas' files call a model -> what its tables call it
     "anthropic/claude-haiku-4-5@20251001": "Haiku 4.5",
     "anthropic/claude-opus-4-1@20250805": "Opus 4.1",
@@ -139,7 +139,7 @@ _ATLAS_NAMES = {  # what the atlas' files call a model -> what its tables call i
     "zai/glm-5": "GLM-5",
 }
 
-# %% ../nbs/17g_larger.ipynb #6831ef55
+# %% ../nbs/17g_larger.ipynb #aa982f92
 _LIFEEVAL_NAMES = {  # the same of LifeEval
     "Meta-Llama-3.1-70B-Instruct": "Llama-70B",
     "Meta-Llama-3.1-8B-Instruct": "Llama-8B",
@@ -172,7 +172,7 @@ _BILLIONS = {  # model -> billions of parameters; the others' are not published
     "GLM-5": 744,
 }
 
-# %% ../nbs/17g_larger.ipynb #637ccf2a
+# %% ../nbs/17g_larger.ipynb #99975e9f
 @dataclass
 class _Forecast:
     "What one model said to all questions, by one way to read its confidence."
@@ -191,7 +191,7 @@ def _table_row(path, **wanted):
             return row
     raise RecordError(f"{path}: no row with {wanted}. Get the file again")
 
-# %% ../nbs/17g_larger.ipynb #f72a53ff
+# %% ../nbs/17g_larger.ipynb #9c2aef45
 def _atlas_readings(paths):
     "model as files call it -> its readings."
     names = {"id": ["model", "domain", "item_id"], "group": "model", "relation": "domain"}
@@ -214,7 +214,7 @@ def _read_atlas(folder):
         found.append(_Forecast("atlas", _ATLAS_NAMES[model], readings, published=published))
     return found
 
-# %% ../nbs/17g_larger.ipynb #5026035d
+# %% ../nbs/17g_larger.ipynb #60344c66
 _CONDITIONS = [  # model, training, column of the confidence, file of values, and where in it accuracy and AUROC stand
     ("4B", "before", "parsed_confidence", "4b_published", "accuracy_base", "auroc2_base_teval"),
     ("4B", "sampled targets", "confidence", "4b_published", "accuracy_ft", "auroc2_ft_teval"),
@@ -228,7 +228,7 @@ _CONDITIONS = [  # model, training, column of the confidence, file of values, an
     ),
 ]
 
-# %% ../nbs/17g_larger.ipynb #a86adf87
+# %% ../nbs/17g_larger.ipynb #717d424d
 def _read_ptcsft(folder):
     "A forecast for each model and training."
     found = []
@@ -241,7 +241,7 @@ def _read_ptcsft(folder):
         found.append(_Forecast("PT-CSFT", f"Gemma 3 {size}", readings, training, published=published))
     return found
 
-# %% ../nbs/17g_larger.ipynb #fe34f0db
+# %% ../nbs/17g_larger.ipynb #df006101
 _RLCR = {  # what its columns begin with -> training, readout
     "Base": ("before", "stated"),
     "RLVR": ("RLVR", "stated"),
@@ -270,7 +270,7 @@ def _read_rlcr(folder):
         found.append(_Forecast("RLCR", "Qwen2.5-7B", readings, training, readout, published))
     return found
 
-# %% ../nbs/17g_larger.ipynb #3b681bbb
+# %% ../nbs/17g_larger.ipynb #e6c372b8
 def _common_readings(path, column):
     "model as the file calls it -> its readings on the questions that all models answered."
     names = {"id": ["llm", "question_id"], "question": "question_id", "group": "llm", "correct": "correct"}
@@ -295,7 +295,7 @@ def _read_lifeeval(folder):
             found.append(_Forecast("LifeEval", _LIFEEVAL_NAMES[model], readings, readout="answer probability"))
     return found
 
-# %% ../nbs/17g_larger.ipynb #c1cff371
+# %% ../nbs/17g_larger.ipynb #f4840727
 _PRINTED = {  # what is printed -> the metric with the printing project's convention
     "accuracy": M.accuracy,
     "AUROC": M.auroc,
@@ -322,7 +322,7 @@ def _beside_published(forecast):
         rows.append({**about, "metric": name, "published": value, "here": here, "difference": abs(here - value)})
     return rows
 
-# %% ../nbs/17g_larger.ipynb #1be05242
+# %% ../nbs/17g_larger.ipynb #d80ff3f1
 _MEASURED = {  # name in `METRICS` -> column
     "accuracy": "accuracy",
     "mean_confidence": "mean confidence",
@@ -345,7 +345,7 @@ def _modal_columns(confidence):
     share = _with_ends("modal share", spread["modal_share"], low[0], high[0])
     return {"distinct values": spread["distinct"], "most frequent": spread["mode"], **share}
 
-# %% ../nbs/17g_larger.ipynb #174e73d2
+# %% ../nbs/17g_larger.ipynb #676e1807
 def _measured(forecast, n_resamples, seed):
     "A row of the table."
     confidence, correct = _as_arrays(forecast.readings)
@@ -358,7 +358,7 @@ def _measured(forecast, n_resamples, seed):
         row |= _with_ends(_MEASURED[name], card[name].value, card[name].low, card[name].high)
     return {**row, "diagnosis": _finding_codes(diagnose(forecast.readings, own_rate, card))}
 
-# %% ../nbs/17g_larger.ipynb #75a813b8
+# %% ../nbs/17g_larger.ipynb #46b34e8c
 _COLOURS = {"atlas": "#0072B2", "PT-CSFT": "#D55E00", "RLCR": "#AA4499", "LifeEval": "#009E73"}
 _KINDS = {  # kind of training -> marker, trainings
     "as released": ("o", ("as released", "before")),
@@ -382,7 +382,7 @@ def _horizontal_places(values):
 def _marker_of(training):
     return next(marker for marker, trainings in _KINDS.values() if training in trainings)
 
-# %% ../nbs/17g_larger.ipynb #fa86952e
+# %% ../nbs/17g_larger.ipynb #1be72b66
 def _draw_points(values, column, ax):
     "A mark and an interval for each row."
     for place, (_, row) in zip(_horizontal_places(values), values.iterrows()):
@@ -407,7 +407,7 @@ def _key_of(values):
         marks.append(Line2D([], [], ls="", marker=marker, color="0.4", label=kind))
     return marks
 
-# %% ../nbs/17g_larger.ipynb #0ca46bd2
+# %% ../nbs/17g_larger.ipynb #c1905665
 _TICKS = (1, 4, 12, 30, 70, 120, 235, 700)
 
 
@@ -428,7 +428,7 @@ def _plot_larger(values):
     fig.legend(handles=_key_of(values), fontsize="x-small", ncols=4, loc="outside lower center")
     return fig, axes
 
-# %% ../nbs/17g_larger.ipynb #fe1ee226
+# %% ../nbs/17g_larger.ipynb #0dbd1ce7
 _READERS = {"atlas": _read_atlas, "ptcsft": _read_ptcsft, "rlcr_7b": _read_rlcr, "lifeeval": _read_lifeeval}
 
 
@@ -461,7 +461,7 @@ class LargerModels:
         "A row of numbers for each forecast."
         return pd.DataFrame([_measured(forecast, self.n_resamples, self.seed) for forecast in self.forecasts])
 
-# %% ../nbs/17g_larger.ipynb #3dc1bb39
+# %% ../nbs/17g_larger.ipynb #35ae107d
 def _files_there(self: LargerModels) -> pd.DataFrame:
     "How many files of each project lie in the folder, and as what."
     states = [(file.name.split("/")[0], _state_of(file, self.folder)) for file in _published_files()]
@@ -476,7 +476,7 @@ def _beside_all(self: LargerModels) -> pd.DataFrame:
 
 LargerModels.files, LargerModels.published = _files_there, _beside_all
 
-# %% ../nbs/17g_larger.ipynb #52c90ea1
+# %% ../nbs/17g_larger.ipynb #025c478a
 def _interval_text(values, name, form):
     "A column and its interval as text."
     shown = []
@@ -503,7 +503,7 @@ def _shown_rows(self: LargerModels, source: str = "") -> pd.DataFrame:  # a proj
 
 LargerModels.table = _shown_rows
 
-# %% ../nbs/17g_larger.ipynb #121f9180
+# %% ../nbs/17g_larger.ipynb #35d747e5
 def _draw_larger(self: LargerModels, title: str = "") -> Figure:  # a sentence
     "Share of the most frequent value and AUROC of the stated confidences, by size."
     with theme():

@@ -27,7 +27,7 @@ ABOUT = {  # publication: what it is
     "gemma": "Five methods with Gemma-3-270m, one seed (`compare.ipynb`).",
     "interval_coverage": "How often a 95 % interval contains the truth, simulated (`02c_interval_checks.ipynb`).",
     "judge_audit": "The judge by rules against people (`judge_audit.ipynb`).",
-    "larger_models": "Larger models, from per-question predictions that others published (`larger_models.ipynb`).",
+    "larger_models": "Larger models, from predictions that others published, named there (`larger_models.ipynb`).",
     "main_finding": "What results and README open with, drawn from `matrix` and `text` (`figures/redraw.py`).",
     "matrix": "Ten methods by nine readouts (`matrix.ipynb`).",
     "original_repository": "The original's evaluation of five methods and two models (`original_again.ipynb`).",

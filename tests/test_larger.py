@@ -246,6 +246,12 @@ def test_the_rank_correlations_of_the_page_are_those_of_the_table(kept):
     assert len(sized) == 11 and by_size.to_dict() == {"billions": 1.0, "accuracy": 0.85, "AUROC": 0.72}
 
 
+def test_the_values_that_the_authors_printed_lie_beside_ours():
+    beside = pd.read_csv(ROOT / "figures/larger_models/published.csv")
+    assert len(beside) == 109 and beside["difference"].max() < 5.1e-5
+    assert (beside["difference"] < 1e-12).sum() > 95
+
+
 def test_the_page_says_nothing_of_where_the_files_lay():
     text = str(cells(ROOT / "nbs/larger_models.ipynb"))
     assert str(SHARED) not in text and "shared/data" not in text
