@@ -486,7 +486,10 @@ def _interval_text(values, name, form):
     return shown
 
 
-def _shown_rows(self: LargerModels, source: str = "") -> pd.DataFrame:  # a project; default: all
+def _shown_rows(
+    self: LargerModels,
+    source: str = "",  # a project; default: all
+) -> pd.DataFrame:  # a row for each forecast
     "The table as text, with 95 % intervals."
     values = self.values[self.values["source"] == source] if source else self.values
     shown = values[["source", "model", "training", "readout", "billions", "n"]].copy()
@@ -525,7 +528,11 @@ def _who_made_it(larger):
     return "".join(f"{name}: {value}\n" for name, value in lines.items())
 
 
-def _keep_larger(self: LargerModels, figure: Figure, publish: str = "") -> list[str]:  # a folder of `figures/`
+def _keep_larger(
+    self: LargerModels,
+    figure: Figure,  # from `figure`
+    publish: str = "",  # the name of a publication: a folder of `figures/`
+) -> list[str]:  # names of its files
     "Write tables and picture of a publication; nothing where none is named."
     if not publish:
         return []
