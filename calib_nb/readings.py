@@ -8,6 +8,7 @@ __all__ = ['Readings', 'readings_from']
 # %% ../nbs/17a_readings.ipynb #43968038
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -260,6 +261,17 @@ def _take_repeats(table, taken, repeats):
             raise RecordError(_said_twice(table, taken["id"] or taken["question"], id, there, i))
     if repeats == "first":
         table.keep([first[id] == i for i, id in enumerate(ids)])
+
+
+def _told_apart(ids):
+    "Ids of which none stands twice: the second 'a' is 'a (2)'."
+    times, found = Counter(), []
+    for id in ids:
+        times[id] += 1
+        found.append(id if times[id] == 1 else f"{id} ({times[id]})")
+    return found
+
+
 def _said_twice(table, name, id, there, here):
     "The message for an id that stood before."
     remedy = "Keep one of the two"
@@ -324,7 +336,8 @@ def _records(table, taken, name, scale):
     "The `Reading`s of a table, and how many rows have no outcome."
     confidence = _confidences(table, taken["confidence"], scale)
     right = _outcomes(table, taken["correct"])
-    columns = {"id": _ids(table, taken)}
+    ids = _ids(table, taken)
+    columns = {"id": _told_apart(ids)}
     for need in ("question", "answer", "group", "relation"):
         texts = table.values(taken[need]) if taken[need] else [""] * len(right)
         columns[need] = ["" if _is_empty(text) else _as_text(text) for text in texts]
@@ -333,7 +346,7 @@ def _records(table, taken, name, scale):
     for i, (p, is_correct) in enumerate(zip(confidence, right)):
         if is_correct is not None:
             own = {need: values[i] for need, values in columns.items()}
-            own["question"] = own["question"] or own["id"]
+            own["question"] = own["question"] or ids[i]
             found.append(_reading(own, p, is_correct, sources[i], name))
     return found
 

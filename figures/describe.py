@@ -27,6 +27,7 @@ ABOUT = {  # publication: what it is
     "gemma": "Five methods with Gemma-3-270m, one seed (`compare.ipynb`).",
     "interval_coverage": "How often a 95 % interval contains the truth, simulated (`02c_interval_checks.ipynb`).",
     "judge_audit": "The judge by rules against people (`judge_audit.ipynb`).",
+    "larger_models": "Larger models, from predictions that others published, named there (`larger_models.ipynb`).",
     "main_finding": "What results and README open with, drawn from `matrix` and `text` (`figures/redraw.py`).",
     "matrix": "Ten methods by nine readouts (`matrix.ipynb`).",
     "original_repository": "The original's evaluation of five methods and two models (`original_again.ipynb`).",
@@ -42,6 +43,8 @@ FILES = {  # name, or publication/name: what it is
     "made_by.txt": "Command, code, seeds, and the tolerances of `make reproduce`.",
     "runs.json": "Each run's parameters, versions, device, and the code and seconds of each stage.",
     "readings.csv.gz": "A line for each confidence in an answer: what all numbers can be made from again.",
+    "models.csv": "A row for each model, training and readout.",
+    "published.csv": "A row for each value that the authors of the predictions printed.",
     "methods.csv": "The table of the comparison, as text, a row for each method and readout.",
     "values.csv": "Each metric of each cell on the calibration split, methods in rows, readouts in columns.",
     "scores.csv": "Metrics by place, as text.",
@@ -68,6 +71,7 @@ FILES = {  # name, or publication/name: what it is
     "text/verbalized": "Reliability of the text's confidence, and forests of Brier skill and AUROC.",
     "main_finding/main_finding": "AUROC of four ways to a confidence, with 95 % intervals.",
     "matrix/heatmaps": "The matrix of each metric.",
+    "larger_models/larger_models": "Share of the most frequent stated value, and AUROC, by size.",
     "transfer/forests": "Brier skill and AUROC in each place.",
     "run_method/sft": "Reliability of the untrained and the trained model.",
     "facts/accuracy": "Accuracy by relation, with intervals.",
@@ -164,6 +168,30 @@ COLUMNS = {  # of all files; publication/column where it means something else th
     "AUROC low": "Lower limit of its 95 % interval.",
     "AUROC high": "Upper limit of its 95 % interval.",
 }
+COLUMNS |= {
+    "larger_models/accuracy": "Share of right answers.",
+    "larger_models/AUROC": "Chance that a right answer has a higher confidence than a wrong one.",
+    "larger_models/Brier skill": "1 - Brier score / that of always saying this model's own accuracy.",
+    "larger_models/diagnosis": "What `diagnose` finds, the first as headline.",
+    "larger_models/distinct values": "How many different confidences, at two decimals.",
+    "larger_models/mean confidence": "Of the answers with one.",
+    "larger_models/n": "Answers with a confidence.",
+    "larger_models/metric": "What was printed; where it is a calibration error, with what bins.",
+    "larger_models/readout": "Stated in the text, a probability of the answer, or a classifier's.",
+    "source": "The project that published the predictions.",
+    "training": "As released, or what it was trained with since.",
+    "billions": "Billions of parameters, where they are published.",
+    "most frequent": "The confidence that stands most often, at two decimals.",
+    "modal share": "Its share.",
+    "AUROC within domains": "AUROC within the kinds of questions, averaged.",
+    "published": "What its authors printed.",
+    "here": "The same from their predictions, by this library.",
+    "larger_models/difference": "Without a sign.",
+}
+MEASURED = ("accuracy", "mean confidence", "Brier skill", "AUROC", "AUROC within domains")
+COLUMNS |= {f"larger_models/{name} low": "Lower limit of its 95 % interval." for name in MEASURED}
+COLUMNS |= {f"larger_models/{name} high": "Upper limit of its 95 % interval." for name in MEASURED}
+COLUMNS |= {"modal share low": f"Lower {LIMITS}", "modal share high": f"Upper {LIMITS}"}
 READOUTS = (  # columns of the matrix
     "verbalized",
     "expected",

@@ -49,6 +49,7 @@ WITHOUT_TORCH = {
     "display",
     "scoring",
     "command_line",
+    "larger",
 }
 WITH_TORCH = {  # at the top or inside a function, or by a room that has it
     "embeddings",

@@ -453,6 +453,14 @@ def test_of_an_id_that_stands_twice_the_first_counts_or_all_where_that_is_said(h
         Readings.from_file("mine.csv", repeats="last")
 
 
+def test_rows_of_one_question_that_are_all_kept_can_be_scored_and_are_resampled_as_one(here):
+    written(frame_of(60, id=[f"q{i % 30}" for i in range(60)], confidence=[0.2, 0.8] * 30), "mine.csv")
+    readings = Readings.from_file("mine.csv", repeats="keep")
+    assert [r.id for r in readings][29:31] == ["q29", "q0 (2)"]
+    assert len({r.question for r in readings}) == 30
+    assert score(readings, n_resamples=20).card["accuracy"].n == 60
+
+
 def test_a_percent_sign_says_its_scale_and_none_is_taken_from_the_range(here):
     written(frame_of(3, confidence=["85%", "0.5", "1"]), "mine.csv")
     assert [r.confidence for r in Readings.from_file("mine.csv")] == [0.85, 0.5, 1.0]
