@@ -1085,7 +1085,7 @@ class Sampling:
         draws = np.random.default_rng(derived_seed(seed, *names))
         return draws.random((self.n, self.max_new_tokens))
 
-
+# %% ../nbs/07_models.ipynb #a1000006
 _BLOCK = 256  # tokens
 
 
@@ -1196,6 +1196,13 @@ def _moves(parents):  # for each new row the row that it continues
     place |= {row: next(free) for row in moved}
     return [place[row] for row in range(n)], [parents[row] for row in moved], [place[row] for row in moved]
 
+
+def _moved(rows, source, to, n):  # n: how many there are afterwards
+    "The same rows, some copied to other places."
+    whole = torch.cat([rows, rows.new_empty(max(0, n - len(rows)), rows.shape[1])])
+    whole[to] = rows[source]
+    return whole[:n]
+
 # %% ../nbs/07_models.ipynb #d61a027f
 class _Rows:
     "What has been read so far: a row for each prompt, then for each different text."
@@ -1217,14 +1224,8 @@ class _Rows:
         self._read(rest["input_ids"])
 
     def _read(self, ids):
-        out = self.lm.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=self.place,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        seen = {"attention_mask": self.mask, "position_ids": self.place, "past_key_values": self.cache}
+        out = self.lm.model(input_ids=ids, **seen, use_cache=True, logits_to_keep=1)
         self.place = self.place[:, -1:]
         self.scores = self.processors(self.ids, out.logits[:, -1].float())
 
@@ -1239,13 +1240,6 @@ class _Rows:
         self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
         self.place = self.place + 1
         self._read(tokens)
-
-
-def _moved(rows, source, to, n):  # n: how many there are afterwards
-    "The same rows, some copied to other places."
-    whole = torch.cat([rows, rows.new_empty(max(0, n - len(rows)), rows.shape[1])])
-    whole[to] = rows[source]
-    return whole[:n]
 
 # %% ../nbs/07_models.ipynb #7abd302f
 def _options(lm, rule):
