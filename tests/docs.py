@@ -52,10 +52,10 @@ def write(page, *parts):
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def toctree(*pages, caption="", shown=False):
-    "What the sidebar lists."
-    options = [f":caption: {caption}"] * bool(caption) + [":hidden:"] * (not shown) + [":maxdepth: 1"]
-    return "\n".join(["```{toctree}", *options, "", *pages, "```"])
+def toctree(*pages, caption=""):
+    "What the sidebar lists; a page, or `words <page>`."
+    options = [f":caption: {caption}"] if caption else []
+    return "\n".join(["```{toctree}", *options, ":hidden:", ":titlesonly:", "", *pages, "```"])
 
 
 def rewritten(link, page, root, source, place=""):  # page: where it stands in the repository; place: in the site
@@ -118,7 +118,7 @@ def notebook_page(path, root, source):  # path: in the repository
 def prose(text):
     "A docstring or comment as Markdown: what stands outside of backticks is text alone."
     parts = re.split(r"(`[^`\n]+`)", text or "")
-    plain = [re.sub(r"([\\\[\]<*_$#|])", r"\\\1", part) for part in parts[::2]]
+    plain = [re.sub(r"([\\\[\]<>*_$#|])", r"\\\1", part) for part in parts[::2]]
     code = [part.replace("|", "\\|") for part in parts[1::2]] + [""]
     return "".join(a + b for a, b in zip(plain, code))
 
@@ -158,7 +158,8 @@ def parameter_table(node, comments):  # of a function, or of a class with fields
     said = comments.get(returns.end_lineno) if returns else ""
     if said and returns.end_lineno not in [part.lineno for _, part, _ in given]:
         rows.append(["*returns*", code(returns), "", prose(said)])
-    return table(["name", "type", "default", "meaning"], rows)
+    explained = any(row[-1] for row in rows)  # else the signature says as much
+    return table(["name", "type", "default", "meaning"], rows if explained else [])
 
 
 def signature(node):
@@ -332,7 +333,7 @@ def first_page(root, source, notebooks, texts):
     index = rendered(root / "nbs/index.ipynb")
     stems = [Path(path).stem for path in notebooks]
     stems.sort(key=lambda stem: (index.find(f"\n  {stem} "), stem))  # as in its tree of the repository
-    numbered = [f"nbs/{stem}" for stem in stems if stem[0].isdigit()]
+    numbered = [f"{stem} <nbs/{stem}>" for stem in stems if stem[0].isdigit()]
     analyses = [f"nbs/{stem}" for stem in stems if not stem[0].isdigit()]
     trees = (
         toctree(*analyses, caption="Pages"),

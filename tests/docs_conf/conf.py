@@ -19,6 +19,7 @@ nb_merge_streams = True
 myst_enable_extensions = ["dollarmath"]
 myst_dmath_allow_labels = False
 myst_heading_anchors = 6  # named as GitHub names them
+smartquotes = False  # 'missing' is a value
 maximum_signature_line_length = 88
 
 html_theme = "furo"
@@ -26,6 +27,7 @@ html_title = f"{project} {release}"
 html_static_path = ["style.css"]
 html_css_files = ["style.css"]
 html_math_renderer = "mathml"
+html_show_search_summary = False  # they are fetched, which a page that is opened as a file may not do
 html_show_sourcelink = False
 html_copy_source = False
 
