@@ -87,6 +87,7 @@ def with_links(text, page, root, source, place=""):
 
 DIRECTIVE = re.compile(r"^\s*#\s?\|.*\n?", re.M)
 HIDDEN = re.compile(r"^\s*#\s?\|\s*(hide|default_exp|include: *false)\b", re.M)
+BLOCK_OR_HEADING = re.compile(r"^```.*?^```|^#{1,5} ", re.M | re.S)
 TAGS = {  # a directive -> what myst-nb does with the cell
     re.compile(r"^\s*#\s?\|\s*(hide_input|echo: *false)\b", re.M): "remove-input",
     re.compile(r"^\s*#\s?\|\s*(hide_output|output: *false)\b", re.M): "remove-output",
@@ -105,11 +106,29 @@ def shown_cell(cell, change):  # change: of a Markdown text
     return {**cell, "source": DIRECTIVE.sub("", source).strip("\n"), "metadata": metadata}
 
 
+def lowered(found):  # of `BLOCK_OR_HEADING`
+    "A heading one level lower; a block as it is."
+    return found[0] if found[0].startswith("`") else "#" + found[0]
+
+
+def one_title(texts):
+    "The Markdown texts of a page; where several headings are of the highest level, all but the first one level lower."
+    found = [start for text in texts for start in BLOCK_OR_HEADING.findall(text)]
+    if found.count("# ") < 2:
+        return texts
+    lower = [BLOCK_OR_HEADING.sub(lowered, text) for text in texts]
+    return [lower[0].removeprefix("#"), *lower[1:]]
+
+
 def notebook_page(path, root, source):  # path: in the repository
     "Write a notebook without its directives and hidden cells."
     content = json.loads((root / path).read_text(encoding="utf-8"))
     cells = [shown_cell(cell, lambda text: with_links(text, path, root, source)) for cell in content["cells"]]
-    write(source / path, json.dumps({**content, "cells": [cell for cell in cells if cell]}, ensure_ascii=False))
+    cells = [cell for cell in cells if cell]
+    texts = [cell for cell in cells if cell["cell_type"] == "markdown"]
+    for cell, text in zip(texts, one_title([cell["source"] for cell in texts])):
+        cell["source"] = text
+    write(source / path, json.dumps({**content, "cells": cells}, ensure_ascii=False))
 
 
 # The reference

@@ -11,7 +11,7 @@ from html import unescape
 import nbformat
 import pytest
 from conftest import ROOT
-from docs import TEXTS, build, explained_diagnoses, faults, parameter_table, prose, shown_cell, signature
+from docs import TEXTS, build, explained_diagnoses, faults, one_title, parameter_table, prose, shown_cell, signature
 from lab import browser_path
 
 from calib_nb.compare import _DIAGNOSES
@@ -42,6 +42,13 @@ def test_the_line_of_a_directive_is_not_shown_but_what_follows_is():
     assert shown("#|hide_output\nx") == ("x", ["remove-output"])
     assert shown("---\nskip_exec: true\n---", "raw") is None
     assert shown("#| in prose stays", "markdown") == ("#| IN PROSE STAYS", [])
+
+
+def test_a_page_has_one_title():
+    assert one_title(["# A\n> a", "# B\n## C"]) == ["# A\n> a", "## B\n### C"]
+    alone = ["# A", "## B\n```bash\n# no heading\n```"]
+    assert one_title(alone) == alone
+    assert one_title(["# A\n```\n# 1\n```\n# B"]) == ["# A\n```\n# 1\n```\n## B"]
 
 
 # The reference
