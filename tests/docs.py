@@ -66,8 +66,9 @@ def rewritten(link, page, root, source, place=""):  # page: where it stands in t
     anchor = sign + heading_on_github(heading)
     if not path:
         return anchor
-    folder = PurePosixPath(page).parent
-    target = os.path.normpath(folder / path)
+    target = os.path.normpath(PurePosixPath(page).parent / path)
+    if target.startswith(".."):
+        return link  # out of the repository: sphinx says that it leads nowhere
     if (root / target / "README.md").is_file() and target != ".":
         target = f"{target}/README.md"
     elif (root / target).is_dir():
@@ -106,18 +107,16 @@ def shown_cell(cell, change):  # change: of a Markdown text
     return {**cell, "source": DIRECTIVE.sub("", source).strip("\n"), "metadata": metadata}
 
 
-def lowered(found):  # of `BLOCK_OR_HEADING`
-    "A heading one level lower; a block as it is."
-    return found[0] if found[0].startswith("`") else "#" + found[0]
-
-
 def one_title(texts):
-    "The Markdown texts of a page; where several headings are of the highest level, all but the first one level lower."
-    found = [start for text in texts for start in BLOCK_OR_HEADING.findall(text)]
-    if found.count("# ") < 2:
-        return texts
-    lower = [BLOCK_OR_HEADING.sub(lowered, text) for text in texts]
-    return [lower[0].removeprefix("#"), *lower[1:]]
+    "The Markdown texts of a page; from the second heading of the highest level on, headings are one level lower."
+    titles = 0
+
+    def lowered(found):
+        nonlocal titles
+        titles += found[0] == "# "
+        return "#" + found[0] if titles > 1 and found[0][0] == "#" else found[0]
+
+    return [BLOCK_OR_HEADING.sub(lowered, text) for text in texts]
 
 
 def notebook_page(path, root, source):  # path: in the repository
@@ -154,26 +153,20 @@ def table(head, rows):
 
 
 def arguments(args):
-    "`(argument, default)` of each, in the order of the call."
+    "`(name, argument, default)` of each but `self`, in the order of the call."
     several = [*args.posonlyargs, *args.args]
     found = list(zip(several, [None] * (len(several) - len(args.defaults)) + args.defaults))
     found += [(args.vararg, None)] if args.vararg else []
     found += zip(args.kwonlyargs, args.kw_defaults)
-    return found + ([(args.kwarg, None)] if args.kwarg else [])
+    found += [(args.kwarg, None)] if args.kwarg else []
+    return [(part.arg, part, default) for part, default in found if part.arg not in ("self", "cls")]
 
 
-def parameter_table(node, comments):  # of a function, or of a class with fields; line -> comment
-    "Name, type, default and comment of each parameter or field, and what is returned."
-    if isinstance(node, ast.ClassDef):
-        fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and part.target.id[0] != "_"]
-        given = [(part.target.id, part, part.value) for part in fields]
-    else:
-        given = [(argument.arg, argument, default) for argument, default in arguments(node.args)]
-    given = [(name, part, default) for name, part, default in given if name not in ("self", "cls")]
+def parameter_table(given, comments, returns=None):  # given: `(name, node, default)`; comments: line -> comment
+    "Name, type, default and comment of each parameter or field, and what is returned; '' without any comment."
     rows = []
     for name, part, default in given:
         rows.append([f"`{name}`", code(part.annotation), code(default), prose(comments.get(part.lineno))])
-    returns = getattr(node, "returns", None)
     said = comments.get(returns.end_lineno) if returns else ""
     if said and returns.end_lineno not in [part.lineno for _, part, _ in given]:
         rows.append(["*returns*", code(returns), "", prose(said)])
@@ -199,7 +192,8 @@ def described(kind, name, *parts):
 def function_entry(node, comments, of=""):  # of: the class
     "A function or method."
     names = [ast.unparse(decorator) for decorator in node.decorator_list]
-    docstring, parameters = prose(ast.get_docstring(node)), parameter_table(node, comments)
+    parameters = parameter_table(arguments(node.args), comments, node.returns)
+    docstring = prose(ast.get_docstring(node))
     if any(name.endswith("property") for name in names):
         return described("property", f"{of}.{node.name}", docstring, parameters)
     kind = "method" if of else "function"
@@ -207,21 +201,23 @@ def function_entry(node, comments, of=""):  # of: the class
     return described(kind, called + signature(node), docstring, parameters)
 
 
-def methods_of(node, things):  # things: the module's, by name
-    "Public methods of a class, and of what it inherits from private classes of its module."
-    private = [things[base.id] for base in node.bases if getattr(base, "id", "") in things and base.id[0] == "_"]
-    inherited = [method for base in private for method in methods_of(base, things)]
-    own = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name[0] != "_"]
-    return [method for method in inherited if method.name not in [part.name for part in own]] + own
+def members(node, things):  # things: what the module defines, by name
+    "What stands in a class, behind what it inherits from private classes of its module."
+    names = [getattr(base, "id", "") for base in node.bases]
+    private = [things[name] for name in names if name.startswith("_") and name in things]
+    return [part for base in private for part in members(base, things)] + node.body
 
 
 def class_entries(node, comments, things):
     "A class with its fields or with the parameters of its `__init__`, and its methods."
-    made = next((part for part in node.body if getattr(part, "name", "") == "__init__"), None)
-    parameters = parameter_table(made or node, comments)
+    parts = members(node, things)
+    functions = {part.name: part for part in parts if isinstance(part, ast.FunctionDef)}
+    fields = [part for part in parts if isinstance(part, ast.AnnAssign) and part.target.id[0] != "_"]
+    made = functions.get("__init__")
+    given = arguments(made.args) if made else [(part.target.id, part, part.value) for part in fields]
     name = node.name + (signature(made) if made else "")
-    methods = [function_entry(method, comments, node.name) for method in methods_of(node, things)]
-    return [described("class", name, prose(ast.get_docstring(node)), parameters), *methods]
+    methods = [function_entry(functions[name], comments, node.name) for name in functions if name[0] != "_"]
+    return [described("class", name, prose(ast.get_docstring(node)), parameter_table(given, comments)), *methods]
 
 
 def constant_entry(name, body, lines):
@@ -425,8 +421,7 @@ def build(root, folder):  # folder: for sources and site
     shutil.rmtree(folder, ignore_errors=True)
     source, html = folder / "source", folder / "html"
     pages = prepare(root, source)
-    settings = str(Path(__file__).parent / "docs_conf")
-    options = ["--fail-on-warning", "--keep-going", "--quiet", "--conf-dir", settings]
+    options = ["--fail-on-warning", "--quiet", "--conf-dir", str(Path(__file__).parent / "docs_conf")]
     if build_main([*options, "--doctree-dir", str(folder / "read"), str(source), str(html)]):
         return 1
     found = faults(html, pages)

@@ -10,9 +10,22 @@ from html import unescape
 
 import nbformat
 import pytest
-from conftest import ROOT
-from docs import TEXTS, build, explained_diagnoses, faults, one_title, parameter_table, prose, shown_cell, signature
+from conftest import MODULES, ROOT
+from docs import (
+    TEXTS,
+    arguments,
+    build,
+    explained_diagnoses,
+    faults,
+    one_title,
+    parameter_table,
+    prose,
+    shown_cell,
+    signature,
+)
+from fastcore.docments import docments
 from lab import browser_path
+from test_style import public_functions
 
 from calib_nb.compare import _DIAGNOSES
 from calib_nb.help import _comments
@@ -45,7 +58,7 @@ def test_the_line_of_a_directive_is_not_shown_but_what_follows_is():
 
 
 def test_a_page_has_one_title():
-    assert one_title(["# A\n> a", "# B\n## C"]) == ["# A\n> a", "## B\n### C"]
+    assert one_title(["# A\n> a\n## C", "# B\n## C"]) == ["# A\n> a\n## C", "## B\n### C"]
     alone = ["# A", "## B\n```bash\n# no heading\n```"]
     assert one_title(alone) == alone
     assert one_title(["# A\n```\n# 1\n```\n# B"]) == ["# A\n```\n# 1\n```\n## B"]
@@ -77,6 +90,8 @@ def share(
 
 @dataclass
 class _Kept:
+    kept: bool = False  # whether it was kept before
+
     def keep(self):
         "Keep it."
 
@@ -102,7 +117,7 @@ class Answer(_Kept):
 
 def test_each_parameter_is_in_the_table_with_type_default_and_comment():
     function = ast.parse(CODE).body[3]
-    rows = parameter_table(function, _comments(CODE)).splitlines()
+    rows = parameter_table(arguments(function.args), _comments(CODE), function.returns).splitlines()
     assert rows[2:] == [
         "| `right` | `list[bool]` |  | one for each answer, \\[0 \\| 1\\] |",
         "| `least` | `float \\| None` | `None` | of `right` |",
@@ -186,8 +201,9 @@ def test_a_site_of_a_few_pages(few, tmp_path, monkeypatch):
     assert 'href="../index.html#two-words"' in results and 'href="../figures/README.html"' in results
     assert 'href="nbs/results.html"' in (html / "index.html").read_text()
     told = text_of(core)
-    for said in ("one for each answer, [0 | 1]", "as it was written", "how many stay", "Keep it.", "Whether it is"):
+    for said in ("one for each answer, [0 | 1]", "as it was written", "how many stay", "Whether it is short."):
         assert said in told, said
+    assert "whether it was kept before" in told and "Keep it." in told, "of the private class that it is made from"
     assert "_own" not in told
     for name in _DIAGNOSES:
         assert (html / f"diagnoses/{name}.html").is_file()
@@ -200,16 +216,25 @@ def text_of(html):
     return unescape(re.sub(r"<[^>]+>", "", html.partition("<article")[2].partition("</article>")[0]))
 
 
-DEAD = ("nowhere.ipynb", "index.ipynb#No-heading", "#none-here", "../figures/gone.png", "../gone.md", "../gone")
+DEAD = (
+    "nowhere.ipynb",
+    "index.ipynb#No-heading",
+    "#none-here",
+    "../figures/gone.png",
+    "../gone.md",
+    "../gone",
+    "../../outside.txt",
+)
 
 
 @pytest.mark.slow
 def test_each_link_that_leads_nowhere_is_named_and_the_build_fails(few, tmp_path, capsys):
+    (few.parent / "outside.txt").touch()
     picture = "![a picture](../figures/lost.png)"
     write_notebook(few / "nbs/results.ipynb", markdown("# Results", *[f"[x]({link})" for link in DEAD], picture))
     assert build(few, tmp_path / "site") == 1
     said = capsys.readouterr().err
-    for link in ("nowhere.ipynb", "no-heading", "none-here", "gone.png", "gone.md", "../gone'", "lost.png"):
+    for link in ("nowhere.ipynb", "no-heading", "none-here", "gone.png", "gone.md", "../gone'", "lost.png", "outside"):
         assert link in said, said
     assert "results.ipynb" in said
 
@@ -276,8 +301,22 @@ def test_the_whole_site_has_a_page_for_each_notebook_module_diagnosis_and_extra(
     for path in whole.glob("nbs/*.html"):
         blocks = re.findall(r'<div class="highlight">(.*?)</div>', path.read_text(), re.S)
         assert not [block for block in blocks if re.match(r"<pre>(<[^>]+>)*#\|", block)], path
-    parameters = text_of((whole / "api/inference.html").read_text())
-    assert "below this share of readings with a confidence: 'missing'" in parameters
+
+
+def squeezed(text):
+    "Letters and digits alone."
+    return re.sub(r"\W", "", text)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("module", MODULES)
+def test_each_public_function_has_its_parameters_with_their_comments_in_the_reference(whole, module):
+    told = squeezed(text_of((whole / f"api/{module}.html").read_text()))
+    for name, function in public_functions(module):
+        comments = docments(function, args_kwargs=True)
+        assert squeezed(name.removesuffix(".__init__")) in told, name
+        lost = [comment for comment in comments.values() if comment and squeezed(comment) not in told]
+        assert lost == [], name
 
 
 @pytest.fixture
