@@ -152,14 +152,14 @@ def table(head, rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else ""
 
 
-def arguments(args):
-    "`(name, argument, default)` of each but `self`, in the order of the call."
+def arguments(args, bound=()):  # bound: names that no call gives, such as `self`
+    "`(name, argument, default)` of each, in the order of the call."
     several = [*args.posonlyargs, *args.args]
     found = list(zip(several, [None] * (len(several) - len(args.defaults)) + args.defaults))
     found += [(args.vararg, None)] if args.vararg else []
     found += zip(args.kwonlyargs, args.kw_defaults)
     found += [(args.kwarg, None)] if args.kwarg else []
-    return [(part.arg, part, default) for part, default in found if part.arg not in ("self", "cls")]
+    return [(part.arg, part, default) for part, default in found if part.arg not in bound]
 
 
 def parameter_table(given, comments, returns=None):  # given: `(name, node, default)`; comments: line -> comment
@@ -174,13 +174,11 @@ def parameter_table(given, comments, returns=None):  # given: `(name, node, defa
     return table(["name", "type", "default", "meaning"], rows if explained else [])
 
 
-def signature(node):
-    "The parameters of a function as it is written, without `self`."
-    args = node.args
-    bound = args.args and args.args[0].arg in ("self", "cls")
-    shown = ast.arguments(**{**vars(args), "args": args.args[bool(bound):]})
+def signature(node, bound=()):
+    "The parameters of a function as it is written."
+    shown = [part for part in node.args.args if part.arg not in bound]
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"({ast.unparse(shown)}){result}"
+    return f"({ast.unparse(ast.arguments(**{**vars(node.args), 'args': shown}))}){result}"
 
 
 def described(kind, name, *parts):
@@ -192,13 +190,24 @@ def described(kind, name, *parts):
 def function_entry(node, comments, of=""):  # of: the class
     "A function or method."
     names = [ast.unparse(decorator) for decorator in node.decorator_list]
-    parameters = parameter_table(arguments(node.args), comments, node.returns)
+    bound = ["self"] * bool(of) + ["cls"] * ("classmethod" in names)
+    parameters = parameter_table(arguments(node.args, bound), comments, node.returns)
     docstring = prose(ast.get_docstring(node))
     if any(name.endswith("property") for name in names):
         return described("property", f"{of}.{node.name}", docstring, parameters)
     kind = "method" if of else "function"
     called = f"{of}.{node.name}" if of else node.name
-    return described(kind, called + signature(node), docstring, parameters)
+    return described(kind, called + signature(node, bound), docstring, parameters)
+
+
+def attach(tree, things):  # things: what the module defines, by name
+    "Put a function that becomes a method by `Display.plot = _plot` into its class."
+    for part in tree.body:
+        target = part.targets[0] if isinstance(part, ast.Assign) else None
+        function = things.get(ast.unparse(part.value)) if isinstance(target, ast.Attribute) else None
+        if function:
+            method = ast.FunctionDef(**{**vars(function), "name": target.attr})
+            things[target.value.id].body.append(method)
 
 
 def members(node, things):  # things: what the module defines, by name
@@ -214,8 +223,8 @@ def class_entries(node, comments, things):
     functions = {part.name: part for part in parts if isinstance(part, ast.FunctionDef)}
     fields = [part for part in parts if isinstance(part, ast.AnnAssign) and part.target.id[0] != "_"]
     made = functions.get("__init__")
-    given = arguments(made.args) if made else [(part.target.id, part, part.value) for part in fields]
-    name = node.name + (signature(made) if made else "")
+    given = arguments(made.args, ["self"]) if made else [(part.target.id, part, part.value) for part in fields]
+    name = node.name + (signature(made, ["self"]) if made else "")
     methods = [function_entry(functions[name], comments, node.name) for name in functions if name[0] != "_"]
     return [described("class", name, prose(ast.get_docstring(node)), parameter_table(given, comments)), *methods]
 
@@ -233,6 +242,7 @@ def module_page(path, source):  # path: of a module
     text = path.read_text(encoding="utf-8")
     tree, comments = ast.parse(text), _comments(text)
     things = {part.name: part for part in tree.body if isinstance(part, ast.FunctionDef | ast.ClassDef)}
+    attach(tree, things)
     exported = next(part for part in tree.body if ast.unparse(part).startswith("__all__ = "))
     entries = []
     for name in ast.literal_eval(exported.value):

@@ -20,6 +20,7 @@ from docs import (
     one_title,
     parameter_table,
     prose,
+    reference_pages,
     shown_cell,
     signature,
 )
@@ -129,6 +130,23 @@ def test_each_parameter_is_in_the_table_with_type_default_and_comment():
 
 def test_text_of_a_comment_is_text_alone_but_for_what_stands_in_backticks():
     assert prose("[1](x) <b> _x_ `a_b`") == "\\[1\\](x) \\<b\\> \\_x\\_ `a_b`"
+
+
+def squeezed(text):
+    "Letters and digits alone."
+    return re.sub(r"\W", "", text)
+
+
+@pytest.mark.slow
+def test_each_public_function_has_its_parameters_with_their_comments_in_the_reference(tmp_path):
+    reference_pages(ROOT, tmp_path)
+    for module in MODULES:
+        told = squeezed((tmp_path / f"api/{module}.md").read_text())
+        for name, function in public_functions(module):
+            comments = docments(function, args_kwargs=True)
+            assert squeezed(name.removesuffix(".__init__").rpartition(".")[2]) in told, name
+            lost = [comment for comment in comments.values() if comment and squeezed(comment) not in told]
+            assert lost == [], name
 
 
 # A site of a few pages, and the same with faults
@@ -301,22 +319,6 @@ def test_the_whole_site_has_a_page_for_each_notebook_module_diagnosis_and_extra(
     for path in whole.glob("nbs/*.html"):
         blocks = re.findall(r'<div class="highlight">(.*?)</div>', path.read_text(), re.S)
         assert not [block for block in blocks if re.match(r"<pre>(<[^>]+>)*#\|", block)], path
-
-
-def squeezed(text):
-    "Letters and digits alone."
-    return re.sub(r"\W", "", text)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("module", MODULES)
-def test_each_public_function_has_its_parameters_with_their_comments_in_the_reference(whole, module):
-    told = squeezed(text_of((whole / f"api/{module}.html").read_text()))
-    for name, function in public_functions(module):
-        comments = docments(function, args_kwargs=True)
-        assert squeezed(name.removesuffix(".__init__")) in told, name
-        lost = [comment for comment in comments.values() if comment and squeezed(comment) not in told]
-        assert lost == [], name
 
 
 @pytest.fixture
