@@ -15,8 +15,8 @@ EXAMPLES := checked=$$($(BIN)/python tests/outputs.py checked) && \
 TESTS := $(QUIET) $(BIN)/pytest tests -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run check test test-all kills inputs outputs reproduce benchmark bench figures lab readme constraints \
-	audit pre-commit
+.PHONY: setup run check test test-all kills inputs outputs reproduce benchmark bench figures lab readme docs \
+	constraints audit pre-commit
 
 setup: $(READY)
 
@@ -70,6 +70,10 @@ lab: $(READY)
 # README.md is nbs/index.ipynb, its links as they are from here; tests/test_repository.py checks that it is current.
 readme: $(READY)
 	$(BIN)/python tests/readme.py
+
+# The site, in _docs/html: notebooks as committed, the reference, a page for each diagnosis and each extra. No network.
+docs: $(READY)
+	$(QUIET) $(BIN)/python tests/docs.py
 
 # The newest versions that fit together become the pins; what changed is printed. Then: make test-all.
 constraints: $(READY)

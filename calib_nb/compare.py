@@ -645,6 +645,7 @@ def method_table(runs: list[RunFolder]) -> pd.DataFrame:  # of texts
 _DIAGNOSES = {  # what a code means, for a row of a table
     "ok": "ok",
     "missing": "missing: too few confidences",
+    "constant_labels": "constant_labels: training targets all alike",
     "collapsed": "collapsed: nearly one value",
     "unpowered": "unpowered: too few answers",
     "miscalibrated": "miscalibrated: no better than the constant",
