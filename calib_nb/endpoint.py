@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -251,6 +251,7 @@ class _Request:
     seed: int = 0
     top: int = 0  # likeliest tokens asked for at each place
     only: str = ""  # the one text that may follow
+    but: tuple = ()  # ids of tokens that may not follow
 
     @property
     def key(self) -> str:
@@ -277,7 +278,7 @@ def _options(request, more, can):  # tokens for a thought; what the server can d
     if request.begun:
         options |= can.get("continue_by", {})
     if request.only:
-        bias = dict.fromkeys(map(str, can.get("other_ends", ())), -100)
+        bias = dict.fromkeys(map(str, request.but), -100)
         options |= {"grammar": f"root ::= {json.dumps(request.only)}", "logit_bias": bias}
     return options
 
@@ -307,7 +308,7 @@ def _reply_of(body, begun):
 
 # %% ../nbs/07b_endpoint.ipynb #ep00000y
 class UnansweredError(RuntimeError):
-    "Some requests have no reply, after all attempts; what was answered is kept, so that another run goes on from there."
+    "Some requests have no reply, after all attempts; what was answered is kept, so that another run goes on there."
 
 
 def _number(name, default):  # of a variable of the environment
@@ -378,6 +379,7 @@ class EndpointModel(_Asking):
     workers: int = 4  # requests at the same time
     room: int = 4096  # tokens for a thought
     thinks: bool = False  # whether the model needs that room
+    used: dict = field(default_factory=dict)  # tokens of each request since it was emptied, known ones too, by key
 
     @cached_property
     def key(self) -> str:
@@ -406,7 +408,14 @@ class EndpointModel(_Asking):
         title: str = "requests",  # of the progress bar
     ) -> list[_Reply]:
         "A reply to each. Raises `UnansweredError` where some have none, ValueError where the server refuses the key."
-        return _ask_all(self, requests, title)
+        replies = _ask_all(self, requests, title)
+        self.used.update({r.key: reply.tokens for r, reply in zip(requests, replies)})
+        return replies
+
+    def cost(self) -> dict:
+        "How many requests, and their tokens, since `used` was emptied."
+        sums = [sum(tokens) for tokens in zip(*self.used.values())] or [0, 0]
+        return {"requests": len(self.used), "tokens_in": sums[0], "tokens_out": sums[1], "tokens": sum(sums)}
 
 # %% ../nbs/07b_endpoint.ipynb #ep000011
 def _ask_all(lm, requests, title):
@@ -478,19 +487,24 @@ def _continued_by(lm):
     return None
 
 # %% ../nbs/07b_endpoint.ipynb #ep000018
-def _other_ends(lm, end):  # end: id of the token with which the model ends its replies
-    "Ids of the tokens with which a forced reply must not end; None where replies cannot be forced."
-    forced = _Request((_COUNT,), 8, begun="Confidence:", only=" 0.7", top=1)
-    lm.can["other_ends"] = []
+def _forced(lm, request, end, ask):  # which says what may follow; id of the token that ends a reply; `ask(request)`
+    "The reply that ends as the model's replies do, and its request; None where replies cannot be forced."
     for _ in range(4):
-        reply = _tried(lm, forced)
-        if reply.text != " 0.7" or not reply.steps or not reply.ended:
+        reply = ask(request)
+        if reply.text != request.only or not reply.steps or not reply.ended:
             return None
         last = reply.steps[-1][0][2]
         if last in (end, None):
-            return lm.can["other_ends"] if last == end else None
-        lm.can["other_ends"].append(last)
+            return (reply, request) if last == end else None
+        request = replace(request, but=(*request.but, last))
     return None
+
+
+def _other_ends(lm, end):  # id of the token with which the model ends its replies
+    "Ids of tokens with which a forced reply might end instead; None where replies cannot be forced."
+    request = _Request(("How sure are you?",), 8, begun="Confidence:", top=1, only=" 0.7")
+    found = _forced(lm, request, end, lambda request: _tried(lm, request))
+    return found and list(found[1].but)
 
 
 def _find_out(lm):
@@ -499,10 +513,9 @@ def _find_out(lm):
     top, reply = _top(lm)
     way = _continued_by(lm)
     lm.can.update(top=top, continue_by=way or {}, continues=way is not None)
-    ends = reply.steps[-1][0][2] if top and reply.ended else None
-    others = _other_ends(lm, ends) if lm.can["continues"] and ends is not None else None
-    lm.can.update(forces=others is not None, other_ends=others or [])
-    lm.chat.learning = False
+    end = reply.steps[-1][0][2] if top and reply.ended else None
+    others = _other_ends(lm, end) if lm.can["continues"] and end is not None else None
+    lm.can.update(forces=others is not None, other_ends=others or [], end=end)
     return {"can": lm.can, "thinks": lm.thinks, "refused": lm.chat.refused}
 
 # %% ../nbs/07b_endpoint.ipynb #ep00001a
