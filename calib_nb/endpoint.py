@@ -142,9 +142,10 @@ def _append(path, row):
 
 # %% ../nbs/07b_endpoint.ipynb #ep00000l
 _INSTEAD = {"max_tokens": "max_completion_tokens"}
+_DISPENSABLE = "temperature", "max_tokens", "max_completion_tokens", "seed", "top_p", "top_k", "min_p"
 
-
-class _Chat:
+# %% ../nbs/07b_endpoint.ipynb #ep0000l2
+class _Accepted:
     "A model at an endpoint, and what it has shown to accept."
 
     def __init__(self, client, model: str):
@@ -168,6 +169,10 @@ class _Chat:
                 sent[name] = value
         return sent
 
+# %% ../nbs/07b_endpoint.ipynb #ep0000l3
+class _Chat(_Accepted):
+    "It, asked."
+
     def complete(self, messages: list, options: dict) -> dict:
         "The body of the reply, asked again with other options where some are refused."
         while True:
@@ -175,7 +180,8 @@ class _Chat:
             try:
                 return self._create(messages, sent)
             except _openai().BadRequestError as e:
-                named = [name for name in sent if re.search(rf"\b{name}\b", str(e))]
+                said = str(e)
+                named = [name for name in _DISPENSABLE if name in sent and re.search(rf"\b{name}\b", said)]
                 if not named or not self.learning:
                     raise
                 self.refused[named[0]] = _INSTEAD.get(named[0])
@@ -357,29 +363,28 @@ class _Asking:
                     self.chat.count("tried again")
                     time.sleep(_pause(e, attempt, self.backoff))
             except _openai().APIStatusError as e:
-                if e.status_code in (401, 403, 404):
-                    raise _refusal(self.name, e) from None
-                return self.replies.keep(request.key, asdict(_Reply("", _objection(e))))
+                reply = _refused(self.name, e)
+                return self.replies.keep(request.key, asdict(reply))
         return problem
+
+# %% ../nbs/07b_endpoint.ipynb #ep0000z2
+def _refused(name, error):
+    "The reply to a request that the server refuses by itself. Raises ValueError where it refuses all."
+    if error.status_code in (401, 403, 404):
+        raise _refusal(name, error) from None
+    return _Reply("", _objection(error))
 
 
 def _objection(error):
     "Why the server refuses this one request."
     said = " ".join(_without_key(str(error)).split())[:200]
-    return _FILTERED if "content_filter" in said else f"refused by the server: {said}"
+    return _FILTERED if "content_filter" in f"{said} {error.body}" else f"refused by the server: {said}"
 
 # %% ../nbs/07b_endpoint.ipynb #ep000010
-@dataclass
-class EndpointModel(_Asking):
-    "A model behind an address, in the place of a `LanguageModel` that is read but never trained."
-    name: str  # as the user gave it, 'endpoint:NAME'
-    chat: object  # what is asked
-    replies: object  # those that are known, by key
-    can: dict = field(default_factory=dict)  # what the server has shown to do
-    workers: int = 4  # requests at the same time
-    room: int = 4096  # tokens for a thought
-    thinks: bool = False  # whether the model needs that room
-    used: dict = field(default_factory=dict)  # tokens of each request since it was emptied, known ones too, by key
+class _AsModel(_Asking):
+    "What callers of a `LanguageModel` look at."
+
+    device = "an endpoint"
 
     @cached_property
     def key(self) -> str:
@@ -391,8 +396,6 @@ class EndpointModel(_Asking):
         "What its readings depend on beside the requests."
         return {**self.can, "refused": sorted(self.chat.refused), "room": self.room}
 
-    device = "an endpoint"
-
     @property
     def reading(self) -> dict:
         "What it can do, for a manifest."
@@ -401,6 +404,19 @@ class EndpointModel(_Asking):
     def base(self):
         "A context, as of any model: there are no adapters."
         return nullcontext()
+
+# %% ../nbs/07b_endpoint.ipynb #ep000010b
+@dataclass
+class EndpointModel(_AsModel):
+    "A model behind an address, in the place of a `LanguageModel` that is read but never trained."
+    name: str  # as the user gave it, 'endpoint:NAME'
+    chat: object  # what is asked
+    replies: object  # those that are known, by key
+    can: dict = field(default_factory=dict)  # what the server has shown to do
+    workers: int = 4  # requests at the same time
+    room: int = 4096  # tokens for a thought
+    thinks: bool = False  # whether the model needs that room
+    used: dict = field(default_factory=dict)  # tokens of each request since it was emptied, known ones too, by key
 
     def ask(
         self,
@@ -456,9 +472,9 @@ def _tried(lm, request):
             problem = str(e)
             time.sleep(_pause(e, attempt, lm.backoff))
         except _openai().APIStatusError as e:
-            if e.status_code in (401, 403, 404) or not request.top and not request.begun:
+            if not request.top and not request.begun:
                 raise _refusal(lm.name, e) from None
-            return _Reply("", _objection(e))
+            return _refused(lm.name, e)
     raise UnansweredError(f"{lm.key} does not answer: {problem}. See that it runs, and OPENAI_BASE_URL")
 
 # %% ../nbs/07b_endpoint.ipynb #ep000017

@@ -181,6 +181,12 @@ def _read_self_consistency(lm, fmt, judged, how):
 _ENDS = re.compile(r"|<[^<>\s]{1,40}>")  # how servers write the token that ends a turn
 
 
+def _digits(steps):  # the next one, or none
+    "The probability that a number goes on."
+    entries = {tuple(entry) for chosen, likeliest in steps for entry in [chosen, *likeliest]}
+    return min(1.0, sum(np.exp(logprob) for text, logprob, _ in entries if (text or "")[:1].isdigit()))
+
+# %% ../nbs/12b_endpoint_readout.ipynb #er0000n2
 class _Walk:
     "What the likeliest tokens along one reply say about the texts that may stand there."
 
@@ -190,8 +196,7 @@ class _Walk:
         said, reached = "", 1.0
         for place, (chosen, likeliest) in enumerate(steps):
             self.look_around(said, reached, chosen, likeliest)
-            text, logprob, _ = chosen
-            reached *= np.exp(logprob)
+            text, reached = chosen[0], reached * np.exp(chosen[1])
             if text is None or _ENDS.fullmatch(text) or not self.that_begin(said + text):
                 left = text is None or not _ENDS.fullmatch(text)
                 return self.end(None if left else said, reached if text is None else 0, reached)
@@ -221,12 +226,6 @@ class _Walk:
         self.unseen += unseen
         if said is not None and said.lstrip() in self.mass:
             self.mass[said.lstrip()] += mass
-
-
-def _digits(steps):  # the next one, or none
-    "The probability that a number goes on."
-    entries = {tuple(entry) for chosen, likeliest in steps for entry in [chosen, *likeliest]}
-    return min(1.0, sum(np.exp(logprob) for text, logprob, _ in entries if (text or "")[:1].isdigit()))
 
 # %% ../nbs/12b_endpoint_readout.ipynb #er00000o
 _ENOUGH = 0.9  # of the mass on the levels must have been seen

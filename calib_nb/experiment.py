@@ -550,7 +550,7 @@ def _kept_by(reader, cache, judged, readout):
     stage = _stage_of(reader, readout)
     return stage.kept(cache, (reader.for_readout(readout).identity, asked, labels))
 
-
+# %% ../nbs/15_experiment.ipynb #15ep0005
 def _read_together(reader, judged, kept):  # kept: readout -> where it will be kept
     "Read what is missing in one go, and keep each readout by itself."
     title = f"reading {reader.method}"
@@ -741,7 +741,7 @@ def _code_of(p):  # `Parameters`
     metrics = metric_card, *METRICS.values()
     return *answers, read_confidences, read_joint, *readouts, *prompts, *training, *metrics
 
-
+# %% ../nbs/15_experiment.ipynb #15ep0006
 def _as_file_name(name):
     "A name without what a file system or a shell takes for something else, in at most 60 bytes."
     plain = re.sub(r"[^\w.,@+-]+", "_", name).lstrip(".")
