@@ -238,7 +238,7 @@ def _seen(walk):
 
 
 def _unseen(mass, seen):
-    said = f"the likeliest tokens show {seen:.2f} of the mass on the levels at least, below {_ENOUGH}"
+    said = f"the likeliest tokens show {seen:.2f} of the mass on the possible replies at least, below {_ENOUGH}"
     return Confidence(None, "missing", {"reason": said, "mass": float(mass), "seen": float(seen)})
 
 
