@@ -179,8 +179,8 @@ class _Chat(_Accepted):
             sent = self.accepted(options)
             try:
                 return self._create(messages, sent)
-            except _openai().BadRequestError as e:
-                said = str(e)
+            except (_openai().BadRequestError, _openai().UnprocessableEntityError) as e:
+                said = e.response.text
                 named = [name for name in _DISPENSABLE if name in sent and re.search(rf"\b{name}\b", said)]
                 if not named or not self.learning:
                     raise
@@ -329,8 +329,15 @@ def _refusal(name, error):  # of a client's error that cannot pass
     "One line for it."
     remedies = {401: "Check OPENAI_API_KEY", 403: "Check OPENAI_API_KEY", 404: "Check the name and OPENAI_BASE_URL"}
     remedy = remedies.get(error.status_code, "Change what it objects to")
-    said = " ".join(_without_key(str(error)).split())[:300]
-    return ValueError(f"{name}: the server refuses to answer: {said}. {remedy}")
+    said = _objection(error)
+    return ValueError(f"{name}: {said}. {remedy}")
+
+
+def _objection(error):
+    "Why the server refuses a request."
+    said = str(error) if " - " in str(error) else f"{error} - {error.response.text}"
+    said = " ".join(_without_key(said).split())[:300]
+    return _FILTERED if "content_filter" in error.response.text else f"refused by the server: {said}"
 
 # %% ../nbs/07b_endpoint.ipynb #ep00000z
 class _Asking:
@@ -373,12 +380,6 @@ def _refused(name, error):
     if error.status_code in (401, 403, 404):
         raise _refusal(name, error) from None
     return _Reply("", _objection(error))
-
-
-def _objection(error):
-    "Why the server refuses this one request."
-    said = " ".join(_without_key(str(error)).split())[:200]
-    return _FILTERED if "content_filter" in f"{said} {error.body}" else f"refused by the server: {said}"
 
 # %% ../nbs/07b_endpoint.ipynb #ep000010
 class _AsModel(_Asking):

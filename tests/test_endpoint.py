@@ -94,6 +94,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 64
+
+
 @pytest.fixture
 def serve(monkeypatch):
     "`serve(act)` starts a server whose replies are `act(body)`; the environment points at it."
@@ -101,7 +105,7 @@ def serve(monkeypatch):
     monkeypatch.setattr(endpoint._Asking, "backoff", 0.001)
 
     def start(act=sound):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = Server(("127.0.0.1", 0), Handler)
         server.act, server.script, server.bodies, server.lock = act, [], [], threading.Lock()
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01}).start()
@@ -370,11 +374,15 @@ def test_ten_samples_are_ten_requests_without_n_and_without_stop_strings(serve):
     assert all(body == {**body, **whole} for body in server.bodies)
 
 
-def test_what_a_server_refuses_to_be_told_is_left_out_from_then_on(serve):
+@pytest.mark.parametrize("status, form", [
+    (400, lambda said: {"error": {"message": said}}),
+    (422, lambda said: {"detail": said}),
+])
+def test_what_a_server_refuses_to_be_told_is_left_out_from_then_on(serve, status, form):
     def act(body):
         for name in ("max_tokens", "seed", "top_k", "min_p"):
             if name in body:
-                return 400, {"error": {"message": f"Unsupported parameter: '{name}'"}}
+                return status, form(f"Unsupported parameter: '{name}'")
         return sound(body)
 
     server = serve(act)
