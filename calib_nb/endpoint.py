@@ -55,7 +55,8 @@ def _secrets():
     "What nobody must read: the key, and what the address holds beside where the server is."
     url = urlsplit(os.environ.get("OPENAI_BASE_URL", ""))
     values = [value for _, value in parse_qsl(url.query)]
-    return list(filter(None, [os.environ.get("OPENAI_API_KEY"), url.password, *values]))
+    found = [os.environ.get("OPENAI_API_KEY"), url.password, *values]
+    return [text for text in found if len(text or "") > 7]  # shorter ones are no secrets: EMPTY, a version
 
 
 def _without_key(text: str | None) -> str | None:
@@ -309,7 +310,7 @@ def _reply_of(body, begun):
     if not choice.get("finish_reason"):
         raise Retry("a reply that ended early: it has no finish_reason")
     text, reason = _said(choice)
-    new = text.removeprefix(begun) if begun else text
+    new = _without_key(text.removeprefix(begun) if begun else text)
     return _Reply(new, reason, _steps(choice), tokens, choice["finish_reason"] != "length")
 
 # %% ../nbs/07b_endpoint.ipynb #ep00000y

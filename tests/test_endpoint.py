@@ -580,6 +580,16 @@ def test_the_key_is_in_no_error_and_in_no_file(serve, fault, tmp_path, monkeypat
     assert KEY not in everything and "password-of-the-test" not in everything
 
 
+def test_a_key_that_a_reply_repeats_is_not_kept_and_a_short_one_is_no_secret(serve, tmp_path, monkeypatch):
+    server = serve()
+    lm = load_endpoint("endpoint:m", tmp_path)
+    server.act = lambda body: body_of(choice(f"0.1, by {KEY}"))
+    assert KEY not in str(only(lm, "verbalized"))
+    assert KEY not in "".join(path.read_text() for path in tmp_path.rglob("*.jsonl"))
+    monkeypatch.setenv("OPENAI_API_KEY", "1")
+    assert endpoint._without_key("0.1") == "0.1"
+
+
 # 12: a torn line
 
 
