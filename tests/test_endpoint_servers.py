@@ -142,7 +142,6 @@ def test_llama_cpp_gives_the_local_answers_and_confidences(llama, tmp_path):
     theirs = read_by_endpoint(llama, _Turns(), *how)
     ours = read_confidences(local, TextFormat(local.tokenizer, True), *how)
     for a, b in zip(theirs, ours):
-        print(a.readout, a.confidence, b.confidence, a.extra.get("mass"), b.extra.get("mass"))
         assert a.readout == b.readout and a.confidence == pytest.approx(b.confidence, abs=1e-3), (a, b)
         if a.readout == "expected":  # five tokens a level
             assert np.log(a.extra["mass"]) / 5 == pytest.approx(np.log(b.extra["mass"]) / 5, abs=1e-3)
