@@ -51,6 +51,8 @@ from calib_nb.core import (
     write_json,
     write_jsonl,
 )
+from .endpoint import _KIND, EndpointModel, _client, load_endpoint
+from .endpoint_readout import _cost_line, _prices, _Turns, answer_by_endpoint, read_by_endpoint
 from .files import _CONFIDENCE_SCALES, _shown
 from .inference import metric_card
 from .judge import JUDGES, Grader, endpoint_grader, judge_answers, local_grader
@@ -90,7 +92,7 @@ class Parameters:
     "What a run depends on. Raises TypeError, ValueError or `UnknownName` for a value that cannot be."
 
     method: str = "sft"  # a name in `METHODS`
-    model: str = "smollm2-135m"  # embedded model, local folder or hub name
+    model: str = "smollm2-135m"  # embedded model, local folder, hub name, or 'endpoint:NAME' (OpenAI-compatible)
     dataset: str = "facts"  # question set by name, for a part of it `name:relation,relation`, or a file
     test_dataset: str = ""  # another question set to test on; default: `dataset`
     n_train: int = 300  # questions to train on
@@ -229,6 +231,7 @@ def _check_names(p):  # `Parameters`
         raise ValueError(f"parameter 'n_unlabelled': {said}. Leave it out, or take {learns}")
     if p.judge != "rules" and not p.grader:
         raise ValueError(f"judge '{p.judge}' asks a model: parameter 'grader' must name one")
+    _check_endpoint(p)
     checked = check_options(p.method, p.options)
     object.__setattr__(p, "options", {name: checked[name] for name in p.options})
     for name in ("out", "publish"):
@@ -258,6 +261,27 @@ def _check_file_words(p):  # `Parameters`
             raise ValueError(f"parameter '{name}' is about {what}, and there is none. Leave it out, or name the file")
 
 # %% ../nbs/15_experiment.ipynb #f03023f1
+def _is_endpoint(p):  # `Parameters`
+    "Whether the model is behind an address."
+    return p.model.startswith(_KIND)
+
+
+def _check_endpoint(p):  # `Parameters`
+    "ValueError for what needs the model's weights, where they are at a server."
+    if not _is_endpoint(p):
+        return
+    if not p.model.removeprefix(_KIND):
+        raise ValueError("parameter 'model' names no model behind 'endpoint:'. Write what the server calls it")
+    weights = f"the weights of '{visible(p.model, 60)}' are at its server"
+    if METHODS[p.method].steps:
+        raise ValueError(f"method '{p.method}' trains, and {weights}. Take method 'baseline', or a local model")
+    for name in ("revision", "quantization", "original"):
+        if getattr(p, name):
+            raise ValueError(f"parameter '{name}' is for a local model, and {weights}. Leave it out")
+    if p.protocol == "joint":
+        raise ValueError(f"protocol 'joint' is for a local model, and {weights}. Take protocol 'two_step'")
+
+# %% ../nbs/15_experiment.ipynb #15ep0002
 def _check_original(value):
     "Raises for a word that is none, and for True and False, of which True meant 'document' once."
     words = "'document' (what True meant), 'repository', or '' for neither"
@@ -512,6 +536,8 @@ def _split_of(judged: list[Judged]) -> list[str]:
 def _stage_of(reader, readout):
     "The stage of one readout."
     code = read_confidences, READOUTS[readout], TextFormat, LanguageModel, reader.for_readout(readout).fmt.wording
+    if isinstance(reader.lm, EndpointModel):
+        code = read_by_endpoint, reader.for_readout(readout).fmt.wording
     return Stage(f"readings-{readout}", Reading, code)
 
 
@@ -524,13 +550,14 @@ def _kept_by(reader, cache, judged, readout):
     stage = _stage_of(reader, readout)
     return stage.kept(cache, (reader.for_readout(readout).identity, asked, labels))
 
-
+# %% ../nbs/15_experiment.ipynb #15ep0005
 def _read_together(reader, judged, kept):  # kept: readout -> where it will be kept
     "Read what is missing in one go, and keep each readout by itself."
     title = f"reading {reader.method}"
     how = reader.method, reader.seed, tuple(kept), reader.decimals, title
+    read = read_by_endpoint if isinstance(reader.lm, EndpointModel) else read_confidences
     with timed() as about:
-        readings = read_confidences(reader.lm, reader.fmt, judged, _split_of(judged), *how, about)
+        readings = read(reader.lm, reader.fmt, judged, _split_of(judged), *how, about)
     costs = about.pop("by_readout")
     about["call"] = content_key([place.path.name for place in kept.values()])
     for readout, place in kept.items():
@@ -697,6 +724,8 @@ def _original_stage(evaluation):  # a name in `ORIGINALS`
 # %% ../nbs/15_experiment.ipynb #2a04894f
 def _asked_by(p):  # `Parameters`
     "The name of the prompt by which the untrained model is asked; in the joint protocol it is the original's."
+    if _is_endpoint(p):
+        return p.prompt or "second_question"  # every server can be asked like this
     return p.prompt or ("original" if p.protocol == "joint" else prompt_for(p.model))
 
 # %% ../nbs/15_experiment.ipynb #75de2080
@@ -707,10 +736,12 @@ def _code_of(p):  # `Parameters`
     prompts = [PROMPTS[name] for name in (_asked_by(p), METHODS[p.method].prompt)]
     options = check_options(p.method, p.options)
     training = executed_code(p.method, options)
+    if _is_endpoint(p):
+        training = answer_by_endpoint, read_by_endpoint
     metrics = metric_card, *METRICS.values()
     return *answers, read_confidences, read_joint, *readouts, *prompts, *training, *metrics
 
-
+# %% ../nbs/15_experiment.ipynb #15ep0006
 def _as_file_name(name):
     "A name without what a file system or a shell takes for something else, in at most 60 bytes."
     plain = re.sub(r"[^\w.,@+-]+", "_", name).lstrip(".")
@@ -724,6 +755,13 @@ def _without_secrets(p):  # `Parameters`
     return {**values, **addresses}
 
 
+def _model_hash(p):  # `Parameters`
+    "A hash of a local model's files, or of the address of a server; '' for other models."
+    if _is_endpoint(p):
+        return content_key(str(_client(1).base_url))
+    return folder_key(p.model) if os.path.isdir(p.model) else ""
+
+
 def run_name(
     p: Parameters,  # of the run
     source: dict | None = None,  # what is known of the questions, from `planned_splits`
@@ -732,9 +770,8 @@ def run_name(
     shown = "out", "publish", "readout", "original"
     what = {name: value for name, value in _without_secrets(p).items() if name not in shown}
     what["prompt"] = _asked_by(p)
-    model = folder_key(p.model) if os.path.isdir(p.model) else ""
     code = code_hash(*_code_of(p))
-    key = content_key(what, source, model, code, length=8)
+    key = content_key(what, source, _model_hash(p), code, length=8)
     known = p.dataset.split(":")[0]
     dataset = known if known in QUESTION_SETS else p.dataset.split("?")[0]
     names = map(_as_file_name, (Path(dataset).stem, p.model.rstrip("/").split("/")[-1]))
@@ -750,7 +787,8 @@ class _Planned:
         self.preset = _preset_of(p)
         self.method = METHODS[p.method]
         out = project_root() / p.out
-        _check_model(p.model)
+        if not _is_endpoint(p):
+            _check_model(p.model)
         self.splits, source = planned_splits(p, out / "cache")
         self.folder = RunFolder(out / run_name(p, source))
         self.folder.begin(
@@ -796,12 +834,28 @@ def _step(number):  # 1 to 4
 # %% ../nbs/15_experiment.ipynb #6bbdcf09
 def _check_room(run, lm):
     "ValueError for a question that is too long for the model, or for the training that follows."
+    if isinstance(lm, EndpointModel):  # only the server knows what a token is
+        return
     fmt = TextFormat(lm.tokenizer, run.preset.chat_template)
     for split, questions in run.splits.items():
         trained_on = run.method.steps and split in ("train", "unlabelled")
         need_room(lm, fmt, questions, run.preset.max_length if trained_on else None)
 
 # %% ../nbs/15_experiment.ipynb #15ea0021
+def _model_of(p, preset, cache):  # `Parameters`, `Preset`; where the replies of a server are kept
+    "The model as it was before any training."
+    if _is_endpoint(p):
+        return load_endpoint(p.model, cache)
+    return load_model(p.model, p.revision or None, preset.quantization)
+
+
+def _format_of(lm, preset, wording):
+    "How the model is addressed."
+    if isinstance(lm, EndpointModel):
+        return _Turns(wording)
+    return TextFormat(lm.tokenizer, preset.chat_template, wording)
+
+# %% ../nbs/15_experiment.ipynb #15ep0003
 class _Loaded(_Planned):
     "The model, and how it is read."
 
@@ -811,7 +865,7 @@ class _Loaded(_Planned):
         p = self.parameters
         seed_everything(derived_seed(p.seed, "run"))
         with Bar(f"loading {visible(p.model, 60)}"):
-            lm = load_model(p.model, p.revision or None, self.preset.quantization)
+            lm = _model_of(p, self.preset, self.folder.cache)
         made_with = self.folder.manifest.get("model", {}).get("key", lm.key)
         if made_with != lm.key:
             remedy = "name the revision, or delete the folder"
@@ -839,7 +893,7 @@ class _Loaded(_Planned):
         wording: Prompt = PROMPTS["original"],  # how the confidence is asked for
     ) -> Reader:
         "The model as it is read now."
-        fmt = TextFormat(self.lm.tokenizer, self.preset.chat_template, wording)
+        fmt = _format_of(self.lm, self.preset, wording)
         return Reader(self.lm, fmt, method, seed, self.method.decimals, adapter)
 
 # %% ../nbs/15_experiment.ipynb #0c6cb166
@@ -859,12 +913,27 @@ class _Answered(_Loaded):
         asked = [(q.id, q.question) for q in self.asked]
         made_from = self.lm.key, prompt, reader.settings, asked
         stage = Stage("answers", dict, (answer_questions, LanguageModel, TextFormat))
+        if isinstance(self.lm, EndpointModel):
+            stage = Stage("answers", dict, (answer_by_endpoint,))
         return self.folder.stage(stage, made_from, self._answer)
 
     def _answer(self, counts):
+        if isinstance(self.lm, EndpointModel):
+            return answer_by_endpoint(self.lm, self.asked, counts)
         return answer_questions(self.lm, self.asked, self.folder.cache, counts=counts)
 
 # %% ../nbs/15_experiment.ipynb #15ea0022
+def _those_answered(questions, splits, answers):
+    "`(questions, splits)` without those whose answer is missing: that is neither right nor wrong. ValueError for none."
+    why = {row["id"]: row["missing"] for row in answers if "missing" in row}
+    kept = [(q, split) for q, split in zip(questions, splits) if q.id not in why]
+    for split in dict.fromkeys(splits):
+        if split not in {left for _, left in kept}:
+            said = f"all answers of the split '{split}' are missing; one of the reasons: {[*why.values()][0]}"
+            raise ValueError(f"{said}. Take more questions, or mend what the reason says")
+    return [q for q, _ in kept], [split for _, split in kept]
+
+# %% ../nbs/15_experiment.ipynb #15ep0004
 class _Judged(_Answered):
     "Whether they are right."
 
@@ -887,12 +956,13 @@ class _Judged(_Answered):
 
     def _judge(self, counts):
         "Judged answers with their split; those of a file are judged already."
+        splits = [split for split, questions in self.splits.items() for _ in questions]
         judged = self.asked
         if self._unjudged:
             p = self.parameters
             grader = _grader_of(p, self.folder.cache)
-            judged = judge_answers(self.asked, self._unjudged, p.judge, grader)
-        splits = [split for split, questions in self.splits.items() for _ in questions]
+            questions, splits = _those_answered(self.asked, splits, self._unjudged)
+            judged = judge_answers(questions, self._unjudged, p.judge, grader)
         return [replace(j, extra={**j.extra, "split": split}) for j, split in zip(judged, splits)]
 
 # %% ../nbs/15_experiment.ipynb #d6271b79
@@ -958,8 +1028,8 @@ class _ReadUntrained(_Counted):
     @cached_property
     @_step(2)
     def original_wording(self) -> list[Reading]:
-        "`original_wording.jsonl`: the same in the original's wording; empty where that is the run's prompt."
-        if _asked_by(self.parameters) == "original":
+        "`original_wording.jsonl`: the same in the original's wording; empty where it is the run's, or costs money."
+        if _asked_by(self.parameters) == "original" or _is_endpoint(self.parameters):
             return []
         return self._untrained("original_wording", "original")
 
@@ -1074,7 +1144,16 @@ class _Done(_Read):
         "What the run takes: model, method, device, expected time and disk, in one line. Loads nothing."
         if self.done:
             return f"{self.folder.name} is finished: nothing is made again."
+        if _is_endpoint(self.parameters):
+            return self._cost_line()
         return first_line(self.parameters, self.preset, self.folder.path)
+
+    def _cost_line(self):
+        "Requests, tokens and cost where a server is asked."
+        p = self.parameters
+        held_out = [q.question for split in ("calibration", "test") for q in self.splits[split]]
+        prices = _prices(os.environ.get("CALIB_NB_ENDPOINT_PRICES", ""))
+        return _cost_line(p.model, [q.question for q in self.asked], held_out, run_readouts(p), prices)
 
 # %% ../nbs/15_experiment.ipynb #752f438a
 class _Measured(_Done):
@@ -1156,12 +1235,12 @@ def _reader_of(run):  # a finished `RunFolder`
     "The model that the run left, as it is read."
     p = Parameters(**{**run.parameters, "original": ""})  # no part of the model; older runs have a truth value
     preset = _preset_of(p)
-    lm = load_model(p.model, p.revision or None, preset.quantization)
+    lm = _model_of(p, preset, run.cache)
     adapter = run.path / "adapter"
     if adapter.exists():
         lm = load_adapter(lm, adapter)
     training = run.manifest["stages"].get("training", {})
-    fmt = TextFormat(lm.tokenizer, preset.chat_template, _wording_of(run, p))
+    fmt = _format_of(lm, preset, _wording_of(run, p))
     decimals = METHODS[p.method].decimals
     return Reader(lm, fmt, p.method, p.seed, decimals, training.get("key", ""))
 

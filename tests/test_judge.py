@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from calib_nb.core import Question, UnknownName
+from calib_nb.endpoint import _seconds
 from calib_nb.judge import (
     Grader,
     Retry,
     UngradedError,
-    _seconds,
     endpoint_grader,
     grader_prompt,
     judge_answers,

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from calib_nb.compare import as_markdown, styled
 from calib_nb.core import UnknownName, unknown_name, visible
+from calib_nb.endpoint import _seconds
 from calib_nb.experiment import Parameters, comparison_plan, run_name
-from calib_nb.judge import _seconds, endpoint_grader
+from calib_nb.judge import endpoint_grader
 from calib_nb.plots import save_figure, theme
 from calib_nb.publish import keep_files
 
