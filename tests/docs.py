@@ -200,11 +200,20 @@ def function_entry(node, comments, of=""):  # of: the class
     return described(kind, called + signature(node, bound), docstring, parameters)
 
 
+def bindings(part):  # a statement
+    "`(target, value)` of an assignment; of `a, b = c, d` two."
+    if not isinstance(part, ast.Assign):
+        return []
+    target, value = part.targets[0], part.value
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return list(zip(target.elts, value.elts))
+    return [(target, value)]
+
+
 def attach(tree, things):  # things: what the module defines, by name
     "Put a function that becomes a method by `Display.plot = _plot` into its class."
-    for part in tree.body:
-        target = part.targets[0] if isinstance(part, ast.Assign) else None
-        function = things.get(ast.unparse(part.value)) if isinstance(target, ast.Attribute) else None
+    for target, value in [pair for part in tree.body for pair in bindings(part)]:
+        function = things.get(ast.unparse(value)) if isinstance(target, ast.Attribute) else None
         if function:
             method = ast.FunctionDef(**{**vars(function), "name": target.attr})
             things[target.value.id].body.append(method)
