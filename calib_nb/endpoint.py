@@ -31,7 +31,7 @@ def _openai():
     try:
         import openai
     except ImportError as e:
-        raise ImportError("the endpoint judge needs the 'openai' client: pip install 'calib_nb[judge]'") from e
+        raise ImportError("an endpoint needs the 'openai' client: pip install 'calib_nb[judge]'") from e
     return openai
 
 
