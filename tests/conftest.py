@@ -1,6 +1,7 @@
 """The repository's notebooks, small models and tokenizers that are made here, and the embedded model."""
 import json
 import os
+import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -22,6 +23,22 @@ def cells(notebook):
 def code_cells(notebook):
     "The sources of its code cells."
     return ["".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code"]
+
+
+class AtOnce:
+    "Called in several threads: each waits until `n` have called, and `most` is how many were in it together."
+
+    def __init__(self, n):
+        self.now = self.most = 0
+        self.lock, self.all_there = threading.Lock(), threading.Barrier(n)
+
+    def __call__(self):
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        self.all_there.wait(timeout=30)  # passes only where so many call at the same time
+        with self.lock:
+            self.now -= 1
 
 
 FEW = {"n_train": 8, "n_calibration": 4, "n_test": 8}  # questions of a whole run

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from conftest import AtOnce
 
 pytest.importorskip("openai")
 
@@ -534,24 +535,13 @@ def test_a_server_that_is_not_there_is_said_in_one_line(monkeypatch):
 
 
 def test_no_more_requests_at_once_than_allowed(serve, monkeypatch):
-    at_once, most, lock, three = 0, 0, threading.Lock(), threading.Barrier(3)
-
-    def act(body):
-        nonlocal at_once, most
-        with lock:
-            at_once += 1
-            most = max(most, at_once)
-        three.wait(timeout=30)  # passes only where three are asked at the same time
-        with lock:
-            at_once -= 1
-        return sound(body)
-
+    at_once = AtOnce(3)
     monkeypatch.setenv("CALIB_NB_ENDPOINT_WORKERS", "3")
     server = serve()
     lm = load_endpoint("endpoint:m")
-    server.act = act
+    server.act = lambda body: at_once() or sound(body)
     lm.ask([_Request(("Hello",), 8, seed=seed) for seed in range(12)])
-    assert most == 3
+    assert at_once.most == 3
 
 
 # 5: the key

@@ -6,6 +6,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from conftest import AtOnce
 
 from calib_nb.core import Question, UnknownName
 from calib_nb.endpoint import _seconds
@@ -284,22 +285,11 @@ def test_another_model_has_another_cache(serve, tmp_path):
 
 
 def test_as_many_requests_at_once_as_allowed_and_never_more():
-    lock, three = threading.Lock(), threading.Barrier(3)
-    at_once, most = 0, 0
-
-    def ask(prompt):
-        nonlocal at_once, most
-        with lock:
-            at_once += 1
-            most = max(most, at_once)
-        three.wait(timeout=30)  # passes only where three are asked at the same time
-        with lock:
-            at_once -= 1
-        return "CORRECT"
-
-    verdicts = Grader(ask, "test", workers=3)([(f"a{i}", ["r"], "q") for i in range(21)])
+    at_once = AtOnce(3)
+    ask = Grader(lambda prompt: at_once() or "CORRECT", "test", workers=3)
+    verdicts = ask([(f"a{i}", ["r"], "q") for i in range(21)])
     assert len(verdicts) == 21
-    assert most == 3
+    assert at_once.most == 3
 
 
 def test_waiting_grows_and_the_server_may_ask_for_more(monkeypatch):
