@@ -186,9 +186,21 @@ def made_up_run(
     return run.path
 
 # %% ../nbs/16_compare.ipynb #ed6bba74
-def _label(run, presets):  # all presets
+def _peer(first, run):
+    "What tables say of another model than the first run's; empty for that one."
+    model = run.parameters["model"]
+    return "" if model == first.parameters["model"] else f"peer {Path(model).name}"
+
+
+def _named(method, words):
+    "A method with the words that are not empty."
+    words = [*filter(None, words)]
+    return f"{method} ({', '.join(words)})" if words else method
+
+
+def _label(run, first, presets):  # all presets
     "The method's name with what tells it from others of the same method."
-    words = []
+    words = [_peer(first, run)]
     for name, value in sorted(run.parameters.get("options", {}).items()):
         shown = f"{value:g}" if isinstance(value, float) else value
         words.append(f"{name} {shown}")
@@ -196,20 +208,24 @@ def _label(run, presets):  # all presets
         words.append(f"n_unlabelled {run.parameters['n_unlabelled']}")
     if len(presets) > 1:
         words.append(f"preset {run.parameters['preset']}")
-    method = run.parameters["method"]
-    return f"{method} ({', '.join(words)})" if words else method
+    return _named(run.parameters["method"], words)
 
-
-_SAME_IN_ALL_RUNS = ("model", "revision", "quantization", "dataset", "split_seed", "n_train", "n_test")  # parameters
+# %% ../nbs/16_compare.ipynb #1ca3e2b9
+_OF_THE_MODEL = ("model", "revision", "quantization")  # parameters
+_SAME_IN_ALL_RUNS = ("dataset", "split_seed", "n_train", "n_test")
 
 
 def _check_parameters(first, run):
-    "Raises ValueError for another model, other questions or another split."
-    for name in _SAME_IN_ALL_RUNS:
+    "Raises ValueError for other questions, another split, or another model that reads its own answers."
+    same = _SAME_IN_ALL_RUNS
+    if not _peer(first, run) or not (first.parameters.get("judged") or run.parameters.get("judged")):
+        same = _OF_THE_MODEL + same
+    for name in same:
         one, other = first.parameters.get(name), run.parameters.get(name)
         if one != other:
             said = f"runs with different '{name}' cannot be compared"
-            raise ValueError(f"{said}: {first.path} has {one!r}, {run.path} has {other!r}")
+            remedy = "; a peer reads the answers of the other: give it 'judged'" if name == "model" else ""
+            raise ValueError(f"{said}: {first.path} has {one!r}, {run.path} has {other!r}{remedy}")
 
 
 def _check_prompt(first, run):
@@ -298,7 +314,7 @@ def load_runs(folders: Iterable[str | Path]) -> list[RunFolder]:  # in the order
         raise ValueError("there are no runs to compare: give at least one run's folder")
     presets = {run.parameters["preset"] for run in runs}
     for run in runs:
-        run.label = _label(run, presets)
+        run.label = _label(run, runs[0], presets)
     _check_alike(runs)
     _check_same_answers(runs)
     return runs
@@ -319,6 +335,14 @@ def _check_readout(readout, known):
     if readout not in known:
         raise unknown_name("readout", readout, known)
 
+# %% ../nbs/16_compare.ipynb #74573d83
+def _by_model(runs, first):
+    "What tables say of a model -> its runs."
+    found = {}
+    for run in runs:
+        found.setdefault(_peer(first, run), []).append(run)
+    return found
+
 
 def _has_untrained(runs):
     "Whether a run of the untrained model is among them."
@@ -333,8 +357,9 @@ def test_readings(
     _check_readout(readout, readouts_of(runs))
     wanted = {"readout": readout, "split": "test"}
     rows, able = {}, _that_read(runs, readout)
-    if not _has_untrained(able):
-        rows[Row("baseline", readout)] = select(able[0].baseline_readings, **wanted)
+    for peer, of_model in _by_model(able, runs[0]).items():
+        if not _has_untrained(of_model):
+            rows[Row(_named("baseline", [peer]), readout)] = select(of_model[0].baseline_readings, **wanted)
     for run in able:
         rows.setdefault(Row(run.label, readout), []).extend(select(run.readings, **wanted))
     if able[0].original_wording:

@@ -177,16 +177,27 @@ def _answered_step(bench):
     return replace(bench, rows=unlabelled_rows(answered))
 
 # %% ../nbs/14_methods.ipynb #cc462cf5
+_AT_ONCE = 100  # answers whose samples are kept together: a longer list, or a run that was stopped, goes on from them
+
+
 def self_consistency(bench: Workbench) -> tuple[list[Judged], np.ndarray]:  # answers; (n,) share of samples that agree
     "The training answers and how many of the model's own samples agree with each; from the cache where it is known."
+    readings = []
+    for start in range(0, len(bench.judged), _AT_ONCE):
+        readings += _kept_consistency(bench, bench.judged[start : start + _AT_ONCE])
+    return _those_with_confidence(bench.judged, readings)
+
+
+def _kept_consistency(bench, judged):
+    "The readings of some answers, from the cache where they are known."
     stage = Stage("self_consistency", Reading, (read_confidences, READOUTS["self_consistency"], TextFormat))
-    asked = [(j.question, j.model_answer) for j in bench.judged]
+    asked = [(j.question, j.model_answer) for j in judged]
     settings = bench.lm.settings["read_batch"], str(bench.lm.model.dtype)
     model = bench.lm.key, bench.fmt.prompt("?"), settings
     kept = stage.kept(bench.folder.cache, (model, asked, bench.seed))
     if not kept.exists():
-        kept.make(stage, lambda counts: _read_training(bench, "baseline", bench.judged, "self_consistency", counts))
-    return _those_with_confidence(bench.judged, stage.read(kept.path))
+        kept.make(stage, lambda counts: _read_training(bench, "baseline", judged, "self_consistency", counts))
+    return stage.read(kept.path)
 
 
 def _those_with_confidence(judged, readings):

@@ -51,6 +51,7 @@ FILES = {  # name, or publication/name: what it is
     "facts/accuracy.csv": "A row for each relation.",
     "answers.csv.gz": "Both models' greedy answers to the questions of the study, judged by rules.",
     "samples.csv.gz": "Ten sampled answers of each model to each question of the study.",
+    "verdicts_read.csv.gz": "Whether each test answer of both models is right, read a second time.",
     "choice.csv": "A row for each reader, answers and setting that were tried on the calibration split.",
     "facts_answers.csv.gz": "Both models' greedy answers to the 1,000 embedded questions, judged by rules.",
     "audit.csv": "A row for each judge.",

@@ -192,6 +192,16 @@ def test_one_method_with_other_options_is_another_row(folders, tmp_path):
     assert colours[Row("dpo (preset default)", "expected")] == method_colour("dpo")
 
 
+def test_a_peer_that_read_the_same_answers_stands_beside_the_model(folders, tmp_path):
+    peer = with_parameters(folders[3], tmp_path / "peer", model="maker/other", judged="judged.jsonl")
+    runs = load_runs([folders[3], peer])
+    assert [run.label for run in runs] == ["dpo", "dpo (peer other)"]
+    rows = compare.test_readings(runs, "expected")
+    assert [row.method for row in rows] == ["baseline", "baseline (peer other)", "dpo", "dpo (peer other)"]
+    assert not (set(compare.test_readings(runs[:1], "expected")) - set(rows)), "what stands there without it"
+    assert list(compare.differences(runs, "expected", "auroc").method) == ["dpo", "dpo (peer other)"]
+
+
 def test_trainings_on_more_unlabelled_questions_are_another_row(folders, tmp_path):
     more = [with_parameters(folders[3], tmp_path / str(n), n_unlabelled=n) for n in (100, 300)]
     labels = [run.label for run in load_runs([folders[3], *more])]

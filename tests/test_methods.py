@@ -214,6 +214,17 @@ def test_consistency_needs_no_label_leaves_out_what_is_empty_and_is_read_once(tm
     assert np.array_equal(self_consistency(replace(bench, judged=turned))[1], shares)
 
 
+def test_a_longer_list_of_answers_is_sampled_from_where_a_shorter_one_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("calib_nb.methods._AT_ONCE", 2)
+    bench = bench_in(tmp_path, small_model(small_tokenizer(True)), JUDGED[:2])
+    _, shares = self_consistency(bench)
+    [first] = bench.folder.cache.glob("self*.jsonl")
+    made = first.stat().st_mtime_ns
+    answers, more = self_consistency(replace(bench, judged=JUDGED))
+    assert answers == JUDGED and np.array_equal(more[:2], shares)
+    assert len([*bench.folder.cache.glob("self*.jsonl")]) == 2 and first.stat().st_mtime_ns == made
+
+
 def test_labels_from_consistency_are_recalibrated_or_aimed_at_as_they_are(tmp_path, monkeypatch):
     shares = np.array([1.0, 0.2, 0.1])
     monkeypatch.setattr("calib_nb.methods.self_consistency", lambda bench: (bench.judged, shares))

@@ -33,6 +33,7 @@ WITHOUT_TORCH = {
     "label_noise",
     "inference",
     "study",
+    "study_rows",
     "interval_checks",
     "plots",
     "choices",
