@@ -44,6 +44,10 @@ WITH_CHAT_TEMPLATE = ("smollm2-135m",)
 SEED_OF_CHOICE = 100  # of no other run
 AS_GOOD = 0.01  # AUROC: a setting this near the best is as good
 CELL = ["reader", "answers_of", "method", "size", "seed"]
+ARMS = {  # beside H5, exploratory, with seeds 0 to 2: name -> unlabelled questions, options of the method
+    "blended": (947, {"blend": 0.5}),
+    "fixed_updates": (100, {"epochs": 38}),  # as many updates as 947 questions get in 4 epochs
+}
 
 
 # Tables that several processes add to
@@ -128,7 +132,10 @@ def preset(model, rate, epochs, raw=True):
 
 def begun(cell: Cell, seed: int, preset: str, **sizes) -> Run:
     "The run of a cell."
-    parameters = {"model": cell.reader, "method": cell.method, "seed": seed, "preset": preset}
+    method, (_, options) = cell.method, ARMS.get(cell.method, (0, {}))
+    if options:
+        method = "self_consistency_distill"
+    parameters = {"model": cell.reader, "method": method, "options": options, "seed": seed, "preset": preset}
     sizes = {**SIZES, "n_unlabelled": cell.size, **sizes}
     judged = str(judged_file(cell.answers))
     return Run(**parameters, **sizes, judged=judged, dataset="study", prompt="original", out=str(RUNS))
@@ -171,8 +178,12 @@ def make_cell(reader: str, answers: str, method: str, seed: str, size: str = "0"
     as_usual = cell.size and reader in WITH_CHAT_TEMPLATE  # no other model shares its rows
     run = begun(cell, seed, preset(reader, rate, epochs, raw=not as_usual))
     readings = read(run, ("train", "calibration", "test"))
+    if seed == 0 and method == "sft":  # beside them, the untrained model
+        readings += select(run.baseline_readings, readout="expected", split="test")
     where = {"reader": reader, "answers_of": answers, "size": cell.size}
     lines = readings_frame(by_row(readings), **where).drop(columns=["provenance", "prompt", "calibrator"])
+    if method in ARMS:
+        lines["method"] = method
     lines["confidence"] = lines.confidence.round(6)
     keep("readings.csv.gz", lines, [*CELL, "split", "id"])
     note(run)
@@ -211,7 +222,9 @@ def stages():
     runs = [(cell.reader, cell.answers, cell.method, cell.size, seed) for cell, seed in planned_runs()]
     left = absent("readings.csv.gz", CELL, runs)
     main = [run for run in left if run[2] == "sft"]
-    for part in (main, [run for run in left if run not in main]):
+    arms = [(model, model, arm, size, seed) for arm, (size, _) in ARMS.items() for seed in range(3) for model in MODELS]
+    others = [run for run in left if run not in main]
+    for part in (main, [*others, *absent("readings.csv.gz", CELL, arms)]):
         yield [("cell", *values[:3], values[4], values[3]) for values in part]
         yield [("samples", *values) for values in models if _lacks_samples(*values)]
 

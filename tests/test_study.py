@@ -1,4 +1,5 @@
 """The study of self-knowledge: its questions keep what the plan promises."""
+import hashlib
 from collections import Counter
 from importlib.resources import files
 
@@ -34,6 +35,11 @@ SIZES = {"train": 300, "calibration": 300, "test": 636, "unlabelled": 947}
 @pytest.fixture(scope="module")
 def splits():
     return split_questions(load_questions("study"), 300, 300, 636, n_unlabelled=947)
+
+
+def test_the_plan_is_as_it_was_committed_before_any_training():
+    data = (ROOT / "nbs/study_plan.ipynb").read_bytes()
+    assert hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == "a12a0eedaac8ef893f359ae06ab3e42c37fc0e32"
 
 
 # The questions

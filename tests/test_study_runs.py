@@ -10,6 +10,7 @@ from calib_nb.core import read_json
 from calib_nb.questions import load_questions
 from calib_nb.study import MODELS, Cell, planned_runs, read_cells
 
+ARMS = script(ROOT / "benchmarks/study.py").ARMS
 CHOICE = ["reader", "answers_of", "learning_rate", "epochs"]
 
 
@@ -69,7 +70,7 @@ def test_no_run_is_made_before_every_setting_was_tried(study):
 def test_what_is_missing_comes_stage_by_stage_in_the_order_of_the_plan(study):
     stages = [list(stage) for stage in study.stages()]
     assert [stage[0][0] for stage in stages] == ["answers", "choose", "cell", "samples", "cell", "samples"]
-    assert [len(stage) for stage in stages] == [2, 16, 40, 2, 54, 2]
+    assert [len(stage) for stage in stages] == [2, 16, 40, 2, 54 + 12, 2]
     answer_all(study, MODELS[0])
     assert next(study.stages()) == [("answers", MODELS[1])]
     done = pd.DataFrame([dict(zip(study.CELL, (*MODELS, "sft", 0, 0)))])
@@ -90,6 +91,17 @@ def test_a_command_that_fails_stops_the_others(study):
         study.still([process])
 
 
+def test_an_arm_is_the_method_with_options_and_has_a_name_of_its_own(study):
+    for model in MODELS:
+        answer_all(study, model)
+    for arm, (size, options) in study.ARMS.items():
+        run = study.begun(Cell(MODELS[0], MODELS[0], arm, size), 0, study.preset(MODELS[0], 0.0004, 2))
+        assert run.parameters.method == "self_consistency_distill" and run.parameters.options == options
+        assert run.parameters.n_unlabelled == size
+    updates = [-(-size // 8) * epochs for size, epochs in ((947, 4), (100, study.ARMS["fixed_updates"][1]["epochs"]))]
+    assert abs(updates[0] - updates[1]) / updates[0] < 0.05
+
+
 @pytest.mark.long
 def test_choices_and_cells_leave_readings_of_all_splits_and_how_they_were_made(study, monkeypatch):
     monkeypatch.setattr(study, "RATES", (0.0004,))
@@ -102,8 +114,10 @@ def test_choices_and_cells_leave_readings_of_all_splits_and_how_they_were_made(s
     study.make_cell(small, other, "sft", "0")
     study.make_cell(small, small, "question_only", "1")
     readings = study.kept("readings.csv.gz")
-    per_run = readings.groupby(["answers_of", "method", "seed", "split"]).size().unstack()
+    trained, untrained = readings[readings.method != "baseline"], readings[readings.method == "baseline"]
+    per_run = trained.groupby(["answers_of", "method", "seed", "split"]).size().unstack()
     assert per_run.to_numpy().tolist() == [[24, 12, 24]] * 2
+    assert len(untrained) == 12 and set(untrained.split) == {"test"} and set(untrained.answers_of) == {other}
     assert set(readings.readout) == {"expected"} and readings.confidence.between(0, 1).all()
     runs = read_json(study.KEPT / "runs.json")
     assert len(runs) == 2 and {run["preset"]["chat_template"] for run in runs.values()} == {False}
@@ -145,4 +159,7 @@ def test_all_published_runs_are_of_the_plan_and_whole():
     for split, n in (("train", 300), ("calibration", 300), ("test", 636)):
         for cell, readings in read_cells(path, split).items():
             seeds = {r.seed for r in readings}
-            assert {(cell, seed) for seed in seeds} <= planned and len(readings) == n * len(seeds)
+            assert len(readings) == n * len(seeds)
+            untrained = cell.method == "baseline" and seeds == {0} and split == "test"
+            arm = ARMS.get(cell.method, (None,))[0] == cell.size and seeds <= {0, 1, 2}
+            assert untrained or arm or {(cell, seed) for seed in seeds} <= planned
