@@ -41,6 +41,7 @@ WITHOUT_TORCH = {
     "responses",
     "rules",
     "posthoc",
+    "sample_budget",
     "endpoint",
     "compare",
     "publish",
