@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['explore']
 
-# %% ../nbs/18a_explorer.ipynb #ff0c071c
+# %% ../nbs/18a_explorer.ipynb #47e36b53
 import copy
 import shlex
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ from calib_nb.core import (
     write_jsonl,
 )
 
-# %% ../nbs/18a_explorer.ipynb #d7710cd8
+# %% ../nbs/18a_explorer.ipynb #0481571a
 from .inference import SHOWN, _why_undefined, _without_interval, as_text
 from calib_nb.plots import (
     Band,
@@ -59,7 +59,7 @@ from .readings import _outcomes, _readings_of, _table_of_files
 from .resampling import METRICS, Sample, reading_arrays
 from .scoring import _findings_text, _names_for, score
 
-# %% ../nbs/18a_explorer.ipynb #675ea36f
+# %% ../nbs/18a_explorer.ipynb #974a429e
 @dataclass
 class _Source:
     "Readings by name, what is known of each answer, and the lines that a corrected verdict is written into."
@@ -80,7 +80,7 @@ def _key(line):
 def _key_of(reading):
     return reading.id, reading.answer
 
-# %% ../nbs/18a_explorer.ipynb #1ac9ce6c
+# %% ../nbs/18a_explorer.ipynb #923b395a
 def _by_name(readings, more=""):
     "The test readings by what stated them."
     rows = {}
@@ -94,7 +94,7 @@ def _rows_of_run(run):
     asked = _by_name(run.original_wording, ", original wording")
     return {**_by_name(run.baseline_readings), **asked, **_by_name(run.readings)}
 
-# %% ../nbs/18a_explorer.ipynb #4a9f9930
+# %% ../nbs/18a_explorer.ipynb #6fdda4e5
 def _about_reading(reading, judged):
     "What is known of the answer of a reading; of another answer than the judged one only what the reading says."
     if reading.answer == judged.model_answer:
@@ -119,7 +119,7 @@ def _shown_path(path):
     path, root = Path(path).absolute(), project_root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
-# %% ../nbs/18a_explorer.ipynb #baf351da
+# %% ../nbs/18a_explorer.ipynb #ad4badb2
 _APART = ("method", "readout", "prompt", "seed", "split")  # columns that say which confidences are meant
 _KNOWN = {  # what is known of an answer -> usual names of its column
     "answers": "answers references reference target targets gold ground_truth expected accepted".split(),
@@ -142,7 +142,7 @@ def _copied(table):
     part.columns = list(table.columns)
     return part
 
-# %% ../nbs/18a_explorer.ipynb #448e1bce
+# %% ../nbs/18a_explorer.ipynb #8d8db30b
 _COLUMNS = dict.fromkeys(("confidence", "correct", "question", "id", "group", "relation"), "")
 
 
@@ -173,7 +173,7 @@ def _first_given(row, columns):
     "What the first of these columns that a row has says."
     return next((row[name] for name in columns if row.get(name)), "")
 
-# %% ../nbs/18a_explorer.ipynb #3fbe10e8
+# %% ../nbs/18a_explorer.ipynb #04368987
 def _score_command(by_hand, part):
     "What scores a part of the file of corrected verdicts."
     chosen = [f"--where {shlex.quote(f'{name}={value}')}" for name, value in part.items()]
@@ -198,7 +198,7 @@ def _file_source(path, folder, options, reference=None):
     about = {_key(line): {known: line.get(known, "") for known in _KNOWN} for line in lines}
     return _Source(name, rows, lines, by_hand, usage, reference, about)
 
-# %% ../nbs/18a_explorer.ipynb #d32f5692
+# %% ../nbs/18a_explorer.ipynb #d86498d9
 def _corrections(source):
     "key -> the line of each verdict that was given by hand. Raises `RecordError` for one of an answer that is gone."
     if not source.by_hand.exists():
@@ -219,7 +219,7 @@ def _corrected_line(line, corrections):
     correction = corrections.get(_key(line))
     return {**line, **{name: correction[name] for name in _SET}} if correction else line
 
-# %% ../nbs/18a_explorer.ipynb #7d5213dd
+# %% ../nbs/18a_explorer.ipynb #40e12153
 def _by_hand(line, before, by, why):
     "Who corrects a line, when and why, and what the judge had said of it, be it corrected before or not."
     was = before or {"was": line.get("verdict") or line["is_correct"], "because": line.get("reason", "")}
@@ -250,7 +250,7 @@ def _correct(
         corrections[key] = {"is_correct": is_correct, "verdict": verdict, "reason": reason, "by_hand": by_hand}
         write_jsonl(source.by_hand, [_corrected_line(line, corrections) for line in source.lines])
 
-# %% ../nbs/18a_explorer.ipynb #01cfc0e0
+# %% ../nbs/18a_explorer.ipynb #166feaa8
 def _in_force(source):
     "The source with the verdicts that were given by hand."
     corrections = _corrections(source)
@@ -267,7 +267,7 @@ def _judged_anew(reading, corrections):
     correction = corrections.get(_key_of(reading))
     return replace(reading, is_correct=correction["is_correct"]) if correction else reading
 
-# %% ../nbs/18a_explorer.ipynb #24c59684
+# %% ../nbs/18a_explorer.ipynb #63b74d28
 _MISSING = -1  # the bin of readings without a confidence
 
 
@@ -292,7 +292,7 @@ def _bin_label(low, n_bins, readings):
     said = np.mean([r.confidence for r in readings])
     return f"{low:.2f} to {low + 1 / n_bins:.2f}: {answers}, {right} right; says {said:.0%}"
 
-# %% ../nbs/18a_explorer.ipynb #8f2c7e60
+# %% ../nbs/18a_explorer.ipynb #a5dd061c
 @dataclass
 class _View:
     "A choice of readings, as figure and list of bins show it."
@@ -316,7 +316,7 @@ def _view_of(name, readings, n_bins, reference):
     drawn = diagram, binned_band(*data, n_bins), risk_coverage(*data)
     return _View(name, readings, n_bins, _binned(readings, n_bins), *drawn, _plain_card(a, reference, readings))
 
-# %% ../nbs/18a_explorer.ipynb #abcda737
+# %% ../nbs/18a_explorer.ipynb #f01ccf06
 def _plain_card(arrays, reference, readings):
     "The metrics of tables, without interval and floor."
     names = [name for name in _names_for(readings, reference) if name in SHOWN]
@@ -330,7 +330,7 @@ def _plain_card(arrays, reference, readings):
 def _card_rows(card):
     return [(METRICS[name].label, as_text(estimate)) for name, estimate in card.items()]
 
-# %% ../nbs/18a_explorer.ipynb #b269a83b
+# %% ../nbs/18a_explorer.ipynb #85b51d3e
 def _at_threshold(readings, threshold, cost):
     "What it brings to answer from a confidence on; cost: of an open question, where a wrong answer costs 1."
     answered = [r for r in readings if r.confidence is not None and r.confidence >= threshold]
@@ -347,7 +347,7 @@ def _threshold_text(found, threshold, cost):
     price = f"cost per question {found['cost']:.3f} (a wrong answer 1, an open question {cost:g})"
     return f"From {threshold:.2f} on: {k} of {n} answered ({k / n:.1%}), {right}; {price}."
 
-# %% ../nbs/18a_explorer.ipynb #50756952
+# %% ../nbs/18a_explorer.ipynb #a3732364
 _CHOSEN = "#F0E442"
 
 
@@ -377,7 +377,7 @@ def _headline(view):
     numbers = [f"{METRICS[name].label} {as_text(view.card[name], 2)}" for name in names]
     return visible(f"{view.name}, {len(view.readings)} answers: {', '.join(numbers)}", 200)
 
-# %% ../nbs/18a_explorer.ipynb #d905bd89
+# %% ../nbs/18a_explorer.ipynb #12f584b4
 def _figure(
     view,
     low,  # of the bin that is shaded
@@ -403,7 +403,7 @@ def _png(figure):
     figure.savefig(data, format="png", dpi=90, metadata={"Software": None})
     return data.getvalue()
 
-# %% ../nbs/18a_explorer.ipynb #ef025324
+# %% ../nbs/18a_explorer.ipynb #d3439dc2
 _ROWS = 200  # answers that are listed at once
 
 
@@ -428,7 +428,7 @@ def _answers_html(readings, about):
     table = _html_table(_HEADING, rows)
     return f'<div style="max-height: 22em; overflow: auto">{table}</div>{more}'
 
-# %% ../nbs/18a_explorer.ipynb #64a72341
+# %% ../nbs/18a_explorer.ipynb #2ef821f4
 def _widgets():
     "The package of the controls. Raises ImportError that says how to install it."
     try:
@@ -465,7 +465,7 @@ def _verdict_controls(w):
         "save": w.Button(description="correct", button_style="warning"),
     }
 
-# %% ../nbs/18a_explorer.ipynb #b8d2fe6b
+# %% ../nbs/18a_explorer.ipynb #df016cbd
 def _show_png(output, data):
     "Show a picture in an `Output` widget, in place of what was there."
     from base64 import b64encode
@@ -486,7 +486,7 @@ def _set_options(control, options):  # label -> value
     control.options = list(options.items())
     control.value = chosen
 
-# %% ../nbs/18a_explorer.ipynb #34d7718e
+# %% ../nbs/18a_explorer.ipynb #d74f85ef
 class _Explorer:
     "Controls over runs and files, and what they show."
 
@@ -520,7 +520,7 @@ class _Explorer:
     def __repr__(self):
         return f"Explorer of {', '.join(self.sources)}: {self.controls.rows.value}"
 
-# %% ../nbs/18a_explorer.ipynb #4822c26c
+# %% ../nbs/18a_explorer.ipynb #e47df30e
 def _arranged(w, explorer):
     "The controls and what they show, as one widget."
     c, t = explorer.controls, explorer.texts
@@ -538,7 +538,7 @@ def _arranged(w, explorer):
         row.layout.flex_flow = "row wrap" if isinstance(row, w.HBox) and not isinstance(row, w.VBox) else None
     return w.VBox(rows)
 
-# %% ../nbs/18a_explorer.ipynb #f465651a
+# %% ../nbs/18a_explorer.ipynb #f3d88fb7
 @contextmanager
 def _filling(explorer) -> Iterator[None]:
     "While it lasts options are set, and no control sets anything off."
@@ -569,7 +569,7 @@ def _do(self, step, event=None):
 
 _Explorer._do = _do
 
-# %% ../nbs/18a_explorer.ipynb #06d68105
+# %% ../nbs/18a_explorer.ipynb #0cddad18
 def _take_source(self):
     "Another run or file: its readings are there to be chosen."
     self.origin = self.sources[self.controls.source.value]()
@@ -604,7 +604,7 @@ def _take_rows(self):
 
 _Explorer._take_source, _Explorer._take_rows = _take_source, _take_rows
 
-# %% ../nbs/18a_explorer.ipynb #a1e32493
+# %% ../nbs/18a_explorer.ipynb #a718f95c
 def _take_view(self):
     "Another part, or another number of bins: all that is shown follows."
     c, n_bins = self.controls, self.controls.n_bins.value
@@ -640,7 +640,7 @@ def _draw(self):
 
 _Explorer._take_view, _Explorer._take_bin, _Explorer._draw = _take_view, _take_bin, _draw
 
-# %% ../nbs/18a_explorer.ipynb #4217049d
+# %% ../nbs/18a_explorer.ipynb #051a6969
 def _show_numbers(self, rows, below):
     "The table of numbers, and what is said below it."
     self.texts.numbers.value = _html_table(("metric", "value"), rows) + _paragraph(below)
@@ -666,7 +666,7 @@ def _correct_chosen(self):
 _Explorer._show_numbers, _Explorer._take_intervals = _show_numbers, _take_intervals
 _Explorer._correct = _correct_chosen
 
-# %% ../nbs/18a_explorer.ipynb #2016767d
+# %% ../nbs/18a_explorer.ipynb #0acb6e52
 def _static_html(explorer):
     "What stands beside the controls for readers without a kernel."
     t = explorer.texts
@@ -675,18 +675,17 @@ def _static_html(explorer):
 
 def _display_explorer(self):
     "Shown by a notebook: the controls, then the same without them."
-    from IPython.display import HTML, Image, display
+    from IPython.display import HTML, display
 
     display(self.box)
     display(HTML(_static_html(self)))
-    picture = self.picture.outputs[0]["data"]["image/png"] if self.picture.outputs else ""
-    if picture:
-        display(Image(data=picture, format="png"))
+    for output in self.picture.outputs:
+        display(output["data"], raw=True)
 
 
 _Explorer._ipython_display_ = _display_explorer
 
-# %% ../nbs/18a_explorer.ipynb #c2b5cef5
+# %% ../nbs/18a_explorer.ipynb #c4c32ac2
 def _folder_of(path):
     "The folder that a path leads to, from here or from the project's root; None where it leads to none."
     there = [base / Path(path).expanduser() for base in (Path.cwd(), project_root())]
@@ -711,7 +710,7 @@ def _places(source):
         found += [path] if folder is None else [folder] if is_run else _finished_in(folder)
     return found
 
-# %% ../nbs/18a_explorer.ipynb #159d703c
+# %% ../nbs/18a_explorer.ipynb #84e60f6b
 def _readings_source(readings, folder, reference):
     "Readings from anywhere."
     name = readings[0].method
@@ -742,7 +741,7 @@ def _sources(source, folder, *about):  # options of a file, and its reference
         found[name] = _loader(place, folder, *about)
     return found
 
-# %% ../nbs/18a_explorer.ipynb #2e5ff82a
+# %% ../nbs/18a_explorer.ipynb #e26cfb4e
 def explore(
     source: str | Path | list,  # a run's folder, a folder of runs, a file of predictions, several of these; or readings
     verdicts: str | Path = "",  # the folder that corrected verdicts are written to; default: beside run or file
