@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['explore']
 
-# %% ../nbs/18a_explorer.ipynb #47e36b53
+# %% ../nbs/18a_explorer.ipynb #74c60afd
 import copy
 import shlex
 from collections.abc import Iterator
@@ -38,7 +38,8 @@ from calib_nb.core import (
     write_jsonl,
 )
 
-# %% ../nbs/18a_explorer.ipynb #0481571a
+# %% ../nbs/18a_explorer.ipynb #4ee7dbd1
+from .formats import _is_elsewhere
 from .inference import SHOWN, _why_undefined, _without_interval, as_text
 from calib_nb.plots import (
     Band,
@@ -55,11 +56,11 @@ from calib_nb.plots import (
     risk_coverage,
     theme,
 )
-from .readings import _outcomes, _readings_of, _table_of_files
+from .readings import _id_text, _outcomes, _readings_of, _table_of_files
 from .resampling import METRICS, Sample, reading_arrays
 from .scoring import _findings_text, _names_for, score
 
-# %% ../nbs/18a_explorer.ipynb #974a429e
+# %% ../nbs/18a_explorer.ipynb #7dfbc68a
 @dataclass
 class _Source:
     "Readings by name, what is known of each answer, and the lines that a corrected verdict is written into."
@@ -80,7 +81,7 @@ def _key(line):
 def _key_of(reading):
     return reading.id, reading.answer
 
-# %% ../nbs/18a_explorer.ipynb #923b395a
+# %% ../nbs/18a_explorer.ipynb #0b3a7cfa
 def _by_name(readings, more=""):
     "The test readings by what stated them."
     rows = {}
@@ -94,7 +95,7 @@ def _rows_of_run(run):
     asked = _by_name(run.original_wording, ", original wording")
     return {**_by_name(run.baseline_readings), **asked, **_by_name(run.readings)}
 
-# %% ../nbs/18a_explorer.ipynb #6fdda4e5
+# %% ../nbs/18a_explorer.ipynb #1e283375
 def _about_reading(reading, judged):
     "What is known of the answer of a reading; of another answer than the judged one only what the reading says."
     if reading.answer == judged.model_answer:
@@ -119,7 +120,7 @@ def _shown_path(path):
     path, root = Path(path).absolute(), project_root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
-# %% ../nbs/18a_explorer.ipynb #ad4badb2
+# %% ../nbs/18a_explorer.ipynb #6d239340
 _APART = ("method", "readout", "prompt", "seed", "split")  # columns that say which confidences are meant
 _KNOWN = {  # what is known of an answer -> usual names of its column
     "answers": "answers references reference target targets gold ground_truth expected accepted".split(),
@@ -131,8 +132,8 @@ _KNOWN = {  # what is known of an answer -> usual names of its column
 def _parts_of(table, where):
     "The values of the columns that tell confidences apart, in the order in which they come first; [{}] for one part."
     names = [name for name in _APART if name in table.columns and name not in where]
-    names = [name for name in names if len(set(map(str, table.values(name)))) > 1]
-    parts = {tuple(str(row.get(name)) for name in names): None for row in table.rows}
+    names = [name for name in names if len(set(map(_id_text, table.values(name)))) > 1]
+    parts = {tuple(_id_text(row.get(name)) for name in names): None for row in table.rows}
     return [dict(zip(names, values)) for values in parts]
 
 
@@ -142,7 +143,7 @@ def _copied(table):
     part.columns = list(table.columns)
     return part
 
-# %% ../nbs/18a_explorer.ipynb #8d8db30b
+# %% ../nbs/18a_explorer.ipynb #5e1f740d
 _COLUMNS = dict.fromkeys(("confidence", "correct", "question", "id", "group", "relation"), "")
 
 
@@ -173,7 +174,7 @@ def _first_given(row, columns):
     "What the first of these columns that a row has says."
     return next((row[name] for name in columns if row.get(name)), "")
 
-# %% ../nbs/18a_explorer.ipynb #04368987
+# %% ../nbs/18a_explorer.ipynb #563e2fcc
 def _score_command(by_hand, part):
     "What scores a part of the file of corrected verdicts."
     chosen = [f"--where {shlex.quote(f'{name}={value}')}" for name, value in part.items()]
@@ -187,18 +188,19 @@ def _file_source(path, folder, options, reference=None):
         lookup(dict.fromkeys((*_COLUMNS, "scale", "where", "ignore")), unknown[0], "option of a file")
     table = _table_of_files(path)
     first = Path(str(table.files[0]))
-    name = first.name.partition(".")[0]
-    by_hand = Path(folder or first.parent) / f"{name}.by_hand.jsonl"
+    name = first.name.partition(".")[0] or "answers"
+    beside = Path.cwd() if _is_elsewhere(table.files[0]) else first.parent
+    by_hand = Path(folder or beside) / f"{name}.by_hand.jsonl"
     rows, lines, usage = {}, [], {}
     for part in _parts_of(table, options.get("where", {})):
         readings, said = _read_part(table, part, options)
-        label = ", ".join(part.values()) or name
+        label = ", ".join(value or "(none)" for value in part.values()) or name
         rows[label], usage[label] = readings, _score_command(by_hand, part)
         lines += said
     about = {_key(line): {known: line.get(known, "") for known in _KNOWN} for line in lines}
     return _Source(name, rows, lines, by_hand, usage, reference, about)
 
-# %% ../nbs/18a_explorer.ipynb #d86498d9
+# %% ../nbs/18a_explorer.ipynb #181385cd
 def _corrections(source):
     "key -> the line of each verdict that was given by hand. Raises `RecordError` for one of an answer that is gone."
     if not source.by_hand.exists():
@@ -219,7 +221,7 @@ def _corrected_line(line, corrections):
     correction = corrections.get(_key(line))
     return {**line, **{name: correction[name] for name in _SET}} if correction else line
 
-# %% ../nbs/18a_explorer.ipynb #40e12153
+# %% ../nbs/18a_explorer.ipynb #3ca306fc
 def _by_hand(line, before, by, why):
     "Who corrects a line, when and why, and what the judge had said of it, be it corrected before or not."
     was = before or {"was": line.get("verdict") or line["is_correct"], "because": line.get("reason", "")}
@@ -250,7 +252,7 @@ def _correct(
         corrections[key] = {"is_correct": is_correct, "verdict": verdict, "reason": reason, "by_hand": by_hand}
         write_jsonl(source.by_hand, [_corrected_line(line, corrections) for line in source.lines])
 
-# %% ../nbs/18a_explorer.ipynb #166feaa8
+# %% ../nbs/18a_explorer.ipynb #1fd739e9
 def _in_force(source):
     "The source with the verdicts that were given by hand."
     corrections = _corrections(source)
@@ -267,7 +269,7 @@ def _judged_anew(reading, corrections):
     correction = corrections.get(_key_of(reading))
     return replace(reading, is_correct=correction["is_correct"]) if correction else reading
 
-# %% ../nbs/18a_explorer.ipynb #63b74d28
+# %% ../nbs/18a_explorer.ipynb #9289e72c
 _MISSING = -1  # the bin of readings without a confidence
 
 
@@ -292,7 +294,7 @@ def _bin_label(low, n_bins, readings):
     said = np.mean([r.confidence for r in readings])
     return f"{low:.2f} to {low + 1 / n_bins:.2f}: {answers}, {right} right; says {said:.0%}"
 
-# %% ../nbs/18a_explorer.ipynb #a5dd061c
+# %% ../nbs/18a_explorer.ipynb #bcdbd68a
 @dataclass
 class _View:
     "A choice of readings, as figure and list of bins show it."
@@ -316,7 +318,7 @@ def _view_of(name, readings, n_bins, reference):
     drawn = diagram, binned_band(*data, n_bins), risk_coverage(*data)
     return _View(name, readings, n_bins, _binned(readings, n_bins), *drawn, _plain_card(a, reference, readings))
 
-# %% ../nbs/18a_explorer.ipynb #f01ccf06
+# %% ../nbs/18a_explorer.ipynb #50acf785
 def _plain_card(arrays, reference, readings):
     "The metrics of tables, without interval and floor."
     names = [name for name in _names_for(readings, reference) if name in SHOWN]
@@ -330,7 +332,7 @@ def _plain_card(arrays, reference, readings):
 def _card_rows(card):
     return [(METRICS[name].label, as_text(estimate)) for name, estimate in card.items()]
 
-# %% ../nbs/18a_explorer.ipynb #85b51d3e
+# %% ../nbs/18a_explorer.ipynb #82866ba2
 def _at_threshold(readings, threshold, cost):
     "What it brings to answer from a confidence on; cost: of an open question, where a wrong answer costs 1."
     answered = [r for r in readings if r.confidence is not None and r.confidence >= threshold]
@@ -347,7 +349,7 @@ def _threshold_text(found, threshold, cost):
     price = f"cost per question {found['cost']:.3f} (a wrong answer 1, an open question {cost:g})"
     return f"From {threshold:.2f} on: {k} of {n} answered ({k / n:.1%}), {right}; {price}."
 
-# %% ../nbs/18a_explorer.ipynb #a3732364
+# %% ../nbs/18a_explorer.ipynb #f9aff239
 _CHOSEN = "#F0E442"
 
 
@@ -377,7 +379,7 @@ def _headline(view):
     numbers = [f"{METRICS[name].label} {as_text(view.card[name], 2)}" for name in names]
     return visible(f"{view.name}, {len(view.readings)} answers: {', '.join(numbers)}", 200)
 
-# %% ../nbs/18a_explorer.ipynb #12f584b4
+# %% ../nbs/18a_explorer.ipynb #6123cb12
 def _figure(
     view,
     low,  # of the bin that is shaded
@@ -386,7 +388,7 @@ def _figure(
     "Diagram and risk-coverage curve side by side; closed."
     color = method_colour(view.readings[0].method)
     with theme():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(9.2, 5), layout="constrained")
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 4.6), layout="constrained")
         _draw_diagram(view, left, low, color)
         _draw_curve(view, right, threshold, color)
         right.set_box_aspect(1)
@@ -398,12 +400,12 @@ def _figure(
 
 
 def _png(figure):
-    "The bytes of a picture of a figure, whichever backend is switched on."
+    "The bytes of a picture of a figure, whichever backend is switched on; its title is in it as text, too."
     data = BytesIO()
-    figure.savefig(data, format="png", dpi=90, metadata={"Software": None})
+    figure.savefig(data, format="png", dpi=90, metadata={"Software": None, "Title": figure.get_suptitle()})
     return data.getvalue()
 
-# %% ../nbs/18a_explorer.ipynb #d3439dc2
+# %% ../nbs/18a_explorer.ipynb #2c1b45c0
 _ROWS = 200  # answers that are listed at once
 
 
@@ -428,7 +430,7 @@ def _answers_html(readings, about):
     table = _html_table(_HEADING, rows)
     return f'<div style="max-height: 22em; overflow: auto">{table}</div>{more}'
 
-# %% ../nbs/18a_explorer.ipynb #2ef821f4
+# %% ../nbs/18a_explorer.ipynb #fca79c7b
 def _widgets():
     "The package of the controls. Raises ImportError that says how to install it."
     try:
@@ -447,7 +449,7 @@ def _choices(w):
         "rows": w.Dropdown(description="readings", **wide),
         "n_bins": w.Dropdown(options=(5, 10, 15, 20), value=10, description="bins", **wide),
         "group": w.Dropdown(description="group", **wide),
-        "bin": w.Select(rows=12, layout={"width": "28em"}),
+        "bin": w.Select(rows=8, layout={"width": "32em"}),
         "threshold": w.FloatSlider(value=0.5, step=0.01, description="answer from", **share),
         "cost": w.FloatSlider(value=0.3, step=0.05, description="cost of an open question", **share),
         "intervals": w.Button(description="intervals"),
@@ -465,7 +467,7 @@ def _verdict_controls(w):
         "save": w.Button(description="correct", button_style="warning"),
     }
 
-# %% ../nbs/18a_explorer.ipynb #df016cbd
+# %% ../nbs/18a_explorer.ipynb #5e6b0040
 def _show_png(output, data):
     "Show a picture in an `Output` widget, in place of what was there."
     from base64 import b64encode
@@ -479,14 +481,14 @@ def _paragraph(text):
     return f'<p style="white-space: pre-line">{escape(visible(text))}</p>' if text.strip() else ""
 
 
-def _set_options(control, options):  # label -> value
+def _set_options(control, options):  # (label, value)
     "Give a control its options; what was chosen stays chosen where it is still there, else the first is."
-    values = list(options.values())
+    values = [value for _, value in options]
     chosen = control.value if control.value in values else values[0]
-    control.options = list(options.items())
+    control.options = options
     control.value = chosen
 
-# %% ../nbs/18a_explorer.ipynb #d74f85ef
+# %% ../nbs/18a_explorer.ipynb #1448b4ba
 class _Explorer:
     "Controls over runs and files, and what they show."
 
@@ -505,7 +507,7 @@ class _Explorer:
     def _begin(self):
         "The first run or file is chosen."
         with _filling(self):
-            _set_options(self.controls.source, {name: name for name in self.sources})
+            _set_options(self.controls.source, [(visible(name, 80), name) for name in self.sources])
         self._take_source()
 
     def _listen(self):
@@ -520,25 +522,27 @@ class _Explorer:
     def __repr__(self):
         return f"Explorer of {', '.join(self.sources)}: {self.controls.rows.value}"
 
-# %% ../nbs/18a_explorer.ipynb #e47df30e
+# %% ../nbs/18a_explorer.ipynb #9dffb84d
 def _arranged(w, explorer):
     "The controls and what they show, as one widget."
     c, t = explorer.controls, explorer.texts
-    title = w.HTML("<b>A verdict by hand</b>")
+    row = partial(w.HBox, layout={"flex_flow": "row wrap"})
     rows = [
-        w.HBox([c.source, c.rows, c.n_bins, c.group, t.busy]),
-        w.HBox([c.threshold, c.cost]),
+        row([c.source, c.rows, c.n_bins, c.group, t.busy]),
+        row([c.threshold, c.cost]),
         t.answered,
-        w.HBox([explorer.picture, w.VBox([t.numbers, c.intervals])]),
-        w.HBox([c.bin, t.answers]),
-        w.VBox([title, w.HBox([c.answer, c.verdict]), w.HBox([c.by, c.why, c.save])]),
+        row([explorer.picture, w.VBox([t.numbers, c.intervals])]),
+        w.HTML("<b>A bin and its answers</b>"),
+        c.bin,
+        t.answers,
+        w.HTML("<b>A verdict by hand</b>"),
+        row([c.answer, c.verdict]),
+        row([c.by, c.why, c.save]),
         t.said,
     ]
-    for row in rows:
-        row.layout.flex_flow = "row wrap" if isinstance(row, w.HBox) and not isinstance(row, w.VBox) else None
     return w.VBox(rows)
 
-# %% ../nbs/18a_explorer.ipynb #f3d88fb7
+# %% ../nbs/18a_explorer.ipynb #f9b58901
 @contextmanager
 def _filling(explorer) -> Iterator[None]:
     "While it lasts options are set, and no control sets anything off."
@@ -569,7 +573,7 @@ def _do(self, step, event=None):
 
 _Explorer._do = _do
 
-# %% ../nbs/18a_explorer.ipynb #0cddad18
+# %% ../nbs/18a_explorer.ipynb #364f6cf4
 def _take_source(self):
     "Another run or file: its readings are there to be chosen."
     self.origin = self.sources[self.controls.source.value]()
@@ -579,7 +583,7 @@ def _take_source(self):
         verdicts = "1 verdict" if corrected == 1 else f"{corrected} verdicts"
         print(f"{verdicts} by hand, from {_shown_path(self.origin.by_hand)}")
     with _filling(self):
-        _set_options(self.controls.rows, {name: name for name in self.source.rows})
+        _set_options(self.controls.rows, [(visible(name, 80), name) for name in self.source.rows])
     self._take_rows()
 
 
@@ -589,14 +593,14 @@ def _parts(readings):
     parts = {}
     for r in readings:
         parts.setdefault(getattr(r, name) or "(none)", []).append(r)
-    whole = {"all": readings}
+    whole = {"": readings}
     return {**whole, **dict(sorted(parts.items()))} if 1 < len(parts) < len(readings) else whole
 
 
 def _take_rows(self):
     "Other readings: their parts are there to be chosen."
     self.parts = _parts(self.source.rows[self.controls.rows.value])
-    labels = {f"{visible(name, 60)} ({len(part)})": name for name, part in self.parts.items()}
+    labels = [(f"{visible(name or 'all', 60)} ({len(part)})", name) for name, part in self.parts.items()]
     with _filling(self):
         _set_options(self.controls.group, labels)
     self._take_view()
@@ -604,15 +608,15 @@ def _take_rows(self):
 
 _Explorer._take_source, _Explorer._take_rows = _take_source, _take_rows
 
-# %% ../nbs/18a_explorer.ipynb #a718f95c
+# %% ../nbs/18a_explorer.ipynb #169972ea
 def _take_view(self):
     "Another part, or another number of bins: all that is shown follows."
     c, n_bins = self.controls, self.controls.n_bins.value
-    part = "" if c.group.value == "all" else f", {c.group.value}"
-    name = f"{self.source.name}: {c.rows.value}{part}"
+    names = dict.fromkeys([self.source.name, c.rows.value, c.group.value])  # a file of one method has one name
+    name = ", ".join(filter(None, names))
     self.view = _view_of(name, self.parts[c.group.value], n_bins, self.source.reference)
     self._show_numbers(_card_rows(self.view.card), "Without intervals: they take resamples.")
-    labels = {_bin_label(low, n_bins, part): low for low, part in self.view.bins.items()}
+    labels = [(_bin_label(low, n_bins, part), low) for low, part in self.view.bins.items()]
     with _filling(self):
         _set_options(c.bin, labels)
     self._take_bin()
@@ -622,9 +626,7 @@ def _take_bin(self):
     "Another bin: its answers are listed, and a verdict on one of them can be corrected."
     readings = self.view.bins[self.controls.bin.value]
     self.texts.answers.value = _answers_html(readings, self.source.about)
-    labels = {}
-    for i, r in enumerate(readings, 1):
-        labels[visible(f"{i}. {r.question} - {r.answer}", 100)] = _key_of(r)
+    labels = [(visible(f"{r.question} - {r.answer}", 100), _key_of(r)) for r in readings]
     with _filling(self):
         _set_options(self.controls.answer, labels)
     self._draw()
@@ -640,7 +642,7 @@ def _draw(self):
 
 _Explorer._take_view, _Explorer._take_bin, _Explorer._draw = _take_view, _take_bin, _draw
 
-# %% ../nbs/18a_explorer.ipynb #051a6969
+# %% ../nbs/18a_explorer.ipynb #3a9064ae
 def _show_numbers(self, rows, below):
     "The table of numbers, and what is said below it."
     self.texts.numbers.value = _html_table(("metric", "value"), rows) + _paragraph(below)
@@ -666,7 +668,7 @@ def _correct_chosen(self):
 _Explorer._show_numbers, _Explorer._take_intervals = _show_numbers, _take_intervals
 _Explorer._correct = _correct_chosen
 
-# %% ../nbs/18a_explorer.ipynb #0acb6e52
+# %% ../nbs/18a_explorer.ipynb #ccda1b48
 def _static_html(explorer):
     "What stands beside the controls for readers without a kernel."
     t = explorer.texts
@@ -685,7 +687,7 @@ def _display_explorer(self):
 
 _Explorer._ipython_display_ = _display_explorer
 
-# %% ../nbs/18a_explorer.ipynb #c4c32ac2
+# %% ../nbs/18a_explorer.ipynb #8ca79c0e
 def _folder_of(path):
     "The folder that a path leads to, from here or from the project's root; None where it leads to none."
     there = [base / Path(path).expanduser() for base in (Path.cwd(), project_root())]
@@ -710,7 +712,7 @@ def _places(source):
         found += [path] if folder is None else [folder] if is_run else _finished_in(folder)
     return found
 
-# %% ../nbs/18a_explorer.ipynb #84e60f6b
+# %% ../nbs/18a_explorer.ipynb #c2ecd94d
 def _readings_source(readings, folder, reference):
     "Readings from anywhere."
     name = readings[0].method
@@ -741,7 +743,7 @@ def _sources(source, folder, *about):  # options of a file, and its reference
         found[name] = _loader(place, folder, *about)
     return found
 
-# %% ../nbs/18a_explorer.ipynb #e26cfb4e
+# %% ../nbs/18a_explorer.ipynb #04b44aa4
 def explore(
     source: str | Path | list,  # a run's folder, a folder of runs, a file of predictions, several of these; or readings
     verdicts: str | Path = "",  # the folder that corrected verdicts are written to; default: beside run or file
