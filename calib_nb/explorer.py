@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['explore']
 
-# %% ../nbs/18a_explorer.ipynb #74c60afd
+# %% ../nbs/18a_explorer.ipynb #abe3776d
 import copy
 import shlex
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
@@ -24,12 +25,14 @@ from matplotlib.patches import Patch
 
 from calib_nb.core import (
     _VERDICTS,
+    Judged,
     Reading,
     RecordError,
     _html_table,
     finished_run,
     locked,
     lookup,
+    make_record,
     project_root,
     read_json,
     read_jsonl,
@@ -38,7 +41,7 @@ from calib_nb.core import (
     write_jsonl,
 )
 
-# %% ../nbs/18a_explorer.ipynb #4ee7dbd1
+# %% ../nbs/18a_explorer.ipynb #e5533cbf
 from .formats import _is_elsewhere
 from .inference import SHOWN, _why_undefined, _without_interval, as_text
 from calib_nb.plots import (
@@ -60,7 +63,7 @@ from .readings import _id_text, _outcomes, _readings_of, _table_of_files
 from .resampling import METRICS, Sample, reading_arrays
 from .scoring import _findings_text, _names_for, score
 
-# %% ../nbs/18a_explorer.ipynb #7dfbc68a
+# %% ../nbs/18a_explorer.ipynb #21e7a211
 @dataclass
 class _Source:
     "Readings by name, what is known of each answer, and the lines that a corrected verdict is written into."
@@ -81,7 +84,7 @@ def _key(line):
 def _key_of(reading):
     return reading.id, reading.answer
 
-# %% ../nbs/18a_explorer.ipynb #0b3a7cfa
+# %% ../nbs/18a_explorer.ipynb #79469729
 def _by_name(readings, more=""):
     "The test readings by what stated them."
     rows = {}
@@ -95,12 +98,15 @@ def _rows_of_run(run):
     asked = _by_name(run.original_wording, ", original wording")
     return {**_by_name(run.baseline_readings), **asked, **_by_name(run.readings)}
 
-# %% ../nbs/18a_explorer.ipynb #1e283375
+# %% ../nbs/18a_explorer.ipynb #40833f36
 def _about_reading(reading, judged):
     "What is known of the answer of a reading; of another answer than the judged one only what the reading says."
     if reading.answer == judged.model_answer:
         return {"answers": judged.answers, "verdict": judged.verdict, "reason": judged.reason}
     return {"answers": judged.answers, "verdict": reading.extra.get("verdict", ""), "reason": ""}
+
+
+_OF_ANOTHER_FILE = ("columns", "answers_separator", "confidence_scale")  # parameters
 
 
 def _run_source(path, folder):
@@ -110,6 +116,8 @@ def _run_source(path, folder):
     by_hand = Path(folder or run.path.parent) / f"{run.name}.by_hand.jsonl"
     about = {_key_of(r): _about_reading(r, judged[r.id]) for part in rows.values() for r in part}
     usage = f"the same parameters with -p judged {_shown_path(by_hand)} -p split_seed 0 (it names the splits)"
+    useless = [name for name in _OF_ANOTHER_FILE if run.parameters.get(name)]
+    usage += f", without {', '.join(useless)}" if useless else ""
     joint = run.readings[0].protocol == "joint"
     lines = [] if joint else list(map(asdict, run.judged))
     return _Source(run.name, rows, lines, by_hand, dict.fromkeys(rows, usage), run.training_accuracy, about)
@@ -120,7 +128,7 @@ def _shown_path(path):
     path, root = Path(path).absolute(), project_root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
-# %% ../nbs/18a_explorer.ipynb #6d239340
+# %% ../nbs/18a_explorer.ipynb #c80694c4
 _APART = ("method", "readout", "prompt", "seed", "split")  # columns that say which confidences are meant
 _KNOWN = {  # what is known of an answer -> usual names of its column
     "answers": "answers references reference target targets gold ground_truth expected accepted".split(),
@@ -143,7 +151,7 @@ def _copied(table):
     part.columns = list(table.columns)
     return part
 
-# %% ../nbs/18a_explorer.ipynb #5e1f740d
+# %% ../nbs/18a_explorer.ipynb #11b81fd1
 _COLUMNS = dict.fromkeys(("confidence", "correct", "question", "id", "group", "relation"), "")
 
 
@@ -165,16 +173,18 @@ def _line(reading, row, part):
     "A line of the file of corrected verdicts: as `calib_nb score` and the parameter `judged` take it."
     said = {"id": reading.id, "question": reading.question, "model_answer": reading.answer}
     said |= {"is_correct": reading.is_correct, "group": reading.group, "relation": reading.relation}
-    said |= {name: _first_given(row, columns) for name, columns in _KNOWN.items()}
+    known = {name: _first_given(row, columns) for name, columns in _KNOWN.items()}
+    answers = known["answers"]
+    said |= {**known, "answers": answers if isinstance(answers, list) else [answers] if answers else []}
     said |= {"confidence": reading.confidence, "provenance": reading.provenance, **part}
-    return {name: value for name, value in said.items() if value not in ("", None) or name == "model_answer"}
+    return {name: value for name, value in said.items() if value not in ("", None, []) or name == "model_answer"}
 
 
 def _first_given(row, columns):
     "What the first of these columns that a row has says."
     return next((row[name] for name in columns if row.get(name)), "")
 
-# %% ../nbs/18a_explorer.ipynb #563e2fcc
+# %% ../nbs/18a_explorer.ipynb #21843dd5
 def _score_command(by_hand, part):
     "What scores a part of the file of corrected verdicts."
     chosen = [f"--where {shlex.quote(f'{name}={value}')}" for name, value in part.items()]
@@ -200,12 +210,16 @@ def _file_source(path, folder, options, reference=None):
     about = {_key(line): {known: line.get(known, "") for known in _KNOWN} for line in lines}
     return _Source(name, rows, lines, by_hand, usage, reference, about)
 
-# %% ../nbs/18a_explorer.ipynb #181385cd
+# %% ../nbs/18a_explorer.ipynb #af811f08
 def _corrections(source):
     "key -> the line of each verdict that was given by hand. Raises `RecordError` for one of an answer that is gone."
     if not source.by_hand.exists():
         return {}
-    found = {_key(line): line for _, line in read_jsonl(source.by_hand) if line.get("by_hand")}
+    found = {}
+    for number, line in read_jsonl(source.by_hand):
+        if line.get("by_hand"):
+            make_record(Judged, line, f"{source.by_hand}:{number}")  # which checks it
+            found[_key(line)] = line
     gone = set(found) - set(map(_key, source.lines))
     if gone:
         said = f"{source.by_hand}: the verdict on '{min(map(str, gone))}' is of an answer that is not there any more"
@@ -221,7 +235,7 @@ def _corrected_line(line, corrections):
     correction = corrections.get(_key(line))
     return {**line, **{name: correction[name] for name in _SET}} if correction else line
 
-# %% ../nbs/18a_explorer.ipynb #3ca306fc
+# %% ../nbs/18a_explorer.ipynb #c10c6084
 def _by_hand(line, before, by, why):
     "Who corrects a line, when and why, and what the judge had said of it, be it corrected before or not."
     was = before or {"was": line.get("verdict") or line["is_correct"], "because": line.get("reason", "")}
@@ -252,7 +266,7 @@ def _correct(
         corrections[key] = {"is_correct": is_correct, "verdict": verdict, "reason": reason, "by_hand": by_hand}
         write_jsonl(source.by_hand, [_corrected_line(line, corrections) for line in source.lines])
 
-# %% ../nbs/18a_explorer.ipynb #1fd739e9
+# %% ../nbs/18a_explorer.ipynb #99af3b57
 def _in_force(source):
     "The source with the verdicts that were given by hand."
     corrections = _corrections(source)
@@ -261,7 +275,7 @@ def _in_force(source):
         rows[name] = [_judged_anew(r, corrections) for r in readings]
     for key, line in corrections.items():
         said = {"verdict": line["verdict"], "reason": f"{line['reason']} ({line['by_hand']['by']})"}
-        about[key] = {**about.get(key, {"answers": ""}), **said}
+        about[key] = {**about.get(key, {}), **said}
     return replace(source, rows=rows, about=about)
 
 
@@ -269,7 +283,7 @@ def _judged_anew(reading, corrections):
     correction = corrections.get(_key_of(reading))
     return replace(reading, is_correct=correction["is_correct"]) if correction else reading
 
-# %% ../nbs/18a_explorer.ipynb #9289e72c
+# %% ../nbs/18a_explorer.ipynb #2a745ac6
 _MISSING = -1  # the bin of readings without a confidence
 
 
@@ -294,7 +308,7 @@ def _bin_label(low, n_bins, readings):
     said = np.mean([r.confidence for r in readings])
     return f"{low:.2f} to {low + 1 / n_bins:.2f}: {answers}, {right} right; says {said:.0%}"
 
-# %% ../nbs/18a_explorer.ipynb #bcdbd68a
+# %% ../nbs/18a_explorer.ipynb #f402232d
 @dataclass
 class _View:
     "A choice of readings, as figure and list of bins show it."
@@ -318,7 +332,7 @@ def _view_of(name, readings, n_bins, reference):
     drawn = diagram, binned_band(*data, n_bins), risk_coverage(*data)
     return _View(name, readings, n_bins, _binned(readings, n_bins), *drawn, _plain_card(a, reference, readings))
 
-# %% ../nbs/18a_explorer.ipynb #50acf785
+# %% ../nbs/18a_explorer.ipynb #5a3e79cf
 def _plain_card(arrays, reference, readings):
     "The metrics of tables, without interval and floor."
     names = [name for name in _names_for(readings, reference) if name in SHOWN]
@@ -332,7 +346,7 @@ def _plain_card(arrays, reference, readings):
 def _card_rows(card):
     return [(METRICS[name].label, as_text(estimate)) for name, estimate in card.items()]
 
-# %% ../nbs/18a_explorer.ipynb #82866ba2
+# %% ../nbs/18a_explorer.ipynb #6ca3391d
 def _at_threshold(readings, threshold, cost):
     "What it brings to answer from a confidence on; cost: of an open question, where a wrong answer costs 1."
     answered = [r for r in readings if r.confidence is not None and r.confidence >= threshold]
@@ -349,7 +363,7 @@ def _threshold_text(found, threshold, cost):
     price = f"cost per question {found['cost']:.3f} (a wrong answer 1, an open question {cost:g})"
     return f"From {threshold:.2f} on: {k} of {n} answered ({k / n:.1%}), {right}; {price}."
 
-# %% ../nbs/18a_explorer.ipynb #f9aff239
+# %% ../nbs/18a_explorer.ipynb #a7dcd54a
 _CHOSEN = "#F0E442"
 
 
@@ -379,7 +393,7 @@ def _headline(view):
     numbers = [f"{METRICS[name].label} {as_text(view.card[name], 2)}" for name in names]
     return visible(f"{view.name}, {len(view.readings)} answers: {', '.join(numbers)}", 200)
 
-# %% ../nbs/18a_explorer.ipynb #6123cb12
+# %% ../nbs/18a_explorer.ipynb #21ea2903
 def _figure(
     view,
     low,  # of the bin that is shaded
@@ -405,15 +419,14 @@ def _png(figure):
     figure.savefig(data, format="png", dpi=90, metadata={"Software": None, "Title": figure.get_suptitle()})
     return data.getvalue()
 
-# %% ../nbs/18a_explorer.ipynb #2c1b45c0
+# %% ../nbs/18a_explorer.ipynb #d5229f64
 _ROWS = 200  # answers that are listed at once
 
 
 def _answer_row(reading, about):
     "An answer as the table shows it."
     known = about.get(_key_of(reading), {})
-    accepted = known.get("answers", "")
-    accepted = "; ".join(map(str, accepted)) if isinstance(accepted, list) else str(accepted)
+    accepted = "; ".join(map(str, known.get("answers", [])))
     said = "none" if reading.confidence is None else f"{reading.confidence:.3f}"
     right = "right" if reading.is_correct else "wrong"
     texts = reading.question, reading.answer, accepted, said, right, known.get("verdict", ""), known.get("reason", "")
@@ -430,7 +443,7 @@ def _answers_html(readings, about):
     table = _html_table(_HEADING, rows)
     return f'<div style="max-height: 22em; overflow: auto">{table}</div>{more}'
 
-# %% ../nbs/18a_explorer.ipynb #fca79c7b
+# %% ../nbs/18a_explorer.ipynb #205099b1
 def _widgets():
     "The package of the controls. Raises ImportError that says how to install it."
     try:
@@ -467,11 +480,9 @@ def _verdict_controls(w):
         "save": w.Button(description="correct", button_style="warning"),
     }
 
-# %% ../nbs/18a_explorer.ipynb #5e6b0040
+# %% ../nbs/18a_explorer.ipynb #a14d622a
 def _show_png(output, data):
     "Show a picture in an `Output` widget, in place of what was there."
-    from base64 import b64encode
-
     shown = {"image/png": b64encode(data).decode(), "text/plain": "<reliability diagram and risk-coverage curve>"}
     output.outputs = ({"output_type": "display_data", "data": shown, "metadata": {}},)
 
@@ -488,7 +499,7 @@ def _set_options(control, options):  # (label, value)
     control.options = options
     control.value = chosen
 
-# %% ../nbs/18a_explorer.ipynb #1448b4ba
+# %% ../nbs/18a_explorer.ipynb #178a618f
 class _Explorer:
     "Controls over runs and files, and what they show."
 
@@ -517,12 +528,12 @@ class _Explorer:
         for name, step in after.items():
             getattr(self.controls, name).observe(partial(self._do, step), names="value")
         self.controls.intervals.on_click(partial(self._do, self._take_intervals))
-        self.controls.save.on_click(partial(self._do, self._correct))
+        self.controls.save.on_click(partial(self._do, self._save_verdict))
 
     def __repr__(self):
         return f"Explorer of {', '.join(self.sources)}: {self.controls.rows.value}"
 
-# %% ../nbs/18a_explorer.ipynb #9dffb84d
+# %% ../nbs/18a_explorer.ipynb #f111cfc3
 def _arranged(w, explorer):
     "The controls and what they show, as one widget."
     c, t = explorer.controls, explorer.texts
@@ -542,7 +553,7 @@ def _arranged(w, explorer):
     ]
     return w.VBox(rows)
 
-# %% ../nbs/18a_explorer.ipynb #f9b58901
+# %% ../nbs/18a_explorer.ipynb #65e954f9
 @contextmanager
 def _filling(explorer) -> Iterator[None]:
     "While it lasts options are set, and no control sets anything off."
@@ -573,11 +584,12 @@ def _do(self, step, event=None):
 
 _Explorer._do = _do
 
-# %% ../nbs/18a_explorer.ipynb #364f6cf4
+# %% ../nbs/18a_explorer.ipynb #17d62a4c
 def _take_source(self):
     "Another run or file: its readings are there to be chosen."
-    self.origin = self.sources[self.controls.source.value]()
-    self.source = _in_force(self.origin)
+    origin = self.sources[self.controls.source.value]()
+    self.source = _in_force(origin)
+    self.origin = origin  # only now: where it fails, what is shown stays what is corrected
     corrected = len(_corrections(self.origin))
     if corrected:
         verdicts = "1 verdict" if corrected == 1 else f"{corrected} verdicts"
@@ -608,7 +620,7 @@ def _take_rows(self):
 
 _Explorer._take_source, _Explorer._take_rows = _take_source, _take_rows
 
-# %% ../nbs/18a_explorer.ipynb #169972ea
+# %% ../nbs/18a_explorer.ipynb #ce248d67
 def _take_view(self):
     "Another part, or another number of bins: all that is shown follows."
     c, n_bins = self.controls, self.controls.n_bins.value
@@ -626,7 +638,7 @@ def _take_bin(self):
     "Another bin: its answers are listed, and a verdict on one of them can be corrected."
     readings = self.view.bins[self.controls.bin.value]
     self.texts.answers.value = _answers_html(readings, self.source.about)
-    labels = [(visible(f"{r.question} - {r.answer}", 100), _key_of(r)) for r in readings]
+    labels = [(visible(f"{r.question} - {r.answer}", 100), _key_of(r)) for r in readings[:_ROWS]]
     with _filling(self):
         _set_options(self.controls.answer, labels)
     self._draw()
@@ -642,7 +654,7 @@ def _draw(self):
 
 _Explorer._take_view, _Explorer._take_bin, _Explorer._draw = _take_view, _take_bin, _draw
 
-# %% ../nbs/18a_explorer.ipynb #3a9064ae
+# %% ../nbs/18a_explorer.ipynb #3e432ae3
 def _show_numbers(self, rows, below):
     "The table of numbers, and what is said below it."
     self.texts.numbers.value = _html_table(("metric", "value"), rows) + _paragraph(below)
@@ -656,7 +668,7 @@ def _take_intervals(self):
     self._show_numbers(_card_rows(card), "\n".join(below))
 
 
-def _correct_chosen(self):
+def _save_verdict(self):
     "Write the verdict that was given by hand; every number follows."
     c = self.controls
     _correct(self.origin, c.answer.value, c.verdict.value, c.by.value, c.why.value)
@@ -666,9 +678,9 @@ def _correct_chosen(self):
 
 
 _Explorer._show_numbers, _Explorer._take_intervals = _show_numbers, _take_intervals
-_Explorer._correct = _correct_chosen
+_Explorer._save_verdict = _save_verdict
 
-# %% ../nbs/18a_explorer.ipynb #ccda1b48
+# %% ../nbs/18a_explorer.ipynb #ec361fa3
 def _static_html(explorer):
     "What stands beside the controls for readers without a kernel."
     t = explorer.texts
@@ -687,7 +699,7 @@ def _display_explorer(self):
 
 _Explorer._ipython_display_ = _display_explorer
 
-# %% ../nbs/18a_explorer.ipynb #8ca79c0e
+# %% ../nbs/18a_explorer.ipynb #32d4427d
 def _folder_of(path):
     "The folder that a path leads to, from here or from the project's root; None where it leads to none."
     there = [base / Path(path).expanduser() for base in (Path.cwd(), project_root())]
@@ -712,7 +724,7 @@ def _places(source):
         found += [path] if folder is None else [folder] if is_run else _finished_in(folder)
     return found
 
-# %% ../nbs/18a_explorer.ipynb #c2ecd94d
+# %% ../nbs/18a_explorer.ipynb #8843c819
 def _readings_source(readings, folder, reference):
     "Readings from anywhere."
     name = readings[0].method
@@ -741,9 +753,11 @@ def _sources(source, folder, *about):  # options of a file, and its reference
     for place in _places(source):
         name = _shown_path(place) if Path(place).name in found else Path(place).name
         found[name] = _loader(place, folder, *about)
+    if not found:
+        raise RecordError("there is nothing to explore. Name a run's folder or a file of predictions")
     return found
 
-# %% ../nbs/18a_explorer.ipynb #04b44aa4
+# %% ../nbs/18a_explorer.ipynb #05f04965
 def explore(
     source: str | Path | list,  # a run's folder, a folder of runs, a file of predictions, several of these; or readings
     verdicts: str | Path = "",  # the folder that corrected verdicts are written to; default: beside run or file

@@ -163,6 +163,8 @@ def test_runs_of_a_folder_are_choices_and_one_that_is_spoilt_is_said_when_it_is_
 def test_a_folder_without_a_finished_run_is_none(tmp_path):
     with pytest.raises(RecordError, match="neither a run's folder nor one with finished runs in it. Name another"):
         explore(tmp_path)
+    with pytest.raises(RecordError, match="there is nothing to explore"):
+        explore([])
 
 
 # The threshold
@@ -268,6 +270,15 @@ def test_a_run_is_made_with_the_corrected_verdicts_and_the_same_splits(run, show
     assert again.is_correct and again.extra["by_hand"]["by"] == "Ann"
     untouched = {j.id: j.is_correct for j in splits["test"] if j.id != wrong.id}
     assert untouched == {r.id: r.is_correct for r in shown.view.readings if r.id != wrong.id}
+
+
+def test_a_file_of_verdicts_that_was_spoilt_by_hand_is_refused_with_its_line(tmp_path):
+    path = predictions(tmp_path / "mine.jsonl")
+    correct(explore(path), 0.9, 1)
+    by_hand = tmp_path / "mine.by_hand.jsonl"
+    by_hand.write_text(by_hand.read_text().replace('"verdict": "correct"', '"verdict": "incorrect"'))
+    with pytest.raises(RecordError, match=r"jsonl:2: field 'is_correct' is true, field 'verdict' is 'incorrect'"):
+        explore(path)
 
 
 def test_the_verdict_counts_for_every_confidence_in_the_same_answer(shown):
