@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['explore']
 
-# %% ../nbs/18a_explorer.ipynb #abe3776d
+# %% ../nbs/18a_explorer.ipynb #e7f0b1e2
 import copy
 import shlex
 from base64 import b64encode
@@ -41,7 +41,7 @@ from calib_nb.core import (
     write_jsonl,
 )
 
-# %% ../nbs/18a_explorer.ipynb #e5533cbf
+# %% ../nbs/18a_explorer.ipynb #4b830c55
 from .formats import _is_elsewhere
 from .inference import SHOWN, _why_undefined, _without_interval, as_text
 from calib_nb.plots import (
@@ -63,7 +63,7 @@ from .readings import _id_text, _outcomes, _readings_of, _table_of_files
 from .resampling import METRICS, Sample, reading_arrays
 from .scoring import _findings_text, _names_for, score
 
-# %% ../nbs/18a_explorer.ipynb #21e7a211
+# %% ../nbs/18a_explorer.ipynb #b7df5192
 @dataclass
 class _Source:
     "Readings by name, what is known of each answer, and the lines that a corrected verdict is written into."
@@ -84,7 +84,7 @@ def _key(line):
 def _key_of(reading):
     return reading.id, reading.answer
 
-# %% ../nbs/18a_explorer.ipynb #79469729
+# %% ../nbs/18a_explorer.ipynb #8a58f248
 def _by_name(readings, more=""):
     "The test readings by what stated them."
     rows = {}
@@ -98,7 +98,7 @@ def _rows_of_run(run):
     asked = _by_name(run.original_wording, ", original wording")
     return {**_by_name(run.baseline_readings), **asked, **_by_name(run.readings)}
 
-# %% ../nbs/18a_explorer.ipynb #40833f36
+# %% ../nbs/18a_explorer.ipynb #07f4b9c9
 def _about_reading(reading, judged):
     "What is known of the answer of a reading; of another answer than the judged one only what the reading says."
     if reading.answer == judged.model_answer:
@@ -128,7 +128,7 @@ def _shown_path(path):
     path, root = Path(path).absolute(), project_root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
-# %% ../nbs/18a_explorer.ipynb #c80694c4
+# %% ../nbs/18a_explorer.ipynb #5d0732af
 _APART = ("method", "readout", "prompt", "seed", "split")  # columns that say which confidences are meant
 _KNOWN = {  # what is known of an answer -> usual names of its column
     "answers": "answers references reference target targets gold ground_truth expected accepted".split(),
@@ -151,7 +151,7 @@ def _copied(table):
     part.columns = list(table.columns)
     return part
 
-# %% ../nbs/18a_explorer.ipynb #11b81fd1
+# %% ../nbs/18a_explorer.ipynb #ee3ad29b
 _COLUMNS = dict.fromkeys(("confidence", "correct", "question", "id", "group", "relation"), "")
 
 
@@ -184,7 +184,7 @@ def _first_given(row, columns):
     "What the first of these columns that a row has says."
     return next((row[name] for name in columns if row.get(name)), "")
 
-# %% ../nbs/18a_explorer.ipynb #21843dd5
+# %% ../nbs/18a_explorer.ipynb #26db02b7
 def _score_command(by_hand, part):
     "What scores a part of the file of corrected verdicts."
     chosen = [f"--where {shlex.quote(f'{name}={value}')}" for name, value in part.items()]
@@ -210,7 +210,7 @@ def _file_source(path, folder, options, reference=None):
     about = {_key(line): {known: line.get(known, "") for known in _KNOWN} for line in lines}
     return _Source(name, rows, lines, by_hand, usage, reference, about)
 
-# %% ../nbs/18a_explorer.ipynb #af811f08
+# %% ../nbs/18a_explorer.ipynb #bc155ed3
 def _corrections(source):
     "key -> the line of each verdict that was given by hand. Raises `RecordError` for one of an answer that is gone."
     if not source.by_hand.exists():
@@ -235,7 +235,7 @@ def _corrected_line(line, corrections):
     correction = corrections.get(_key(line))
     return {**line, **{name: correction[name] for name in _SET}} if correction else line
 
-# %% ../nbs/18a_explorer.ipynb #c10c6084
+# %% ../nbs/18a_explorer.ipynb #3b336742
 def _by_hand(line, before, by, why):
     "Who corrects a line, when and why, and what the judge had said of it, be it corrected before or not."
     was = before or {"was": line.get("verdict") or line["is_correct"], "because": line.get("reason", "")}
@@ -266,7 +266,7 @@ def _correct(
         corrections[key] = {"is_correct": is_correct, "verdict": verdict, "reason": reason, "by_hand": by_hand}
         write_jsonl(source.by_hand, [_corrected_line(line, corrections) for line in source.lines])
 
-# %% ../nbs/18a_explorer.ipynb #99af3b57
+# %% ../nbs/18a_explorer.ipynb #56b5ce4a
 def _in_force(source):
     "The source with the verdicts that were given by hand."
     corrections = _corrections(source)
@@ -283,7 +283,7 @@ def _judged_anew(reading, corrections):
     correction = corrections.get(_key_of(reading))
     return replace(reading, is_correct=correction["is_correct"]) if correction else reading
 
-# %% ../nbs/18a_explorer.ipynb #2a745ac6
+# %% ../nbs/18a_explorer.ipynb #3efc3f6f
 _MISSING = -1  # the bin of readings without a confidence
 
 
@@ -308,7 +308,7 @@ def _bin_label(low, n_bins, readings):
     said = np.mean([r.confidence for r in readings])
     return f"{low:.2f} to {low + 1 / n_bins:.2f}: {answers}, {right} right; says {said:.0%}"
 
-# %% ../nbs/18a_explorer.ipynb #f402232d
+# %% ../nbs/18a_explorer.ipynb #c28fd29a
 @dataclass
 class _View:
     "A choice of readings, as figure and list of bins show it."
@@ -332,7 +332,7 @@ def _view_of(name, readings, n_bins, reference):
     drawn = diagram, binned_band(*data, n_bins), risk_coverage(*data)
     return _View(name, readings, n_bins, _binned(readings, n_bins), *drawn, _plain_card(a, reference, readings))
 
-# %% ../nbs/18a_explorer.ipynb #5a3e79cf
+# %% ../nbs/18a_explorer.ipynb #5f352894
 def _plain_card(arrays, reference, readings):
     "The metrics of tables, without interval and floor."
     names = [name for name in _names_for(readings, reference) if name in SHOWN]
@@ -346,7 +346,7 @@ def _plain_card(arrays, reference, readings):
 def _card_rows(card):
     return [(METRICS[name].label, as_text(estimate)) for name, estimate in card.items()]
 
-# %% ../nbs/18a_explorer.ipynb #6ca3391d
+# %% ../nbs/18a_explorer.ipynb #cb44060a
 def _at_threshold(readings, threshold, cost):
     "What it brings to answer from a confidence on; cost: of an open question, where a wrong answer costs 1."
     answered = [r for r in readings if r.confidence is not None and r.confidence >= threshold]
@@ -363,7 +363,7 @@ def _threshold_text(found, threshold, cost):
     price = f"cost per question {found['cost']:.3f} (a wrong answer 1, an open question {cost:g})"
     return f"From {threshold:.2f} on: {k} of {n} answered ({k / n:.1%}), {right}; {price}."
 
-# %% ../nbs/18a_explorer.ipynb #a7dcd54a
+# %% ../nbs/18a_explorer.ipynb #5747df75
 _CHOSEN = "#F0E442"
 
 
@@ -379,7 +379,7 @@ def _draw_curve(view, ax, threshold, color):
     "The risk-coverage curve of the readings with a confidence, and where the threshold is on it."
     if not len(view.curve.coverage):
         return
-    plot_risk_coverage(view.curve, ax, "the most confident first", color)
+    plot_risk_coverage(view.curve, ax, "surest first", color)
     found = _at_threshold(view.readings, threshold, 0)
     if found["answered"]:
         coverage, risk = found["answered"] / len(view.curve.coverage), 1 - found["accuracy"]
@@ -393,7 +393,7 @@ def _headline(view):
     numbers = [f"{METRICS[name].label} {as_text(view.card[name], 2)}" for name in names]
     return visible(f"{view.name}, {len(view.readings)} answers: {', '.join(numbers)}", 200)
 
-# %% ../nbs/18a_explorer.ipynb #21ea2903
+# %% ../nbs/18a_explorer.ipynb #7dc5b11e
 def _figure(
     view,
     low,  # of the bin that is shaded
@@ -402,7 +402,7 @@ def _figure(
     "Diagram and risk-coverage curve side by side; closed."
     color = method_colour(view.readings[0].method)
     with theme():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 4.6), layout="constrained")
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 4.3), layout="constrained")
         _draw_diagram(view, left, low, color)
         _draw_curve(view, right, threshold, color)
         right.set_box_aspect(1)
@@ -419,7 +419,7 @@ def _png(figure):
     figure.savefig(data, format="png", dpi=90, metadata={"Software": None, "Title": figure.get_suptitle()})
     return data.getvalue()
 
-# %% ../nbs/18a_explorer.ipynb #d5229f64
+# %% ../nbs/18a_explorer.ipynb #6d08c9b3
 _ROWS = 200  # answers that are listed at once
 
 
@@ -443,7 +443,7 @@ def _answers_html(readings, about):
     table = _html_table(_HEADING, rows)
     return f'<div style="max-height: 22em; overflow: auto">{table}</div>{more}'
 
-# %% ../nbs/18a_explorer.ipynb #205099b1
+# %% ../nbs/18a_explorer.ipynb #1c9ec270
 def _widgets():
     "The package of the controls. Raises ImportError that says how to install it."
     try:
@@ -480,7 +480,7 @@ def _verdict_controls(w):
         "save": w.Button(description="correct", button_style="warning"),
     }
 
-# %% ../nbs/18a_explorer.ipynb #a14d622a
+# %% ../nbs/18a_explorer.ipynb #e01225e4
 def _show_png(output, data):
     "Show a picture in an `Output` widget, in place of what was there."
     shown = {"image/png": b64encode(data).decode(), "text/plain": "<reliability diagram and risk-coverage curve>"}
@@ -499,7 +499,7 @@ def _set_options(control, options):  # (label, value)
     control.options = options
     control.value = chosen
 
-# %% ../nbs/18a_explorer.ipynb #178a618f
+# %% ../nbs/18a_explorer.ipynb #e323a027
 class _Explorer:
     "Controls over runs and files, and what they show."
 
@@ -533,7 +533,7 @@ class _Explorer:
     def __repr__(self):
         return f"Explorer of {', '.join(self.sources)}: {self.controls.rows.value}"
 
-# %% ../nbs/18a_explorer.ipynb #f111cfc3
+# %% ../nbs/18a_explorer.ipynb #353d7c3d
 def _arranged(w, explorer):
     "The controls and what they show, as one widget."
     c, t = explorer.controls, explorer.texts
@@ -553,7 +553,7 @@ def _arranged(w, explorer):
     ]
     return w.VBox(rows)
 
-# %% ../nbs/18a_explorer.ipynb #65e954f9
+# %% ../nbs/18a_explorer.ipynb #b3f6e8fc
 @contextmanager
 def _filling(explorer) -> Iterator[None]:
     "While it lasts options are set, and no control sets anything off."
@@ -584,7 +584,7 @@ def _do(self, step, event=None):
 
 _Explorer._do = _do
 
-# %% ../nbs/18a_explorer.ipynb #17d62a4c
+# %% ../nbs/18a_explorer.ipynb #25138edb
 def _take_source(self):
     "Another run or file: its readings are there to be chosen."
     origin = self.sources[self.controls.source.value]()
@@ -620,7 +620,7 @@ def _take_rows(self):
 
 _Explorer._take_source, _Explorer._take_rows = _take_source, _take_rows
 
-# %% ../nbs/18a_explorer.ipynb #ce248d67
+# %% ../nbs/18a_explorer.ipynb #7e38008d
 def _take_view(self):
     "Another part, or another number of bins: all that is shown follows."
     c, n_bins = self.controls, self.controls.n_bins.value
@@ -654,7 +654,7 @@ def _draw(self):
 
 _Explorer._take_view, _Explorer._take_bin, _Explorer._draw = _take_view, _take_bin, _draw
 
-# %% ../nbs/18a_explorer.ipynb #3e432ae3
+# %% ../nbs/18a_explorer.ipynb #90828f1d
 def _show_numbers(self, rows, below):
     "The table of numbers, and what is said below it."
     self.texts.numbers.value = _html_table(("metric", "value"), rows) + _paragraph(below)
@@ -680,7 +680,7 @@ def _save_verdict(self):
 _Explorer._show_numbers, _Explorer._take_intervals = _show_numbers, _take_intervals
 _Explorer._save_verdict = _save_verdict
 
-# %% ../nbs/18a_explorer.ipynb #ec361fa3
+# %% ../nbs/18a_explorer.ipynb #af7339f6
 def _static_html(explorer):
     "What stands beside the controls for readers without a kernel."
     t = explorer.texts
@@ -699,7 +699,7 @@ def _display_explorer(self):
 
 _Explorer._ipython_display_ = _display_explorer
 
-# %% ../nbs/18a_explorer.ipynb #32d4427d
+# %% ../nbs/18a_explorer.ipynb #bb55be1c
 def _folder_of(path):
     "The folder that a path leads to, from here or from the project's root; None where it leads to none."
     there = [base / Path(path).expanduser() for base in (Path.cwd(), project_root())]
@@ -724,7 +724,7 @@ def _places(source):
         found += [path] if folder is None else [folder] if is_run else _finished_in(folder)
     return found
 
-# %% ../nbs/18a_explorer.ipynb #8843c819
+# %% ../nbs/18a_explorer.ipynb #a1de5191
 def _readings_source(readings, folder, reference):
     "Readings from anywhere."
     name = readings[0].method
@@ -757,7 +757,7 @@ def _sources(source, folder, *about):  # options of a file, and its reference
         raise RecordError("there is nothing to explore. Name a run's folder or a file of predictions")
     return found
 
-# %% ../nbs/18a_explorer.ipynb #05f04965
+# %% ../nbs/18a_explorer.ipynb #4e296d40
 def explore(
     source: str | Path | list,  # a run's folder, a folder of runs, a file of predictions, several of these; or readings
     verdicts: str | Path = "",  # the folder that corrected verdicts are written to; default: beside run or file
