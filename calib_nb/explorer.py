@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['explore']
 
-# %% ../nbs/18a_explorer.ipynb #e7f0b1e2
+# %% ../nbs/18a_explorer.ipynb #07b264a6
 import copy
 import shlex
 from base64 import b64encode
@@ -41,7 +41,7 @@ from calib_nb.core import (
     write_jsonl,
 )
 
-# %% ../nbs/18a_explorer.ipynb #4b830c55
+# %% ../nbs/18a_explorer.ipynb #d8874aab
 from .formats import _is_elsewhere
 from .inference import SHOWN, _why_undefined, _without_interval, as_text
 from calib_nb.plots import (
@@ -63,7 +63,7 @@ from .readings import _id_text, _outcomes, _readings_of, _table_of_files
 from .resampling import METRICS, Sample, reading_arrays
 from .scoring import _findings_text, _names_for, score
 
-# %% ../nbs/18a_explorer.ipynb #b7df5192
+# %% ../nbs/18a_explorer.ipynb #3d128067
 @dataclass
 class _Source:
     "Readings by name, what is known of each answer, and the lines that a corrected verdict is written into."
@@ -84,7 +84,7 @@ def _key(line):
 def _key_of(reading):
     return reading.id, reading.answer
 
-# %% ../nbs/18a_explorer.ipynb #8a58f248
+# %% ../nbs/18a_explorer.ipynb #df9f3cae
 def _by_name(readings, more=""):
     "The test readings by what stated them."
     rows = {}
@@ -98,7 +98,7 @@ def _rows_of_run(run):
     asked = _by_name(run.original_wording, ", original wording")
     return {**_by_name(run.baseline_readings), **asked, **_by_name(run.readings)}
 
-# %% ../nbs/18a_explorer.ipynb #07f4b9c9
+# %% ../nbs/18a_explorer.ipynb #26ed331a
 def _about_reading(reading, judged):
     "What is known of the answer of a reading; of another answer than the judged one only what the reading says."
     if reading.answer == judged.model_answer:
@@ -128,7 +128,7 @@ def _shown_path(path):
     path, root = Path(path).absolute(), project_root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
-# %% ../nbs/18a_explorer.ipynb #5d0732af
+# %% ../nbs/18a_explorer.ipynb #524c5049
 _APART = ("method", "readout", "prompt", "seed", "split")  # columns that say which confidences are meant
 _KNOWN = {  # what is known of an answer -> usual names of its column
     "answers": "answers references reference target targets gold ground_truth expected accepted".split(),
@@ -151,7 +151,7 @@ def _copied(table):
     part.columns = list(table.columns)
     return part
 
-# %% ../nbs/18a_explorer.ipynb #ee3ad29b
+# %% ../nbs/18a_explorer.ipynb #05b17a6c
 _COLUMNS = dict.fromkeys(("confidence", "correct", "question", "id", "group", "relation"), "")
 
 
@@ -184,7 +184,7 @@ def _first_given(row, columns):
     "What the first of these columns that a row has says."
     return next((row[name] for name in columns if row.get(name)), "")
 
-# %% ../nbs/18a_explorer.ipynb #26db02b7
+# %% ../nbs/18a_explorer.ipynb #91cc7236
 def _score_command(by_hand, part):
     "What scores a part of the file of corrected verdicts."
     chosen = [f"--where {shlex.quote(f'{name}={value}')}" for name, value in part.items()]
@@ -210,7 +210,7 @@ def _file_source(path, folder, options, reference=None):
     about = {_key(line): {known: line.get(known, "") for known in _KNOWN} for line in lines}
     return _Source(name, rows, lines, by_hand, usage, reference, about)
 
-# %% ../nbs/18a_explorer.ipynb #bc155ed3
+# %% ../nbs/18a_explorer.ipynb #8aad4b9e
 def _corrections(source):
     "key -> the line of each verdict that was given by hand. Raises `RecordError` for one of an answer that is gone."
     if not source.by_hand.exists():
@@ -235,7 +235,7 @@ def _corrected_line(line, corrections):
     correction = corrections.get(_key(line))
     return {**line, **{name: correction[name] for name in _SET}} if correction else line
 
-# %% ../nbs/18a_explorer.ipynb #3b336742
+# %% ../nbs/18a_explorer.ipynb #e6e626d9
 def _by_hand(line, before, by, why):
     "Who corrects a line, when and why, and what the judge had said of it, be it corrected before or not."
     was = before or {"was": line.get("verdict") or line["is_correct"], "because": line.get("reason", "")}
@@ -266,7 +266,7 @@ def _correct(
         corrections[key] = {"is_correct": is_correct, "verdict": verdict, "reason": reason, "by_hand": by_hand}
         write_jsonl(source.by_hand, [_corrected_line(line, corrections) for line in source.lines])
 
-# %% ../nbs/18a_explorer.ipynb #56b5ce4a
+# %% ../nbs/18a_explorer.ipynb #7bc0e18c
 def _in_force(source):
     "The source with the verdicts that were given by hand."
     corrections = _corrections(source)
@@ -283,7 +283,7 @@ def _judged_anew(reading, corrections):
     correction = corrections.get(_key_of(reading))
     return replace(reading, is_correct=correction["is_correct"]) if correction else reading
 
-# %% ../nbs/18a_explorer.ipynb #3efc3f6f
+# %% ../nbs/18a_explorer.ipynb #55e57785
 _MISSING = -1  # the bin of readings without a confidence
 
 
@@ -308,7 +308,7 @@ def _bin_label(low, n_bins, readings):
     said = np.mean([r.confidence for r in readings])
     return f"{low:.2f} to {low + 1 / n_bins:.2f}: {answers}, {right} right; says {said:.0%}"
 
-# %% ../nbs/18a_explorer.ipynb #c28fd29a
+# %% ../nbs/18a_explorer.ipynb #c74552ec
 @dataclass
 class _View:
     "A choice of readings, as figure and list of bins show it."
@@ -332,7 +332,7 @@ def _view_of(name, readings, n_bins, reference):
     drawn = diagram, binned_band(*data, n_bins), risk_coverage(*data)
     return _View(name, readings, n_bins, _binned(readings, n_bins), *drawn, _plain_card(a, reference, readings))
 
-# %% ../nbs/18a_explorer.ipynb #5f352894
+# %% ../nbs/18a_explorer.ipynb #d91d9513
 def _plain_card(arrays, reference, readings):
     "The metrics of tables, without interval and floor."
     names = [name for name in _names_for(readings, reference) if name in SHOWN]
@@ -346,7 +346,7 @@ def _plain_card(arrays, reference, readings):
 def _card_rows(card):
     return [(METRICS[name].label, as_text(estimate)) for name, estimate in card.items()]
 
-# %% ../nbs/18a_explorer.ipynb #cb44060a
+# %% ../nbs/18a_explorer.ipynb #fef94bff
 def _at_threshold(readings, threshold, cost):
     "What it brings to answer from a confidence on; cost: of an open question, where a wrong answer costs 1."
     answered = [r for r in readings if r.confidence is not None and r.confidence >= threshold]
@@ -363,7 +363,7 @@ def _threshold_text(found, threshold, cost):
     price = f"cost per question {found['cost']:.3f} (a wrong answer 1, an open question {cost:g})"
     return f"From {threshold:.2f} on: {k} of {n} answered ({k / n:.1%}), {right}; {price}."
 
-# %% ../nbs/18a_explorer.ipynb #5747df75
+# %% ../nbs/18a_explorer.ipynb #ef05c0f0
 _CHOSEN = "#F0E442"
 
 
@@ -393,7 +393,7 @@ def _headline(view):
     numbers = [f"{METRICS[name].label} {as_text(view.card[name], 2)}" for name in names]
     return visible(f"{view.name}, {len(view.readings)} answers: {', '.join(numbers)}", 200)
 
-# %% ../nbs/18a_explorer.ipynb #7dc5b11e
+# %% ../nbs/18a_explorer.ipynb #49b90ef8
 def _figure(
     view,
     low,  # of the bin that is shaded
@@ -419,8 +419,9 @@ def _png(figure):
     figure.savefig(data, format="png", dpi=90, metadata={"Software": None, "Title": figure.get_suptitle()})
     return data.getvalue()
 
-# %% ../nbs/18a_explorer.ipynb #6d08c9b3
+# %% ../nbs/18a_explorer.ipynb #042973ab
 _ROWS = 200  # answers that are listed at once
+_DENSE = "line-height: 1.4"  # else the lines of a text are as far apart as controls
 
 
 def _answer_row(reading, about):
@@ -441,9 +442,9 @@ def _answers_html(readings, about):
     rows = [_answer_row(r, about) for r in readings[:_ROWS]]
     more = f"<p>The first {_ROWS} of {len(readings)}.</p>" if len(readings) > _ROWS else ""
     table = _html_table(_HEADING, rows)
-    return f'<div style="max-height: 22em; overflow: auto">{table}</div>{more}'
+    return f'<div style="max-height: 22em; overflow: auto; {_DENSE}">{table}</div>{more}'
 
-# %% ../nbs/18a_explorer.ipynb #1c9ec270
+# %% ../nbs/18a_explorer.ipynb #77634090
 def _widgets():
     "The package of the controls. Raises ImportError that says how to install it."
     try:
@@ -455,13 +456,13 @@ def _widgets():
 
 def _choices(w):
     "The controls that choose what is shown."
-    wide, slow = {"style": {"description_width": "initial"}}, {"continuous_update": False}
-    share = {"min": 0.0, "max": 1.0, **wide, **slow}
+    wide = {"style": {"description_width": "initial"}}
+    share = {"min": 0.0, "max": 1.0, "continuous_update": False, "layout": {"width": "30em"}, **wide}
     return {
         "source": w.Dropdown(description="run", **wide),
         "rows": w.Dropdown(description="readings", **wide),
-        "n_bins": w.Dropdown(options=(5, 10, 15, 20), value=10, description="bins", **wide),
-        "group": w.Dropdown(description="group", **wide),
+        "n_bins": w.Dropdown(options=(5, 10, 15, 20), value=10, description="bins", layout={"width": "8em"}, **wide),
+        "group": w.Dropdown(description="group", layout={"width": "15em"}, **wide),
         "bin": w.Select(rows=8, layout={"width": "32em"}),
         "threshold": w.FloatSlider(value=0.5, step=0.01, description="answer from", **share),
         "cost": w.FloatSlider(value=0.3, step=0.05, description="cost of an open question", **share),
@@ -480,7 +481,7 @@ def _verdict_controls(w):
         "save": w.Button(description="correct", button_style="warning"),
     }
 
-# %% ../nbs/18a_explorer.ipynb #e01225e4
+# %% ../nbs/18a_explorer.ipynb #64e2ebc7
 def _show_png(output, data):
     "Show a picture in an `Output` widget, in place of what was there."
     shown = {"image/png": b64encode(data).decode(), "text/plain": "<reliability diagram and risk-coverage curve>"}
@@ -489,7 +490,7 @@ def _show_png(output, data):
 
 def _paragraph(text):
     "A text of any origin as HTML, its lines kept."
-    return f'<p style="white-space: pre-line">{escape(visible(text))}</p>' if text.strip() else ""
+    return f'<p style="white-space: pre-line; {_DENSE}">{escape(visible(text))}</p>' if text.strip() else ""
 
 
 def _set_options(control, options):  # (label, value)
@@ -499,7 +500,7 @@ def _set_options(control, options):  # (label, value)
     control.options = options
     control.value = chosen
 
-# %% ../nbs/18a_explorer.ipynb #e323a027
+# %% ../nbs/18a_explorer.ipynb #7050fee9
 class _Explorer:
     "Controls over runs and files, and what they show."
 
@@ -533,7 +534,7 @@ class _Explorer:
     def __repr__(self):
         return f"Explorer of {', '.join(self.sources)}: {self.controls.rows.value}"
 
-# %% ../nbs/18a_explorer.ipynb #353d7c3d
+# %% ../nbs/18a_explorer.ipynb #13880412
 def _arranged(w, explorer):
     "The controls and what they show, as one widget."
     c, t = explorer.controls, explorer.texts
@@ -553,7 +554,7 @@ def _arranged(w, explorer):
     ]
     return w.VBox(rows)
 
-# %% ../nbs/18a_explorer.ipynb #b3f6e8fc
+# %% ../nbs/18a_explorer.ipynb #143ed4b6
 @contextmanager
 def _filling(explorer) -> Iterator[None]:
     "While it lasts options are set, and no control sets anything off."
@@ -584,7 +585,7 @@ def _do(self, step, event=None):
 
 _Explorer._do = _do
 
-# %% ../nbs/18a_explorer.ipynb #25138edb
+# %% ../nbs/18a_explorer.ipynb #ef1edb2d
 def _take_source(self):
     "Another run or file: its readings are there to be chosen."
     origin = self.sources[self.controls.source.value]()
@@ -620,7 +621,7 @@ def _take_rows(self):
 
 _Explorer._take_source, _Explorer._take_rows = _take_source, _take_rows
 
-# %% ../nbs/18a_explorer.ipynb #7e38008d
+# %% ../nbs/18a_explorer.ipynb #e1fe1466
 def _take_view(self):
     "Another part, or another number of bins: all that is shown follows."
     c, n_bins = self.controls, self.controls.n_bins.value
@@ -654,10 +655,11 @@ def _draw(self):
 
 _Explorer._take_view, _Explorer._take_bin, _Explorer._draw = _take_view, _take_bin, _draw
 
-# %% ../nbs/18a_explorer.ipynb #90828f1d
+# %% ../nbs/18a_explorer.ipynb #7bdb951e
 def _show_numbers(self, rows, below):
     "The table of numbers, and what is said below it."
-    self.texts.numbers.value = _html_table(("metric", "value"), rows) + _paragraph(below)
+    table = _html_table(("metric", "value"), rows)
+    self.texts.numbers.value = f'<div style="{_DENSE}">{table}</div>{_paragraph(below)}'
 
 
 def _take_intervals(self):
@@ -680,7 +682,7 @@ def _save_verdict(self):
 _Explorer._show_numbers, _Explorer._take_intervals = _show_numbers, _take_intervals
 _Explorer._save_verdict = _save_verdict
 
-# %% ../nbs/18a_explorer.ipynb #af7339f6
+# %% ../nbs/18a_explorer.ipynb #4c905974
 def _static_html(explorer):
     "What stands beside the controls for readers without a kernel."
     t = explorer.texts
@@ -699,7 +701,7 @@ def _display_explorer(self):
 
 _Explorer._ipython_display_ = _display_explorer
 
-# %% ../nbs/18a_explorer.ipynb #bb55be1c
+# %% ../nbs/18a_explorer.ipynb #48aa5008
 def _folder_of(path):
     "The folder that a path leads to, from here or from the project's root; None where it leads to none."
     there = [base / Path(path).expanduser() for base in (Path.cwd(), project_root())]
@@ -724,7 +726,7 @@ def _places(source):
         found += [path] if folder is None else [folder] if is_run else _finished_in(folder)
     return found
 
-# %% ../nbs/18a_explorer.ipynb #a1de5191
+# %% ../nbs/18a_explorer.ipynb #b0c67046
 def _readings_source(readings, folder, reference):
     "Readings from anywhere."
     name = readings[0].method
@@ -757,7 +759,7 @@ def _sources(source, folder, *about):  # options of a file, and its reference
         raise RecordError("there is nothing to explore. Name a run's folder or a file of predictions")
     return found
 
-# %% ../nbs/18a_explorer.ipynb #4e296d40
+# %% ../nbs/18a_explorer.ipynb #0e44e167
 def explore(
     source: str | Path | list,  # a run's folder, a folder of runs, a file of predictions, several of these; or readings
     verdicts: str | Path = "",  # the folder that corrected verdicts are written to; default: beside run or file
