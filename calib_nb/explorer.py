@@ -478,7 +478,7 @@ def _verdict_controls(w):
         "verdict": w.ToggleButtons(options=list(_VERDICTS)),
         "by": w.Text(description="who", continuous_update=False, **wide),
         "why": w.Text(description="why", continuous_update=False, **wide),
-        "save": w.Button(description="correct", button_style="warning"),
+        "save": w.Button(description="write the verdict", button_style="warning"),
     }
 
 # %% ../nbs/18a_explorer.ipynb #64e2ebc7

@@ -360,7 +360,7 @@ def test_a_click_on_a_bin_shows_what_strangers_wrote_as_text(lab, explorer):
 
 def test_a_verdict_is_corrected_by_hand_and_an_error_is_seen(lab, explorer):
     explorer.get_by_text("accuracy").first.wait_for()
-    button = explorer.get_by_role("button", name="correct", exact=True).last
+    button = explorer.get_by_role("button", name="write the verdict")
     explorer.locator("select[size]").select_option(label="0.40 to 0.50: 4 answers, 0 right; says 45%")
     explorer.get_by_text("accepted 4", exact=True).wait_for()
     button.click()

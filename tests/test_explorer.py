@@ -265,7 +265,10 @@ def test_a_run_is_made_with_the_corrected_verdicts_and_the_same_splits(run, show
     assert f"-p judged {path} -p split_seed 0" in shown.texts.said.value
     sizes = dict(n_train=300, n_calibration=100, n_test=N)
     splits, _ = planned_splits(Parameters(judged=str(path), split_seed=0, **sizes), run.parent / "cache")
-    assert {j.id for j in splits["test"]} == {r.id for r in shown.view.readings}
+    first = [line for _, line in read_jsonl(run / "judged.jsonl")]
+    for split, judged in splits.items():
+        asked = [(line["id"], line["model_answer"]) for line in first if line["extra"]["split"] == split]
+        assert [(j.id, j.model_answer) for j in judged] == asked, "in the same order, so that the cache knows them"
     (again,) = [j for j in splits["test"] if j.id == wrong.id]
     assert again.is_correct and again.extra["by_hand"]["by"] == "Ann"
     untouched = {j.id: j.is_correct for j in splits["test"] if j.id != wrong.id}
