@@ -253,6 +253,7 @@ def test_opened_again_it_counts_with_them_and_two_pages_lose_none(tmp_path):
     assert line["by_hand"]["by"] == "Cid" and line["by_hand"]["was"] is False, "what the judge had said, not Ann"
 
 
+@pytest.mark.slow
 def test_a_run_is_made_with_the_corrected_verdicts_and_the_same_splits(run, shown):
     from calib_nb.experiment import Parameters, planned_splits
 
