@@ -1,11 +1,18 @@
 """Interactive use, in a real JupyterLab with a real browser."""
+import base64
+import io
+import json
 import os
+import re
 import time
 
 import nbformat
 import pytest
 from conftest import ROOT
 from lab import Lab, browser_path, notebook, server
+from PIL import Image
+
+from calib_nb.core import read_jsonl
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 HOSTILE = (
@@ -28,6 +35,7 @@ def lab(tmp_path_factory):
     with server(folder) as address, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(120_000)  # several test processes share a machine
         yield Lab(page, address, folder)
         browser.close()
 
@@ -131,8 +139,6 @@ ASK = "run.baseline_readings\nlen(run.baseline_readings)"
 
 def judged_file(folder):
     "A file of judged answers, so that nothing has to be answered."
-    import json
-
     rows = [{"question": f"How much is {i}?", "model_answer": str(i), "is_correct": i % 3 == 0} for i in range(30)]
     path = folder / "mine.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -255,3 +261,152 @@ def test_the_main_job_in_jupyterlab_run_twice_changed_restarted_and_kept(lab, pa
     assert errors(lab, n) == {} and "is finished: nothing is made again" in "".join(map(lab.text, range(n)))
     assert (folder / "metrics.json").read_bytes() == metrics, "after a restart the same"
     assert "Brier skill" in str(nbformat.read(folder / "run_method.ipynb", 4)), "what was kept stays"
+
+
+# The explorer
+
+
+EXPLORER = """from calib_nb.explorer import explore
+shown = explore("predictions.jsonl")
+shown"""
+TWENTY = """for i in range(20):
+    shown.controls.cost.value = i / 20
+len(shown.picture.outputs)"""
+
+
+def predictions(path):
+    "Forty answers of strangers: confidences from 0.05 to 0.95, the higher half mostly right."
+    lines = []
+    for i in range(40):
+        said = {"question": f"{i}: {HOSTILE}", "answer": HOSTILE, "target": f"accepted {i}", "reason": HOSTILE}
+        lines.append({"id": f"q{i}", **said, "confidence": 0.05 + 0.1 * (i % 10), "is_correct": i % 10 > 4 or i < 4})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def pictures(lab, place):
+    "The bytes of the pictures in an explorer, as the page shows them."
+    found = lab.page.locator(".jp-Notebook .jp-CodeCell").nth(place).locator(".jupyter-widgets img")
+    return [base64.b64decode(source.partition(",")[2]) for source in found.evaluate_all("all => all.map(i => i.src)")]
+
+
+def controls(lab, place):
+    "An explorer in the page."
+    return lab.page.locator(".jp-Notebook .jp-CodeCell").nth(place).locator(".jupyter-widgets").first
+
+
+def drag(lab, handle, steps=10):
+    "Drag a slider's handle over so many values, and let it go."
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    lab.page.mouse.move(x, y)
+    lab.page.mouse.down()
+    for step in range(1, steps + 1):
+        lab.page.mouse.move(x + 6 * step, y)
+    lab.page.mouse.up()
+
+
+@pytest.fixture(scope="module")
+def explorer(lab):
+    "A page with an explorer, shown in two cells; opened once, for the tests below."
+    predictions(lab.folder / "predictions.jsonl")
+    (lab.folder / "predictions.by_hand.jsonl").unlink(missing_ok=True)
+    lab.open("explorer.ipynb", notebook(EXPLORER, "shown", "shown.steps", TWENTY))
+    lab.run_all()
+    for place in (0, 1):
+        controls(lab, place).locator("img").wait_for()
+    return controls(lab, 0)
+
+
+def test_dragging_a_slider_computes_once_and_both_views_follow(lab, explorer):
+    lab.execute(2)
+    before, first = int(lab.text(2)), pictures(lab, 0)
+    drag(lab, explorer.locator(".noUi-handle").first)
+    for place in (0, 1):
+        controls(lab, place).get_by_text(re.compile(r"From 0\.[6-9]\d on: ")).wait_for()
+    lab.execute(2)
+    assert int(lab.text(2)) == before + 1, "not once for each value"
+    assert len(pictures(lab, 0)) == len(pictures(lab, 1)) == 1
+    assert pictures(lab, 0) == pictures(lab, 1) != first
+    picture = Image.open(io.BytesIO(pictures(lab, 0)[0]))
+    picture.load()
+    assert picture.info["Title"] == "predictions, 40 answers: Brier score 0.14, AUROC 0.90"
+
+
+def test_twenty_changes_leave_one_figure_and_a_cell_that_is_run_again_computes_once(lab, explorer):
+    lab.execute(3)
+    assert lab.text(3).strip() == "1" and len(pictures(lab, 0)) == 1
+    lab.execute(0)
+    lab.execute(2)
+    before = int(lab.text(2))
+    controls(lab, 0).locator("img").wait_for()
+    controls(lab, 0).locator("select").nth(2).select_option("5")
+    controls(lab, 0).get_by_text("0.80 to 1.00: 8 answers").first.wait_for(state="attached")
+    lab.execute(2)
+    assert int(lab.text(2)) == before + 1
+    controls(lab, 0).locator("select").nth(2).select_option("10")
+    controls(lab, 0).get_by_text("0.90 to 1.00: 4 answers").first.wait_for(state="attached")
+
+
+def test_a_click_on_a_bin_shows_what_strangers_wrote_as_text(lab, explorer):
+    explorer.locator("select[size]").select_option(label="0.30 to 0.40: 4 answers, 1 right; says 35%")
+    explorer.get_by_text("accepted 3", exact=True).wait_for()
+    table = explorer.locator("table").last
+    assert table.locator("tbody tr").count() == 5, "a heading and four answers"
+    assert table.locator("script, img, b, strong, a, mjx-container").count() == 0
+    assert "<script>window.hacked = 1</script>" in table.inner_text() and "\\x1b[31m" in table.inner_text()
+    assert lab.page.evaluate("window.hacked") is None, "no code of a stranger's is run"
+
+
+def test_a_verdict_is_corrected_by_hand_and_an_error_is_seen(lab, explorer):
+    explorer.get_by_text("accuracy").first.wait_for()
+    button = explorer.get_by_role("button", name="write the verdict")
+    explorer.locator("select[size]").select_option(label="0.40 to 0.50: 4 answers, 0 right; says 45%")
+    explorer.get_by_text("accepted 4", exact=True).wait_for()
+    button.click()
+    explorer.get_by_text("ValueError: nobody says so: write your name").wait_for()
+    explorer.locator("input[type=text]").first.fill("Ann")
+    explorer.locator("input[type=text]").first.press("Enter")
+    button.click()
+    explorer.get_by_text("Written to ").wait_for()
+    row = explorer.locator("table").first.locator("tr", has_text="accuracy")
+    assert row.inner_text().split() == ["accuracy", "0.625"]
+    bins = explorer.locator("select[size]").inner_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "0.40 to 0.50: 4 answers, 1 right; says 45%" in bins
+    (line,) = [line for _, line in read_jsonl(lab.folder / "predictions.by_hand.jsonl") if "by_hand" in line]
+    assert line["is_correct"] and line["by_hand"]["by"] == "Ann"
+
+
+def test_opened_without_its_kernel_the_table_and_a_picture_are_there(lab, explorer):
+    lab.save()
+    lab.restart()
+    lab.open("explorer.ipynb")
+    cell = lab.page.locator(".jp-Notebook .jp-CodeCell").first
+    cell.locator(".jp-OutputArea-output td", has_text="AUROC").first.wait_for()
+    sizes = cell.locator(".jp-RenderedImage img").evaluate_all("all => all.map(i => i.naturalWidth)")
+    assert len(sizes) == 1 and sizes[0] > 500
+
+
+def test_picture_of_the_explorer(lab):
+    "The page that a user opens; where CALIB_NB_PICTURES names a folder, its picture is kept there."
+    content = nbformat.read(ROOT / "nbs/explore.ipynb", 4)
+    content.cells = [cell for cell in content.cells if cell.cell_type == "code"]
+    path = str(ROOT / "figures/explorer/predictions.csv.gz")
+    content.cells[0].source += f"\nsource, verdicts = {path!r}, 'verdicts'"
+    lab.open("explore.ipynb", content)
+    lab.run_all()
+    shown = controls(lab, 2)
+    shown.locator("img").wait_for()
+    shown.locator("select[size]").select_option(index=1)
+    shown.get_by_text("Which language is official in Venezuela?", exact=True).wait_for()
+    shown.get_by_text("computing ...").wait_for(state="detached")
+    lab.page.set_viewport_size({"width": 1400, "height": 1500})
+    lab.page.add_style_tag(content=".Toastify { display: none }")  # JupyterLab asks whether it may bring news
+    shown.scroll_into_view_if_needed()
+    data = shown.screenshot()
+    lab.page.set_viewport_size({"width": 1400, "height": 1000})
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    assert picture.width > 700 and picture.height > 700
+    folder = os.environ.get("CALIB_NB_PICTURES")
+    if folder:
+        picture.quantize(128).save(ROOT / folder / "explorer/explorer.png", optimize=True)

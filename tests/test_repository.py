@@ -19,9 +19,8 @@ from readme import LINK, from_the_root, heading_in_lab, heading_on_github, rende
 
 INDEX = ROOT / "nbs/index.ipynb"
 ANALYSES = sorted(set(ROOT.glob("nbs/*.ipynb")) - {*NUMBERED, INDEX})
-WITH_PARAMETERS = ("run_method", "compare", "matrix", "transfer", "original_again")
+WITH_PARAMETERS = ("run_method", "compare", "matrix", "transfer", "original_again", "fair_asking", "explore")
 PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in WITH_PARAMETERS]
-PARAMETERISED = [ROOT / f"nbs/{name}.ipynb" for name in ("run_method", "compare", "matrix", "transfer", "fair_asking")]
 ORDER = {module: place for place, module in enumerate(MODULES)}
 WITHOUT_TORCH = {
     "core",
@@ -53,6 +52,7 @@ WITHOUT_TORCH = {
     "scoring",
     "command_line",
     "larger",
+    "explorer",
 }
 WITH_TORCH = {  # at the top or inside a function, or by a room that has it
     "embeddings",
