@@ -6,8 +6,9 @@
     modal run benchmarks/modal_run.py --parameters '{"method": "dpo", "judged": "my_answers.jsonl"}' --out runs
 
 Runs and caches lie on a volume: a container that is taken away is started again with the same input, and the run goes
-on in its folder. Give the command again after an error, and it does so, too. One run at a time: locks do not reach from
-one container to another.
+on in its folder. Give the command again after an error, and it does so, too. Without your machine it goes on only with
+`modal run --detach`; then `modal volume get calib_nb FOLDER runs` fetches the folder. One run at a time: locks do not
+reach from one container to another.
 
 Not tried: there was no account and no GPU. Tried, in one process (tests/test_recipe.py): the function, with a tiny
 model of Gemma 2's architecture, interrupted and called again; what is uploaded, printed and fetched, with Modal's part
