@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from conftest import ROOT, cells, run_here
+from conftest import FEW, ROOT, cells, run_here
 
 SCRIPT = ROOT / "benchmarks/modal_run.py"
 PAGE = "\n".join("".join(cell["source"]) for cell in cells(ROOT / "nbs/paper_recipe.ipynb"))
@@ -154,7 +154,7 @@ def test_the_image_has_what_is_pinned(script):
 
 
 def tiny_gemma(folder):
-    "A random model of Gemma 2's architecture, saved as a local folder."
+    "A random model of Gemma 2's architecture, saved as a local folder; tied, it would repeat the last word for ever."
     import torch
     from conftest import byte_level_tokenizer
     from transformers import Gemma2Config, Gemma2ForCausalLM
@@ -164,8 +164,8 @@ def tiny_gemma(folder):
     texts = [few_shot_request("What is it?"), training_input("What is it?")] * 5
     tokenizer = byte_level_tokenizer(texts, vocab_size=600, use_regex=True)
     ids = {name: getattr(tokenizer, name) for name in ("eos_token_id", "pad_token_id")}
-    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "initializer_range": 0.3}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "tie_word_embeddings": False}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "initializer_range": 0.1}
     torch.manual_seed(0)
     model = Gemma2ForCausalLM(Gemma2Config(vocab_size=len(tokenizer), bos_token_id=None, **ids, **sizes, **heads))
     model.save_pretrained(folder)
@@ -175,21 +175,19 @@ def tiny_gemma(folder):
 
 @pytest.mark.slow
 def test_a_run_that_was_interrupted_goes_on_in_its_folder_by_the_same_call(script, tmp_path, monkeypatch):
-    from kill_harness import SIZES, fake_vectors, make_questions
-
-    monkeypatch.setattr("calib_nb.embeddings._encode", fake_vectors)
     tiny_gemma(tmp_path / "gemma")
-    make_questions(tmp_path / "questions.jsonl", tmp_path / "gemma")
-    places = {"model": "gemma", "dataset": "questions.jsonl", "out": "runs"}
+    rows = [{"question": f"What is {i}?", "model_answer": f"word {i}", "is_correct": i % 2 == 0} for i in range(30)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    places = {"model": "gemma", "judged": "mine.jsonl", "out": "runs"}
     own = {name: str(tmp_path / place) for name, place in places.items()}
-    call = {**script.PAPER, **SIZES, **own, "preset": "paper"}, time.time() + 3600
+    call = {**script.PAPER, **FEW, **own}, time.time() + 3600
     with monkeypatch.context() as taken_away:
         taken_away.setattr("calib_nb.experiment.follow_recipe", interrupt)
         with pytest.raises(KeyboardInterrupt):
             script.run_there.local(*call)
     [folder] = (path.parent for path in tmp_path.glob("runs/*/manifest.json"))
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.jsonl")}
-    assert {"answers.jsonl", "judged.jsonl", "baseline_readings.jsonl"} <= set(before)
+    assert {"judged.jsonl", "baseline_readings.jsonl"} <= set(before)
     assert script.run_there.local(*call) == folder.name
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in folder.glob("*.jsonl")}.items()
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -207,6 +205,6 @@ def test_parameters_are_counted_as_the_model_has_them(tmp_path):
     pd = pytest.importorskip("pandas")
     model = tiny_gemma(tmp_path)
     shape = pd.Series({"vocabulary": len(model.get_input_embeddings().weight), "width": 64, "inner": 64, "layers": 2})
-    shape = pd.concat([shape, pd.Series({"heads": 2, "kv_heads": 1, "head": 32, "tied": True})])
+    shape = pd.concat([shape, pd.Series({"heads": 2, "kv_heads": 1, "head": 32, "tied": False})])
     matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
     assert sum(run_here("paper_recipe")["count_parameters"](shape)) == matrices
