@@ -1,4 +1,5 @@
 """What others install: its version, what is in it, what it needs, and each extra by itself."""
+import ast
 import os
 import re
 import shutil
@@ -20,12 +21,14 @@ from constraints import LEFT_OUT, normal, pinned
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from test_repository import WITHOUT_TORCH
 
 PYTHONS = ("3.11", "3.12", "3.13")
 config = ConfigParser(delimiters=["="])
 config.read(ROOT / "settings.ini", encoding="utf-8")
 SETTINGS = config["DEFAULT"]
 EXTRAS = [name.removesuffix("_requirements") for name in SETTINGS if name.endswith("_requirements")]
+OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # this checkout is not found
 PINS = {normal(name): version for name, version in pinned((ROOT / "constraints.txt").read_text()).items()}
 
 
@@ -127,6 +130,24 @@ def test_the_pins_are_for_each_python_from_its_first_release_on(python):
     assert too_new == [], "hold an older one by `HELD` in tests/constraints.py"
 
 
+def imported_at_once(module):
+    "Third-party packages that a module imports as it is imported itself."
+    found = set()
+    for node in ast.parse((ROOT / f"calib_nb/{module}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"calib_nb"}
+
+
+def test_what_loads_no_torch_loads_nothing_that_only_an_extra_brings():
+    distributions = metadata.packages_distributions()
+    brought = {normal(Requirement(text).name) for text in asked_for("")}
+    imported = {(name, module) for module in WITHOUT_TORCH for name in imported_at_once(module)}
+    assert {(name, module) for name, module in imported if normal(distributions[name][0]) not in brought} == set()
+
+
 def test_without_an_extra_there_is_no_torch():
     assert not {"torch", "transformers", "jupyterlab", "nbdev"} & set(needed("", "3.11"))
     assert "torch" in needed("train", "3.11") and "openai" in needed("judge", "3.11")
@@ -164,8 +185,7 @@ def built(tmp_path_factory):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", "."]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    subprocess.run(command, cwd=folder, env=OUTSIDE, check=True, capture_output=True)
     [wheel], [source] = folder.glob("dist/*.whl"), folder.glob("dist/*.tar.gz")
     return wheel, source
 
@@ -197,22 +217,26 @@ def test_the_source_archive_builds_the_wheel_and_has_no_tests(built):
     assert {name.split("/")[0] for name in names} & {"tests", "nbs", "figures", "benchmarks", "runs"} == set()
 
 
+def into(python):
+    "The command that installs into an environment: uv, where it is there, is faster."
+    uv = shutil.which("uv")
+    return [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+
+
 @pytest.mark.long
 def test_installed_into_a_fresh_environment_it_scores_without_torch(built, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "fresh"], check=True)
     python, calib = tmp_path / "fresh/bin/python", tmp_path / "fresh/bin/calib_nb"
-    command = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", built[0]]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    run = {"cwd": tmp_path, "capture_output": True, "text": True, "env": OUTSIDE}
+    ended = subprocess.run([*into(python), "--quiet", "--constraint", ROOT / "constraints.txt", built[0]], **run)
     if ended.returncode and offline(ended):
         pytest.skip("no package index")
     assert ended.returncode == 0, ended.stderr
     rows = {"confidence": [0.2, 0.4, 0.6, 0.8] * 10, "is_correct": [0, 0, 1, 1] * 10}
     pd.DataFrame(rows).to_csv(tmp_path / "predictions.csv")
-    run = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {"PATH": os.environ["PATH"]}}
     scored = subprocess.run([calib, "score", "predictions.csv"], **run)
-    assert scored.returncode == 0 and re.search(r"^AUROC +1\.000", scored.stdout, re.M), scored.stdout + scored.stderr
-    version = subprocess.run([calib, "--version"], **run)
-    assert version.stdout.split()[-1] == SETTINGS["version"]
+    assert scored.returncode == 0 and re.search(r"^AUROC +1 ", scored.stdout, re.M), scored.stdout + scored.stderr
+    assert subprocess.run([calib, "--version"], **run).stdout.split()[-1] == SETTINGS["version"]
     told = "import calib_nb.metrics, importlib.util as i; print(calib_nb.__file__, i.find_spec('torch'))"
     place, torch = subprocess.run([python, "-c", told], **run).stdout.split()
     assert Path(place).is_relative_to(tmp_path) and torch == "None"
