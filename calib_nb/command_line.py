@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 import calib_nb
-from .core import RecordError, jsonable, project_root, read_json, write_text
+from .core import RecordError, _check_schema, jsonable, project_root, read_json, write_text
 
 # %% ../nbs/17d_command_line.ipynb #7204e148
 class _Commands(click.Group):
@@ -411,6 +411,7 @@ def _show(run, as_json):
     "Show a run: parameters, stages done, metrics. RUN is its folder, or the folder's name below runs/."
     path = _run_folder(run)
     manifest, metrics = read_json(path / "manifest.json"), path / "metrics.json"
+    _check_schema(path, manifest)
     if as_json:
         known = read_json(metrics) if metrics.is_file() else None
         click.echo(json.dumps({**_HEAD, "manifest": manifest, "metrics": known}, indent=1, ensure_ascii=False))

@@ -16,6 +16,8 @@ LEFT_OUT = re.compile(
     "|triton|(cuda|nvidia)-.*"  # of a CUDA build of torch, which names their versions itself
 )
 
+HELD = ("soupsieve<3",)  # newer ones need Python 3.11.5, and Debian 12 has 3.11.2
+
 
 def normal(name):
     "A package's name as the index compares it."
@@ -57,7 +59,7 @@ def changes(before, after):
 def renew(alone):
     "Write the pins of today; what changed, a line each."
     before = pinned(FILE.read_text(encoding="utf-8"))
-    found = newest(".[dev,gemma]") | newest("--no-deps", *alone)
+    found = newest(".[dev,gemma]", *HELD) | newest("--no-deps", *alone)
     FILE.write_text(as_file(found), encoding="utf-8")
     return changes(before, pinned(FILE.read_text(encoding="utf-8")))
 

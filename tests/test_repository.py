@@ -409,9 +409,9 @@ def test_jupyterlab_has_the_repository_as_root_and_the_main_job_as_first_page(mo
     assert runpy.run_path(os.environ["PYTHONSTARTUP"])["calib_nb"].__version__, "what its kernels begin with"
 
 
-def recipes():
+def recipes(*variables):  # NAME=VALUE
     "The commands of each target of the Makefile, variables put in."
-    make = ["make", "--always-make", "--dry-run", "--no-print-directory"]
+    make = ["make", "--always-make", "--dry-run", "--no-print-directory", *variables]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
     run = {"cwd": ROOT, "env": environment, "check": True, "capture_output": True, "text": True}
@@ -426,6 +426,14 @@ def test_commands_of_the_readme_and_of_contributing_exist():
         known = re.findall(r"^(\w+) = ", tagged_parameters(ROOT / notebook)[0], re.M)
         assert set(re.findall(r"-p (\w+) ", options)) <= set(known), notebook
     assert len(commands) > 6
+
+
+def test_torch_comes_from_another_index_only_where_one_is_named():
+    usual, cpu = recipes()["setup"], recipes("TORCH_INDEX=https://host/whl/cpu")["setup"]
+    assert not any("index-url" in line for line in usual)
+    changed = [line for line in cpu if line not in usual]
+    assert len(usual) == len(cpu) and len(changed) == 1
+    assert "--constraint constraints.txt --extra-index-url https://host/whl/cpu --editable" in changed[0]
 
 
 def test_three_sizes_of_test_each_begin_with_the_style_and_end_with_the_closing_line_of_pytest():
@@ -457,13 +465,6 @@ def test_hooks_run_what_is_installed_and_need_no_network():
     assert {repository["repo"] for repository in repositories} == {"local"}
     assert [hook["entry"].split()[0] for hook in hooks] == [".venv/bin/ruff", ".venv/bin/nbdev_clean"]
     assert {hook["language"] for hook in hooks} == {"system"}
-
-
-def test_the_citation_is_of_this_version():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    settings = (ROOT / "settings.ini").read_text()
-    assert {"cff-version", "message", "title", "authors"} <= set(citation)
-    assert f"version = {citation['version']}\n" in settings
 
 
 def test_exact_versions():

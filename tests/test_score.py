@@ -384,6 +384,25 @@ def test_show_says_what_a_run_is(here):
     assert "no run's folder" in refused("show", "nothing")
 
 
+def test_what_0_1_left_is_refused_in_one_line_or_read_as_any_file(here):
+    from calib_nb.compare import load_runs, made_up_run
+    from calib_nb.questions import read_judged
+
+    folder = made_up_run(here, "sft")
+    new = json.loads((folder / "manifest.json").read_text())
+    write_json(folder / "manifest.json", {name: value for name, value in new.items() if name != "schema"})
+    said = "this run has schema 1, this version of calib_nb reads schema 2, in which 'level' is 'expected'"
+    assert said in refused("show", folder) and said in refused("show", folder, "--json")
+    with pytest.raises(ValueError, match=said):
+        load_runs([folder])
+    readings = (folder / "readings.jsonl").read_text()
+    (folder / "readings.jsonl").write_text(readings.replace('"expected"', '"level"'))
+    scored = run("score", folder / "readings.jsonl", "--where", "readout=level", "--where", "split=test")
+    assert scored.exit_code == 0 and "AUROC" in scored.stdout
+    judged = folder / "judged.jsonl"
+    assert len(read_judged(judged)) == len(judged.read_text().splitlines())
+
+
 def test_run_executes_the_notebook_with_its_parameters(monkeypatch):
     called = []
     monkeypatch.chdir(ROOT)
