@@ -2,15 +2,14 @@
 import itertools
 import json
 import re
-import threading
 import time
 from dataclasses import replace
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from conftest import AtOnce
+from servers import Endpoint, Reply
 
 pytest.importorskip("openai")
 
@@ -67,36 +66,12 @@ def sound(body):
     return body_of(choice(text, logprobs={"content": steps} if body.get("logprobs") else None))
 
 
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.bodies.append(body)
-            act = self.server.script.pop(0) if self.server.script else self.server.act
-        try:
-            self.reply(act(body) if callable(act) else act)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-
-    def reply(self, act):
-        "A status, or a status and a body, or a body; bytes are cut short."
-        if isinstance(act, int):
-            act = act, {"error": {"message": "no"}}
-        status, body = act if isinstance(act, tuple) else (200, act)
-        torn = isinstance(body, bytes)
-        data = body if torn else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data) + 9 * torn))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-class Server(ThreadingHTTPServer):
-    request_queue_size = 64
+def as_reply(act):
+    "A status, or a status and a body, or a body; bytes are cut short."
+    if isinstance(act, int):
+        act = act, {"error": {"message": "no"}}
+    status, body = act if isinstance(act, tuple) else (200, act)
+    return Reply(body, status, torn=isinstance(body, bytes))
 
 
 @pytest.fixture
@@ -106,19 +81,13 @@ def serve(monkeypatch):
     monkeypatch.setattr(endpoint._Asking, "backoff", 0.001)
 
     def start(act=sound):
-        server = Server(("127.0.0.1", 0), Handler)
-        server.act, server.script, server.bodies, server.lock = act, [], [], threading.Lock()
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01}).start()
-        servers.append(server)
-        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        return server
+        servers.append(Endpoint(act, as_reply=as_reply))
+        servers[-1].point_to(monkeypatch, KEY)
+        return servers[-1]
 
     yield start
     for server in servers:
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
 def judged_of(*lands):
