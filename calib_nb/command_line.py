@@ -503,11 +503,11 @@ def _push(run, name, public, dry_run):
 
     RUN is its folder, or the folder's name below runs/; NAME is owner/name. The token is that in HF_TOKEN.
     """
-    from calib_nb.hub import _prepared, push_run
+    from calib_nb.hub import _files_of, _prepared, push_run
 
     path = _run_folder(run)
     if dry_run:
-        files = _prepared(path, name)
+        files = _files_of(_prepared(path, name), name)
         click.echo(files["README.md"].decode())
         click.echo(f"to be pushed to {name}: {', '.join(files)}", err=True)
         return

@@ -6,10 +6,12 @@
 __all__ = ['push_run']
 
 # %% ../nbs/16f_hub.ipynb #16hb0004
+import gzip
 import io
 import json
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,6 @@ from calib_nb.compare import (
     load_runs,
     readouts_of,
     score_table,
-    table_rows,
 )
 from .compare import test_readings as readings_to_test
 from .core import RunFolder, broken, jsonable, project_root, read_json, select
@@ -39,6 +40,7 @@ from calib_nb.models import (
     _named_base,
 )
 from .plots import reliability_figure, theme
+from .publish import _all_readings, readings_frame
 
 # %% ../nbs/16f_hub.ipynb #16hb0009
 @dataclass(frozen=True)
@@ -222,15 +224,15 @@ def _confidence_said(example):
     return "no confidence" if example.confidence is None else f"a confidence of {example.confidence:g}"
 
 # %% ../nbs/16f_hub.ipynb #16hb0019
-def _card(run, base, name):  # a run with a label; its base model; the adapter's name on the hub
+def _card(run, base, name, rows):  # a run with a label; its base model; the adapter's name; `Row` -> readings
     "The model card, Markdown below a heading in YAML."
-    rows = table_rows([run])
+    tested = {row: select(readings, split="test") for row, readings in rows.items()}
     body = _CARD.format(
         title=f"{base.said}, {run.parameters['method']}: confidences",
         base=base.said,
         method=run.parameters["method"],
         sentences="\n".join(f"- {sentence}" for sentence in conclusions([run])),
-        table=as_markdown(score_table(rows, run.training_accuracy, _SCORES)),
+        table=as_markdown(score_table(tested, run.training_accuracy, _SCORES)),
         snippet=_snippet(run, base, name),
         confidence=_confidence_said(_example(run)),
         data=_data_lines(run),
@@ -298,15 +300,17 @@ def _as_bytes(value):
 
 def _files_of(run, name):  # a run with a label; the adapter's name on the hub
     "Name -> content of what is pushed; the weights as a path."
-    folder, base = _check_adapter_of(run), _base_of(run)
+    folder, base, rows = _check_adapter_of(run), _base_of(run), _all_readings([run])
+    readings = readings_frame(rows).to_csv(index=False).encode()
     small = {
-        "README.md": _card(run, base, name).encode(),
+        "README.md": _card(run, base, name, rows).encode(),
         "adapter_config.json": _as_bytes(_public_config(folder, base)),
         "base.json": _as_bytes({"name": base.said, "key": base.key}),
         "metrics.json": _as_bytes(read_json(run.unedited("metrics.json"))),
     }
-    _check_public(small, os.environ.get("HF_TOKEN"))
-    return {**small, "reliability.png": _diagram(run), "adapter_model.safetensors": folder / _ADAPTER_WEIGHTS}
+    _check_public({**small, "readings.csv": readings}, os.environ.get("HF_TOKEN"))
+    packed = {"readings.csv.gz": gzip.compress(readings, mtime=0), "reliability.png": _diagram(run)}
+    return {**small, **packed, "adapter_model.safetensors": folder / _ADAPTER_WEIGHTS}
 
 # %% ../nbs/16f_hub.ipynb #16hb0029
 def _token():
@@ -340,16 +344,14 @@ def _check_repository(api, name, public):
     return True
 
 # %% ../nbs/16f_hub.ipynb #16hb0030
-def _pushed(api, name, files, public):
-    "The commit. Raises OSError in one line for what the hub refuses."
+@contextmanager
+def _in_one_line(name):
+    "What the hub refuses becomes an OSError of one line."
     try:
-        if not _check_repository(api, name, public):
-            api.create_repo(name, private=not public)
-        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-        return api.create_commit(name, operations, commit_message="An adapter and its card, from a finished run")
-    except ValueError as e:
-        raise ValueError(" ".join(str(e).split())) from e
+        yield
     except Exception as e:  # the hub's errors have no common class
+        if type(e) is ValueError:
+            raise
         said = " ".join(str(e).split())[:300]
         remedy = "See that HF_TOKEN may write there and that HF_HUB_OFFLINE is not set"
         xet = "; a mirror without Xet storage needs HF_HUB_DISABLE_XET=1"
@@ -357,10 +359,11 @@ def _pushed(api, name, files, public):
 
 
 def _prepared(folder, name):  # as of `push_run`
-    "Name -> content of what would be pushed, checked."
+    "A run with a label, whose adapter and name have been checked."
     _check_name(name)
     [run] = load_runs([folder])
-    return _files_of(run, name)
+    _check_adapter_of(run)
+    return run
 
 
 def push_run(
@@ -373,6 +376,11 @@ def push_run(
     Raises as `load_runs` does; ValueError, before anything is uploaded, for no adapter, for one that was changed, for a
     name that is none, for no token, and for a repository that is public or holds a whole model; OSError where the hub
     refuses."""
-    _check_name(name)
-    token = _token()
-    return _pushed(HfApi(token=token), name, _prepared(folder, name), public).oid
+    run, api = _prepared(folder, name), HfApi(token=_token())
+    with _in_one_line(name):
+        is_there = _check_repository(api, name, public)
+    operations = [CommitOperationAdd(path, content) for path, content in _files_of(run, name).items()]
+    with _in_one_line(name):
+        if not is_there:
+            api.create_repo(name, private=not public)
+        return api.create_commit(name, operations, commit_message="An adapter and its card, from a finished run").oid

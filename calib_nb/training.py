@@ -429,9 +429,11 @@ def no_future_warnings():
         yield
 
 # %% ../nbs/11_training.ipynb #b9be0e50
-def _holds_adapter(lm):
-    "Whether it was loaded by the name of an adapter."
-    return not isinstance(lm.model, PeftModel) and any(isinstance(m, BaseTunerLayer) for m in lm.model.modules())
+def _check_bare(lm):
+    "ValueError for a model that was loaded by the name of an adapter: it is not trained further."
+    if not isinstance(lm.model, PeftModel) and any(isinstance(m, BaseTunerLayer) for m in lm.model.modules()):
+        remedy = "Train on its base model, or merge the two and save the result"
+        raise ValueError(f"{lm.name} is an adapter on its base model, and no second one is trained on it. {remedy}")
 
 
 def add_adapter(
@@ -443,9 +445,7 @@ def add_adapter(
     "The model with a fresh LoRA adapter. Raises ValueError where it has one already."
     if isinstance(lm.model, PeftModel):
         raise ValueError("the model has an adapter already; start from the base model (`remove_adapter`)")
-    if _holds_adapter(lm):
-        remedy = "Train on its base model, or merge the two and save the result"
-        raise ValueError(f"{lm.name} is an adapter on its base model, and a second one is not trained on it. {remedy}")
+    _check_bare(lm)
     seed_everything(derived_seed(seed, "lora"))
     config = LoraConfig(
         task_type="CAUSAL_LM",
