@@ -28,7 +28,7 @@ from calib_nb.compare import (
     score_table,
 )
 from .compare import test_readings as readings_to_test
-from .core import RunFolder, broken, jsonable, project_root, read_json, select
+from .core import RunFolder, _check_mirror, broken, jsonable, project_root, read_json, select
 from .experiment import Parameters, _wording_of
 from calib_nb.models import (
     _ADAPTER,
@@ -361,6 +361,7 @@ def _in_one_line(name):
 def _prepared(folder, name):  # as of `push_run`
     "A run with a label, whose adapter and name have been checked."
     _check_name(name)
+    _check_mirror()
     [run] = load_runs([folder])
     _check_adapter_of(run)
     return run

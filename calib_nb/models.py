@@ -51,6 +51,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging as transformers_logging
 
 from calib_nb.core import (
+    _check_mirror,
     content_key,
     derived_seed,
     file_sha256,
@@ -411,6 +412,7 @@ def _hub_file(name, revision, file):
 
 def _from_hub(name, revision):
     "`(place, key, commit)` as of `_located`: the folder in the hub's cache of an adapter, the name of a model."
+    _check_mirror()
     for file in (_ADAPTER, "config.json"):
         found = _hub_file(name, revision, file)
         if found:

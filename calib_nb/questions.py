@@ -29,6 +29,7 @@ from calib_nb.core import (
     Judged,
     Question,
     RecordError,
+    _check_mirror,
     _whole_json,
     content_key,
     make_record,
@@ -535,6 +536,7 @@ def _pulled(spec, revision):
 
     if Path(spec.hub).is_dir():
         return datasets.load_dataset(spec.hub, spec.config, split=spec.split, revision=None), None
+    _check_mirror()
     commit = _commit_on_hub(spec.hub, revision)
     data = datasets.load_dataset(spec.hub, spec.config, split=spec.split, revision=commit)
     data = _at_commit(data, spec.split, commit)

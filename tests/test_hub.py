@@ -204,6 +204,15 @@ def test_an_adapter_that_is_not_whole_is_said_before_the_hub_is_asked(hub, ready
     assert not hub.asked
 
 
+def test_an_address_that_is_set_too_late_is_refused_wherever_the_hub_is_asked(hub, ready, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    asks = (lambda: push_run(ready, "ada/sure"), lambda: load_model("ada/base"), lambda: read_hub(VERIFIED))
+    for ask in asks:
+        with pytest.raises((ValueError, OSError), match="HF_ENDPOINT was set too late"):
+            ask()
+    assert hub.asked == []
+
+
 @pytest.mark.parametrize("name", ["sure", "ada/sure/it", "ada/su re", "ada/-sure", "/ada", "", "ada/" + "a" * 100])
 def test_a_name_that_is_none_is_said_before_the_hub_is_asked(hub, ready, name):
     with pytest.raises(ValueError, match="no name on the hub|whose it is"):
