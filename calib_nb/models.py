@@ -508,8 +508,8 @@ def _check_base(folder, base, lm):  # base: `{'name', 'key'}`
         return
     trained_on = f"{base['name']} ({base['key']})"
     said = f"{folder}: this adapter was trained on {trained_on}, not on {lm.name} ({lm.key})"
-    bits = [name for name in _QUANTIZATIONS if base["key"] == f"{lm.key}-{name}"]
-    raise ValueError(said + f". Take quantization '{bits[0]}'" * bool(bits))
+    bits = base["key"].removeprefix(f"{lm.key}-")
+    raise ValueError(f"{said}. Take quantization '{bits}'" if bits in _QUANTIZATIONS else said)
 
 
 def _with_adapter(lm, folder):

@@ -19,6 +19,7 @@ from kill_harness import SIZES, make_model, make_questions
 huggingface_hub = pytest.importorskip("huggingface_hub")
 pytest.importorskip("datasets")
 
+from calib_nb import hub as hub_room
 from calib_nb.compare import made_up_run
 from calib_nb.core import RunFolder, read_json, select, write_json
 from calib_nb.experiment import Run, run_method
@@ -89,10 +90,17 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def files(made):
+    "What is pushed of it."
+    return hub_room._files_of(hub_room._prepared(made, "ada/sure"), "ada/sure")
+
+
 @pytest.fixture
-def ready(made, tmp_path):
-    "A copy of it that a test may spoil; with the cache, so that nothing is embedded twice."
-    shutil.copytree(made.parent, tmp_path / "runs")
+def ready(made, files, tmp_path, monkeypatch):
+    "A copy of the folder that a test may spoil; what is pushed has been made."
+    monkeypatch.setattr(hub_room, "_files_of", lambda run, name: files)
+    shutil.copytree(made, tmp_path / "runs" / made.name)
     return tmp_path / "runs" / made.name
 
 
@@ -102,8 +110,8 @@ def uploads(hub):
 
 def test_nothing_of_this_machine_goes_out_and_the_card_says_what_the_run_says(hub, ready, made):
     commit = push_run(ready, "ada/sure")
-    files = hub.files("models/ada/sure", commit)
-    assert set(files) == {
+    there = hub.files("models/ada/sure", commit)
+    assert set(there) == {
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -112,24 +120,23 @@ def test_nothing_of_this_machine_goes_out_and_the_card_says_what_the_run_says(hu
         "readings.csv.gz",
         "reliability.png",
     }
-    everything = b"".join([*files.values(), gzip.decompress(files["readings.csv.gz"])])
+    everything = b"".join([*there.values(), gzip.decompress(there["readings.csv.gz"])])
     for secret in (str(made.parent), "/home/", "home-of-ada", str(Path.home()) + "/", TOKEN):
         assert secret.encode() not in everything, secret
-    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] is None
-    card = files["README.md"].decode()
+    assert json.loads(there["adapter_config.json"])["base_model_name_or_path"] is None
+    card = there["README.md"].decode()
     assert "base_model:" not in card and 'library_name: "peft"' in card and "mine.jsonl" in card
     [line] = [line for line in card.splitlines() if line.startswith("| sft | expected |")]
     assert len(re.findall(r"\d \[-?\d\.\d+, -?\d\.\d+\]", line.replace("\N{NO-BREAK SPACE}", " "))) >= 3, "intervals"
     assert "sft, expected: " in card and "![Reliability" in card
-    assert files["adapter_model.safetensors"] == (ready / "adapter/adapter_model.safetensors").read_bytes()
+    assert there["adapter_model.safetensors"] == (ready / "adapter/adapter_model.safetensors").read_bytes()
 
 
-def test_the_readings_come_back_as_they_were(hub, ready, tmp_path):
-    push_run(ready, "ada/sure")
+def test_the_readings_come_back_as_they_were(files, made, tmp_path):
     file = tmp_path / "readings.csv.gz"
-    file.write_bytes(hub.files("models/ada/sure")["readings.csv.gz"])
+    file.write_bytes(files["readings.csv.gz"])
     back = published_readings(file)
-    ours = [r for r in select(RunFolder(ready).readings, split="test")]
+    ours = select(RunFolder(made).readings, split="test")
     theirs = [r for rows in back.values() for r in rows if r.method == "sft"]
     facts = "readout", "seed", "id", "group", "relation", "is_correct", "confidence", "provenance"
     assert len(ours) == len(theirs) > 0
