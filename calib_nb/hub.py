@@ -357,7 +357,7 @@ def _in_one_line(name):
         xet = "; a mirror without Xet storage needs HF_HUB_DISABLE_XET=1"
         raise OSError(f"{name} was not pushed ({type(e).__name__}: {said}). {remedy}{xet}") from e
 
-
+# %% ../nbs/16f_hub.ipynb #16hb0034
 def _prepared(folder, name):  # as of `push_run`
     "A run with a label, whose adapter and name have been checked."
     _check_name(name)

@@ -336,7 +336,7 @@ def _base_under(folder):  # of an adapter
         raise ValueError(f"{folder} is an adapter that does not name its base model. {remedy}")
     return {"name": name, "key": ""}
 
-
+# %% ../nbs/07_models.ipynb #07hb0007
 def _check_adapter(folder):
     "ValueError where an adapter cannot be read, or is of a base model that cannot be had by its name."
     if not (folder / _ADAPTER_WEIGHTS).exists():
