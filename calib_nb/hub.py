@@ -199,6 +199,8 @@ confidence is asked for an answer that is given: that of {base} itself, without 
 
 ![Reliability diagrams on the test questions](reliability.png)
 
+The diagrams are by the readout *{readout}*: how sure the untrained model and the adapter are, and how often they are right.
+
 {table}
 Intervals are 95 %, from a bootstrap over subjects, and about this adapter: another seed gives another one. Brier skill
 is 1 - Brier score / that of always saying the accuracy on the training questions; above 0 is better than that constant.
@@ -219,6 +221,12 @@ Other words than these, or another base model, are not what was measured.
 {training}"""
 
 
+def _drawn(run):
+    "The readout that the diagram shows."
+    readouts, wanted = readouts_of([run]), run.parameters.get("readout")
+    return wanted if wanted in readouts else readouts[0]
+
+
 def _confidence_said(example):
     "What the run read of the example."
     return "no confidence" if example.confidence is None else f"a confidence of {example.confidence:g}"
@@ -231,6 +239,7 @@ def _card(run, base, name, rows):  # a run with a label; its base model; the ada
         title=f"{base.said}, {run.parameters['method']}: confidences",
         base=base.said,
         method=run.parameters["method"],
+        readout=_drawn(run),
         sentences="\n".join(f"- {sentence}" for sentence in conclusions([run])),
         table=as_markdown(score_table(tested, run.training_accuracy, _SCORES)),
         snippet=_snippet(run, base, name),
@@ -243,9 +252,7 @@ def _card(run, base, name, rows):  # a run with a label; its base model; the ada
 # %% ../nbs/16f_hub.ipynb #16hb0022
 def _diagram(run):
     "The untrained model and the adapter on the test questions, as the bytes of a PNG."
-    readouts = readouts_of([run])
-    readout = run.parameters.get("readout")
-    sets = readings_to_test([run], readout if readout in readouts else readouts[0])
+    sets = readings_to_test([run], _drawn(run))
     figure = reliability_figure({row.method: readings for row, readings in sets.items()})
     target = io.BytesIO()
     with theme():
