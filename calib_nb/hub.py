@@ -199,7 +199,7 @@ confidence is asked for an answer that is given: that of {base} itself, without 
 
 ![Reliability diagrams on the test questions](reliability.png)
 
-The diagrams are by the readout *{readout}*: how sure the untrained model and the adapter are, and how often they are right.
+The diagrams are by the readout *{readout}*: how sure the untrained model and the adapter are, and how often right.
 
 {table}
 Intervals are 95 %, from a bootstrap over subjects, and about this adapter: another seed gives another one. Brier skill
