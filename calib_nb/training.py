@@ -472,7 +472,7 @@ def save_adapter(
 ) -> None:
     "Write the adapter (safetensors), the base model's key and `records` to `folder`, whole or not at all."
     with written(folder) as part, _no_room_as_oserror():
-        lm.model.save_pretrained(part)
+        lm.model.save_pretrained(part, save_embedding_layers=False)  # else the hub is asked about the base model
         write_json(part / "base.json", {"name": lm.name, "key": lm.key})
         for name, value in records.items():
             write_json(part / f"{name}.json", value)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,6 +246,14 @@ def test_a_local_adapter_on_a_local_model_asks_the_hub_for_nothing(hub, ready):
     base = load_model(read_json(ready / "adapter/base.json")["name"])
     load_adapter(base, ready / "adapter")
     assert hub.asked == [] and lm.key.startswith(base.key + "+")
+
+
+def test_to_keep_an_adapter_the_hub_is_not_asked_about_its_base_model(hub, tmp_path):
+    lm = small_model(small_tokenizer(False))
+    lm.model.config._name_or_path = "ada/base"
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        save_adapter(add_adapter(lm, PRESETS["raw"], 0), tmp_path / "adapter")
+    assert hub.asked == []
 
 
 def test_an_adapter_whose_base_model_is_not_here_says_so(hub, ready, tmp_path):
