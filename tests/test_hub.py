@@ -45,6 +45,7 @@ def point_to(monkeypatch, url, home, offline=False):
         "HF_HUB_DISABLE_XET": True,
     }.items():
         monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", url)  # of what peft asks
     for name, value in {
         "HF_ENDPOINT": url,
         "HF_HUB_OFFLINE": offline,
