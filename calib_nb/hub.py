@@ -220,7 +220,7 @@ Other words than these, or another base model, are not what was measured.
 
 {training}"""
 
-
+# %% ../nbs/16f_hub.ipynb #16hb0019
 def _drawn(run):
     "The readout that the diagram shows."
     readouts, wanted = readouts_of([run]), run.parameters.get("readout")
@@ -231,7 +231,7 @@ def _confidence_said(example):
     "What the run read of the example."
     return "no confidence" if example.confidence is None else f"a confidence of {example.confidence:g}"
 
-# %% ../nbs/16f_hub.ipynb #16hb0019
+
 def _card(run, base, name, rows):  # a run with a label; its base model; the adapter's name; `Row` -> readings
     "The model card, Markdown below a heading in YAML."
     tested = {row: select(readings, split="test") for row, readings in rows.items()}
