@@ -679,6 +679,16 @@ def packaged_file(
         raise ValueError(f"{path}: SHA-256 is {actual}, expected {sha256}; install {requirement} again")
     return path
 
+# %% ../nbs/00_core.ipynb #00hb0002
+def _check_mirror():
+    "ValueError where `HF_ENDPOINT` was set after the hub's client was imported."
+    from huggingface_hub import constants
+
+    wanted = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    if wanted and wanted != constants.ENDPOINT:
+        said = f"HF_ENDPOINT was set too late: requests would go to {constants.ENDPOINT}"
+        raise ValueError(f"{said}. Set it before Python starts, or restart the kernel and set it in the first cell")
+
 # %% ../nbs/00_core.ipynb #90fe3914
 def with_check(row: dict) -> dict:
     "The row with a hash of itself, `check`."

@@ -81,7 +81,7 @@ from calib_nb.questions import (
 )
 from .readout import DEFAULT_READOUTS, READOUTS, asked_by, read_confidences
 from .resampling import METRICS
-from .training import PRESETS, Preset, load_adapter, weight_shift
+from .training import PRESETS, Preset, _check_bare, load_adapter, weight_shift
 
 # %% ../nbs/15_experiment.ipynb #2d1ffd60
 PROTOCOLS = {"two_step": DEFAULT_READOUTS, "joint": ("verbalized",)}  # the readouts of each protocol
@@ -92,7 +92,7 @@ class Parameters:
     "What a run depends on. Raises TypeError, ValueError or `UnknownName` for a value that cannot be."
 
     method: str = "sft"  # a name in `METHODS`
-    model: str = "smollm2-135m"  # embedded model, local folder, hub name, or 'endpoint:NAME' (OpenAI-compatible)
+    model: str = "smollm2-135m"  # embedded model, folder or hub name of a model or adapter, or 'endpoint:NAME'
     dataset: str = "facts"  # question set by name, for a part of it `name:relation,relation`, or a file
     test_dataset: str = ""  # another question set to test on; default: `dataset`
     n_train: int = 300  # questions to train on
@@ -833,9 +833,11 @@ def _step(number):  # 1 to 4
 
 # %% ../nbs/15_experiment.ipynb #6bbdcf09
 def _check_room(run, lm):
-    "ValueError for a question that is too long for the model, or for the training that follows."
+    "ValueError for a question that is too long, for the model or the training, and for a model that isn't trained."
     if isinstance(lm, EndpointModel):  # only the server knows what a token is
         return
+    if run.method.steps:
+        _check_bare(lm)
     fmt = TextFormat(lm.tokenizer, run.preset.chat_template)
     for split, questions in run.splits.items():
         trained_on = run.method.steps and split in ("train", "unlabelled")

@@ -32,6 +32,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from bitsandbytes.nn import Linear4bit
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from jinja2 import TemplateError
 from safetensors import safe_open
 from torch.nn.utils.rnn import pad_sequence
@@ -49,6 +51,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging as transformers_logging
 
 from calib_nb.core import (
+    _check_mirror,
     content_key,
     derived_seed,
     file_sha256,
@@ -292,6 +295,10 @@ def folder_key(folder):  # of a local model
     return content_key(sorted(hashes.items()))
 
 # %% ../nbs/07_models.ipynb #ae69a8d8
+_ADAPTER = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
 def _check_config(file):
     "Raises ValueError for a configuration that is damaged, or names no kind of model."
     config = read_json(file)
@@ -307,7 +314,49 @@ def _check_weights(file: str | Path):
     except Exception as e:  # damaged bytes: a `SafetensorError`, or what its decoder trips over
         raise ValueError(f"{file}: damaged or cut short ({str(e)[:200]}). Get or save the file again") from e
 
+# %% ../nbs/07_models.ipynb #07hb0001
+def _named_base(folder):  # of an adapter
+    "What `base.json` says of the model under an adapter. Raises ValueError where it does not."
+    try:
+        base = read_json(folder / "base.json")
+        return {"key": base["key"], "name": base["name"]}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        remedy = "Give the folder that a run has written, or train again"
+        raise ValueError(f"{folder}: base.json does not name the model under the adapter ({e}). {remedy}") from e
 
+
+def _base_under(folder):  # of an adapter
+    "`{'name', 'key'}` of its base model; of an adapter from elsewhere the name alone. Raises ValueError for none."
+    if (folder / "base.json").exists():
+        return _named_base(folder)
+    config = read_json(folder / _ADAPTER)
+    name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(name, str) or not name:
+        remedy = "Load the base model and give both to `load_adapter`, or merge the two and save the result"
+        raise ValueError(f"{folder} is an adapter that does not name its base model. {remedy}")
+    return {"name": name, "key": ""}
+
+# %% ../nbs/07_models.ipynb #07hb0007
+def _check_adapter(folder):
+    "ValueError where an adapter cannot be read, or is of a base model that cannot be had by its name."
+    if not (folder / _ADAPTER_WEIGHTS).exists():
+        raise ValueError(f"{folder}: no {_ADAPTER_WEIGHTS}; other files may hold code, and are not read")
+    _check_weights(folder / _ADAPTER_WEIGHTS)
+    name = _base_under(folder)["name"]
+    if os.path.isdir(name) and _is_adapter(Path(name)):
+        raise ValueError(f"{folder} is an adapter of another, {name}: merge that one and save the result")
+    try:
+        _check_model(name)
+    except ValueError as e:
+        remedy = "Load the base model and give both to `load_adapter`"
+        raise ValueError(f"{folder} is an adapter of '{name}', which is not here. {remedy}") from e
+
+
+def _is_adapter(folder):
+    "Whether a folder holds an adapter alone."
+    return (folder / _ADAPTER).exists() and not (folder / "config.json").exists()
+
+# %% ../nbs/07_models.ipynb #07hb0002
 def _check_folder(folder):
     "ValueError where a local folder holds no model in the format of transformers, with what it holds instead."
     if (folder / "config.json").exists():
@@ -315,9 +364,11 @@ def _check_folder(folder):
         for file in sorted(folder.glob("*.safetensors")):
             _check_weights(file)
         return
-    if (folder / "adapter_config.json").exists():
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
-        raise ValueError(f"{folder} is an adapter, not a model: give {base}, or merge the two and save the result")
+    if (folder / _ADAPTER).exists():
+        return _check_adapter(folder)
+    below = sorted(folder.glob(f"*/{_ADAPTER}"))
+    if below:
+        raise ValueError(f"{folder} holds no {_ADAPTER}; one lies in its folder '{below[0].parent.name}': give that")
     if any(folder.glob("*.gguf")):
         remedy = "load it with transformers (`gguf_file=`), `save_pretrained` to a folder, and give that"
         raise ValueError(f"{folder} holds a GGUF file, not safetensors: {remedy}")
@@ -345,6 +396,44 @@ def _locate(name):
     if os.path.isdir(name):
         return Path(name), folder_key(name)
     return name, None
+
+# %% ../nbs/07_models.ipynb #07hb0004
+def _hub_file(name, revision, file):
+    "A file from the hub, or from its cache where there is no network; the name of its folder is the commit."
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except EntryNotFoundError:  # nor is it in the cache
+        return None
+    except Exception as e:  # the hub's errors have no common class
+        said = " ".join(str(e).split())[:300]
+        remedy = "See that name, revision and HF_TOKEN are right, or download it once and give its folder"
+        raise OSError(f"'{name}' cannot be had from the hub ({type(e).__name__}: {said}). {remedy}") from e
+
+
+def _from_hub(name, revision):
+    "`(place, key, commit)` as of `_located`: the folder in the hub's cache of an adapter, the name of a model."
+    _check_mirror()
+    for file in (_ADAPTER, "config.json"):
+        found = _hub_file(name, revision, file)
+        if found:
+            break
+    else:
+        said = f"neither config.json nor {_ADAPTER} at '{revision or 'main'}', or no network and not pulled yet"
+        raise OSError(f"'{name}' cannot be had from the hub: {said}. Give another name, or the folder of a model")
+    commit = found.parent.name
+    key = f"{name}@{commit}"
+    if file != _ADAPTER:
+        return name, key, commit
+    for part in (_ADAPTER_WEIGHTS, "base.json"):
+        _hub_file(name, commit, part)
+    _check_adapter(found.parent)
+    return found.parent, key, commit
+
+
+def _located(name, revision):
+    "`(place, key, commit)`: a folder or a hub name, what identifies it, and the commit of what is from the hub."
+    place, key = _locate(name)
+    return _from_hub(name, revision) if key is None else (place, key, None)
 
 # %% ../nbs/07_models.ipynb #f137a188
 def _nf4_config(dtype):
@@ -402,33 +491,71 @@ def _load_weights(source, device, dtype, quantization, **revision):
     return _with_full_logits(model).eval()
 
 
-def _hub_key(name, model, revision):
-    "The key of a hub model, whose commit is known once it is loaded."
-    commit = getattr(model.config, "_commit_hash", None)
-    return f"{name}@{commit or revision}"
+def _load_plain(name, located, quantization, device):  # located: as from `_located`
+    "A `LanguageModel` without an adapter."
+    place, key, commit = located
+    kind = torch.device(device).type
+    at = {"revision": commit} if commit else {}
+    model = _load_weights(place, device, DEVICE_SETTINGS[kind]["dtype"], quantization or "none", **at)
+    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **at)
+    key = f"{key}-{quantization}" if quantization else key
+    return LanguageModel(name, model, tokenizer, key, quantization, _settings(kind, model.num_parameters()))
+
+# %% ../nbs/07_models.ipynb #07hb0006
+def _check_base(folder, base, lm):  # base: `{'name', 'key'}`
+    "ValueError where an adapter was trained on other weights."
+    if base["key"] == lm.key:
+        return
+    trained_on = f"{base['name']} ({base['key']})"
+    said = f"{folder}: this adapter was trained on {trained_on}, not on {lm.name} ({lm.key})"
+    bits = base["key"].removeprefix(f"{lm.key}-")
+    raise ValueError(f"{said}. Take quantization '{bits}'" if bits in _QUANTIZATIONS else said)
+
+
+def _with_adapter(lm, folder):
+    "A peft model: the base model with an adapter. Raises ValueError for a damaged one."
+    from peft import PeftModel
+
+    if not (folder / _ADAPTER_WEIGHTS).exists():
+        raise ValueError(f"{folder}: no {_ADAPTER_WEIGHTS}; other files may hold code, and are not read")
+    _check_weights(folder / _ADAPTER_WEIGHTS)
+    try:
+        return PeftModel.from_pretrained(lm.model, folder).eval()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:  # of a damaged configuration
+        said = f"{folder}: the adapter cannot be read ({type(e).__name__}: {str(e)[:200]})"
+        raise ValueError(f"{said}. Delete the folder and train again") from e
+
+
+def _load_adapted(name, located, quantization, device):  # as `_load_plain`, located: of an adapter
+    "The base model with the adapter in it, as one model."
+    folder, key, _ = located
+    base = _base_under(folder)
+    commit = base["key"].partition("@")[2][:40] or None
+    below = _located(base["name"], commit)
+    if _is_adapter(Path(below[0])):
+        raise ValueError(f"{folder} is an adapter of another, {base['name']}: merge that one and save the result")
+    lm = _load_plain(base["name"], below, quantization, device)
+    if base["key"]:
+        _check_base(folder, base, lm)
+    return replace(lm, name=name, model=_with_adapter(lm, folder).base_model.model, key=f"{lm.key}+{key}")
 
 # %% ../nbs/07_models.ipynb #b13e112c
 def load_model(
-    name: str = "smollm2-135m",  # embedded model, local folder, or hub name
+    name: str = "smollm2-135m",  # embedded model, local folder, or hub name; of a model or an adapter
     revision: str | None = None,  # hub branch, tag or commit
     quantization: str | None = None,  # None or 'nf4'
     device: str | None = None,  # 'cpu', 'cuda'; None: what there is
 ) -> LanguageModel:  # in eval mode
-    "Load a model. Raises `UnknownName` for a name that cannot be one, OSError where a hub model cannot be had."
-    precision = quantization or "none"
-    if precision not in _QUANTIZATIONS:
+    """Load a model, or an adapter on its base model.
+
+    Raises `UnknownName` for a name that cannot be one, OSError where the hub's cannot be had, ValueError for an adapter
+    that is not of the base model that it names."""
+    if (quantization or "none") not in _QUANTIZATIONS:
         raise unknown_name("quantization", quantization, _QUANTIZATIONS)
-    source, key = _locate(name)
-    device = choose_device(device)
-    kind = torch.device(device).type
+    located = _located(name, revision)
     transformers_logging.disable_progress_bar()
-    wanted = {"revision": revision} if revision and key is None else {}
-    model = _load_weights(source, device, DEVICE_SETTINGS[kind]["dtype"], precision, **wanted)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **wanted)
-    key = key or _hub_key(name, model, revision)
-    if quantization:
-        key = f"{key}-{quantization}"
-    return LanguageModel(name, model, tokenizer, key, quantization, _settings(kind, model.num_parameters()))
+    load = _load_adapted if _is_adapter(Path(located[0])) else _load_plain
+    return load(name, located, quantization, choose_device(device))
 
 # %% ../nbs/07_models.ipynb #2d003fef
 _SWITCHES = "enable_thinking", "thinking"  # names that chat templates give to the switch for thoughts

@@ -29,6 +29,7 @@ from calib_nb.core import (
     Judged,
     Question,
     RecordError,
+    _check_mirror,
     _whole_json,
     content_key,
     make_record,
@@ -497,37 +498,65 @@ def _set_of_file(rows, where, mapping, separator):
         "Say what they mean, e.g. columns={'question': 'prompt', 'answers': 'target'}"
     )
 
+# %% ../nbs/05_questions.ipynb #0df78405
+def _commit_on_hub(name, revision):
+    "The commit that a revision of a data set is, of the hub or of its cache. OSError where a named one is not known."
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().resolve_revision(name, repo_type="dataset", revision=revision).resolved
+    except Exception as e:  # the hub's errors have no common class
+        if revision:
+            raise OSError(f"revision '{revision}' is not to be had ({type(e).__name__})") from e
+        return None
+
+
+def _files_at(data):  # a data set
+    "The Arrow files that it is read from; `datasets` keeps them in a folder for each commit."
+    return [Path(file["filename"]) for file in getattr(data, "cache_files", [])]
+
+
+def _at_commit(data, split, commit):
+    "The data set as it was pulled at this commit, whichever was pulled last. Raises OSError where it never was."
+    from datasets import Dataset, concatenate_datasets
+
+    files = _files_at(data)
+    if not commit or not files or files[0].parent.name == commit:
+        return data
+    folder = files[0].parent.with_name(commit)
+    wanted = sorted(file for file in folder.glob("*.arrow") if re.search(rf"-{split}(-\d+-of-\d+)?$", file.stem))
+    if not wanted:
+        raise OSError(f"it was not pulled at commit {commit}, and there is no network")
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in wanted])
+
 # %% ../nbs/05_questions.ipynb #0df78406
-def _cached_commit(data):  # a data set from the cache
-    "The commit that it was loaded from, where its files' addresses say one."
-    known = getattr(getattr(data, "info", None), "download_checksums", None) or {}
-    found = re.search(r"@([0-9a-f]{40})/", " ".join(map(str, known)))
-    return found[1] if found else None
+def _pulled(spec, revision):
+    "`(data set, commit)`; a local folder has no commit."
+    import datasets
+
+    if Path(spec.hub).is_dir():
+        return datasets.load_dataset(spec.hub, spec.config, split=spec.split, revision=None), None
+    _check_mirror()
+    commit = _commit_on_hub(spec.hub, revision)
+    data = datasets.load_dataset(spec.hub, spec.config, split=spec.split, revision=commit)
+    data = _at_commit(data, spec.split, commit)
+    return data, commit or _files_at(data)[0].parent.name  # of a cache that an older version of the client filled
 
 
 def read_hub(
     spec: QuestionSet,  # whose `hub`, `config` and `split` say what to read
     revision: str | None = None,  # branch, tag or commit
 ) -> tuple:  # (numbered rows, {'hub', 'config', 'split', 'revision'}), the revision resolved to a commit
-    "Read a set from the hub. Raises OSError where it cannot be had."
-    import datasets
-    from huggingface_hub import HfApi
-
-    commit, cached = None, False  # a local folder has no commit
-    if not Path(spec.hub).is_dir():
-        try:
-            commit = HfApi().dataset_info(spec.hub, revision=revision).sha
-        except Exception:  # the hub's errors have no common class
-            commit, cached = revision, True  # what the cache holds, if it does
+    "Read a set from the hub, or what was pulled before where there is no network. OSError where it cannot be had."
     try:
-        data = datasets.load_dataset(spec.hub, spec.config, split=spec.split, revision=commit)
+        data, commit = _pulled(spec, revision)
     except Exception as e:  # the hub's errors have no common class
+        said = " ".join(f"{type(e).__name__}: {e}".split())[:400]
         raise OSError(
-            f"question set '{spec.name}' cannot be read from the hub as '{spec.hub}' ({type(e).__name__}: {e}). "
+            f"question set '{spec.name}' cannot be read from the hub as '{spec.hub}' ({said}). "
             "Download the file once and give its path instead"
         ) from e
     rows = [(number, dict(row)) for number, row in enumerate(data, 1)]
-    commit = _cached_commit(data) or commit if cached else commit
     return rows, {"hub": spec.hub, "config": spec.config, "split": spec.split, "revision": commit}
 
 # %% ../nbs/05_questions.ipynb #f294f42b

@@ -16,8 +16,10 @@ from calib_nb.models import (
     LanguageModel,
     TextFormat,
     TokenTree,
-    _check_weights,
+    _check_base,
+    _named_base,
     _to,
+    _with_adapter,
     common_length,
     in_halves,
     read_trees,
@@ -46,6 +48,7 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
@@ -426,6 +429,13 @@ def no_future_warnings():
         yield
 
 # %% ../nbs/11_training.ipynb #b9be0e50
+def _check_bare(lm):
+    "ValueError for a model that was loaded by the name of an adapter: it is not trained further."
+    if not isinstance(lm.model, PeftModel) and any(isinstance(m, BaseTunerLayer) for m in lm.model.modules()):
+        remedy = "Train on its base model, or merge the two and save the result"
+        raise ValueError(f"{lm.name} is an adapter on its base model, and no second one is trained on it. {remedy}")
+
+
 def add_adapter(
     lm: LanguageModel,  # without an adapter
     preset: Preset,  # its size, scale and dropout
@@ -435,6 +445,7 @@ def add_adapter(
     "The model with a fresh LoRA adapter. Raises ValueError where it has one already."
     if isinstance(lm.model, PeftModel):
         raise ValueError("the model has an adapter already; start from the base model (`remove_adapter`)")
+    _check_bare(lm)
     seed_everything(derived_seed(seed, "lora"))
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -461,7 +472,7 @@ def save_adapter(
 ) -> None:
     "Write the adapter (safetensors), the base model's key and `records` to `folder`, whole or not at all."
     with written(folder) as part, _no_room_as_oserror():
-        lm.model.save_pretrained(part)
+        lm.model.save_pretrained(part, save_embedding_layers=False)  # else the hub is asked about the base model
         write_json(part / "base.json", {"name": lm.name, "key": lm.key})
         for name, value in records.items():
             write_json(part / f"{name}.json", value)
@@ -480,16 +491,6 @@ def _no_room_as_oserror():
         raise OSError(errno.ENOSPC, "No space left on device") from e
 
 # %% ../nbs/11_training.ipynb #62a18e30
-def _base_of(folder):
-    "What `base.json` says of the model under an adapter. Raises ValueError where it does not."
-    try:
-        base = read_json(folder / "base.json")
-        return {"key": base["key"], "name": base["name"]}
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        remedy = "Give the folder that a run has written, or train again"
-        raise ValueError(f"{folder}: base.json does not name the model under the adapter ({e}). {remedy}") from e
-
-
 def load_adapter(
     lm: LanguageModel,  # the base model
     folder: Path,  # from `save_adapter`
@@ -498,19 +499,8 @@ def load_adapter(
     changed = broken(folder)
     if changed and changed != ["seal.json"]:  # an adapter from elsewhere has no seal
         raise ValueError(f"{folder}: {changed[0]} was changed after it was written; delete the folder and train again")
-    base = _base_of(Path(folder))
-    if base["key"] != lm.key:
-        trained_on = f"{base['name']} ({base['key']})"
-        raise ValueError(f"{folder}: this adapter was trained on {trained_on}, not on {lm.name} ({lm.key})")
-    if not (Path(folder) / "adapter_model.safetensors").exists():
-        raise ValueError(f"{folder}: no adapter_model.safetensors; other files may hold code, and are not read")
-    _check_weights(Path(folder) / "adapter_model.safetensors")
-    try:
-        model = PeftModel.from_pretrained(remove_adapter(lm).model, folder)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:  # of a damaged configuration
-        said = f"{folder}: the adapter cannot be read ({type(e).__name__}: {str(e)[:200]})"
-        raise ValueError(f"{said}. Delete the folder and train again") from e
-    return replace(lm, model=model.eval())
+    _check_base(folder, _named_base(Path(folder)), lm)
+    return replace(lm, model=_with_adapter(remove_adapter(lm), Path(folder)))
 
 # %% ../nbs/11_training.ipynb #c9a9769b
 def _batch_of(examples, lm, objective, indices):  # indices: entries of the trainer's data set

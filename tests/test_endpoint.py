@@ -1,24 +1,29 @@
 """A model behind an address: what a server does wrong is missing with its reason, paid for once, and never a number."""
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from conftest import AtOnce
+from conftest import ROOT, AtOnce
+from servers import Endpoint, Reply
 
 pytest.importorskip("openai")
 
 from calib_nb import endpoint
-from calib_nb.core import Judged, sound_rows
+from calib_nb.compare import Row, load_runs, table_rows
+from calib_nb.core import Judged, select, sound_rows
 from calib_nb.endpoint import Retry, UnansweredError, _KeptByKey, _pause, _Request, _seconds, load_endpoint
 from calib_nb.endpoint_readout import _NEEDS, _Turns, _Walk, _weighed, answer_by_endpoint, read_by_endpoint
-from calib_nb.experiment import Parameters, Run, read_more, run_method
+from calib_nb.experiment import Parameters, Run, read_more, run_method, run_readouts
+from calib_nb.posthoc import CALIBRATORS, fit_abstention, recalibrate
 from calib_nb.prompts import PROMPTS
 from calib_nb.questions import load_questions
 from calib_nb.readout import READOUTS
@@ -67,36 +72,12 @@ def sound(body):
     return body_of(choice(text, logprobs={"content": steps} if body.get("logprobs") else None))
 
 
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.bodies.append(body)
-            act = self.server.script.pop(0) if self.server.script else self.server.act
-        try:
-            self.reply(act(body) if callable(act) else act)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-
-    def reply(self, act):
-        "A status, or a status and a body, or a body; bytes are cut short."
-        if isinstance(act, int):
-            act = act, {"error": {"message": "no"}}
-        status, body = act if isinstance(act, tuple) else (200, act)
-        torn = isinstance(body, bytes)
-        data = body if torn else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data) + 9 * torn))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-class Server(ThreadingHTTPServer):
-    request_queue_size = 64
+def as_reply(act):
+    "A status, or a status and a body, or a body; bytes are cut short."
+    if isinstance(act, int):
+        act = act, {"error": {"message": "no"}}
+    status, body = act if isinstance(act, tuple) else (200, act)
+    return Reply(body, status, torn=isinstance(body, bytes))
 
 
 @pytest.fixture
@@ -106,19 +87,13 @@ def serve(monkeypatch):
     monkeypatch.setattr(endpoint._Asking, "backoff", 0.001)
 
     def start(act=sound):
-        server = Server(("127.0.0.1", 0), Handler)
-        server.act, server.script, server.bodies, server.lock = act, [], [], threading.Lock()
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01}).start()
-        servers.append(server)
-        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        return server
+        servers.append(Endpoint(act, as_reply=as_reply))
+        servers[-1].point_to(monkeypatch, KEY)
+        return servers[-1]
 
     yield start
     for server in servers:
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
 def judged_of(*lands):
@@ -633,6 +608,36 @@ def test_a_run_of_the_untrained_model_is_a_run_like_any_other(serve, tmp_path, m
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
+def less_sure_of_what_it_does_not_know(body):
+    "The same server, and surer of its answer where that is right; one time in six it is wrong about that."
+    reply = knowing(body)
+    if "How likely" not in body["messages"][-1]["content"]:
+        return reply
+    question = FACTS[body["messages"][0]["content"].split("\n")[0]].question
+    sure = (len(question) % 2 == 1) != (sum(question.encode()) % 6 == 0)
+    digit, other = ("9", "8") if sure else ("3", "2")
+    steps = [token("0", 0.95), token(".", 0.99), token(digit, 0.7, [(other, 0.28)])]
+    return body_of(choice(f"0.{digit}", logprobs={"content": steps} if body.get("logprobs") else None))
+
+
+@pytest.mark.slow
+def test_what_is_made_of_readings_afterwards_is_made_of_a_server_s(serve, tmp_path):
+    serve(less_sure_of_what_it_does_not_know)
+    folder = run_method(**{**SMALL, "n_calibration": 24}, out=str(tmp_path))
+    [run] = load_runs([folder])
+    for readout in run_readouts(Parameters(**SMALL)):
+        test, calibration = (select(run.readings, readout=readout, split=s) for s in ("test", "calibration"))
+        for name in CALIBRATORS:
+            mapped = recalibrate(test, name, calibration)
+            sides = [[m.confidence for m, r in zip(mapped, test) if (r.confidence > 0.5) == side] for side in (0, 1)]
+            assert 0 <= max(sides[0]) < min(sides[1]) <= 1, f"{name} keeps the order"
+        threshold = fit_abstention(*zip(*[(r.confidence, r.is_correct) for r in calibration]), target=0.6).threshold
+        assert 0 < threshold <= 0.9, "an answer is given where the server is sure"
+    rows = table_rows([run])
+    assert {"knn", "logistic", "training_accuracy"} <= {row.method for row in rows}
+    assert all(r.confidence is not None for r in rows[Row("baseline", "expected", "platt")])
+
+
 @pytest.mark.slow
 def test_a_run_that_is_stopped_asks_again_at_most_for_what_was_on_its_way(serve, tmp_path, monkeypatch):
     server = serve(knowing)
@@ -652,6 +657,33 @@ def test_a_run_that_is_stopped_asks_again_at_most_for_what_was_on_its_way(serve,
     run_method(**SMALL, out=str(tmp_path))
     probes = 10
     assert 36 + 24 <= len(server.bodies) <= 36 + 24 + probes + 2
+
+
+A_RUN = "import json, sys; from calib_nb.experiment import run_method; run_method(**json.loads(sys.argv[1]))"
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_has_at_most_the_requests_on_their_way_asked_again(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("CALIB_NB_ENDPOINT_WORKERS", "3")
+    command = [sys.executable, "-c", A_RUN, json.dumps({**SMALL, "out": str(tmp_path)})]
+    there = threading.Event()
+
+    def slowly(body):
+        if len(server.bodies) >= 40:
+            there.set()
+            time.sleep(0.2)
+        return knowing(body)
+
+    server = serve(slowly)
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert there.wait(timeout=300)
+    process.kill()
+    process.wait()
+    server.act = knowing
+    run_method(**SMALL, out=str(tmp_path))
+    asked = [body["messages"] for body in server.bodies]
+    about_facts = [json.dumps(turns) for turns in asked if turns[0]["content"].split("\n")[0] in FACTS]
+    assert len(set(about_facts)) == 36 + 24 and len(about_facts) <= 36 + 24 + 3
 
 
 @pytest.mark.slow

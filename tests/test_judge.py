@@ -1,12 +1,11 @@
 """The judges by name, and a grader that survives a bad server without inventing a grade."""
 import json
-import threading
 import time
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from conftest import AtOnce
+from servers import Endpoint, Reply
 
 from calib_nb.core import Question, UnknownName
 from calib_nb.endpoint import _seconds
@@ -76,62 +75,12 @@ def test_an_answer_cannot_add_lines_to_the_prompt():
 # A server that does what its script says
 
 
-class Server:
-    "A local endpoint in OpenAI's form that does what its script says, then answers CORRECT."
-
-    def __init__(self, script=()):
-        self.script, self.prompts, self.bodies = list(script), [], []
-        self.at_once = self.most = 0
-        self.lock = threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.outer = self
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-
-    def begin(self, body):
-        "Count a request; the next act of the script."
-        with self.lock:
-            self.prompts.append(body["messages"][0]["content"])
-            self.bodies.append(body)
-            self.at_once += 1
-            self.most = max(self.most, self.at_once)
-            return self.script.pop(0) if self.script else "CORRECT"
-
-    def end(self):
-        with self.lock:
-            self.at_once -= 1
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_POST(self):
-        server = self.server.outer
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        act = server.begin(body)
-        act = act(body) if callable(act) else act
-        try:
-            self.answer(act)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        finally:
-            server.end()
-
-    def answer(self, act):
-        time.sleep(2 if act == "hang" else 0)
-        status = act if isinstance(act, int) else 200
-        body = body_of(act)
-        if isinstance(act, tuple):
-            status = act[0]
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        if status == 429:
-            self.send_header("Retry-After", "0.01")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+def as_reply(act):
+    "A status, a status with a message, a word for a fault, a message, or the text of one."
+    if act == "hang":
+        time.sleep(2)
+    status = act if isinstance(act, int) else act[0] if isinstance(act, tuple) else 200
+    return Reply(body_of(act), status, {"Retry-After": "0.01"} if status == 429 else {})
 
 
 def body_of(act):
@@ -158,18 +107,18 @@ def reply_of(message, finish_reason):
 
 @pytest.fixture
 def serve(monkeypatch):
+    "`serve(*script)` starts an endpoint that does what its script says, then replies CORRECT."
     pytest.importorskip("openai")
     servers = []
 
     def start(*script):
-        servers.append(Server(script))
-        monkeypatch.setenv("OPENAI_BASE_URL", servers[-1].url)
-        monkeypatch.setenv("OPENAI_API_KEY", "secret-for-the-test")
+        servers.append(Endpoint("CORRECT", script, as_reply))
+        servers[-1].point_to(monkeypatch, "secret-for-the-test")
         return servers[-1]
 
     yield start
     for server in servers:
-        server.server.shutdown()
+        server.close()
 
 
 @pytest.mark.parametrize("act", [
@@ -187,7 +136,7 @@ def test_a_bad_reply_is_asked_again_and_never_guessed(serve, act):
     server = serve(act, act)
     grade = endpoint_grader("m", timeout=0.5, backoff=0.01, workers=1)
     assert [v.grade for v in grade(ITEMS[:1])] == ["correct"]
-    assert len(server.prompts) == 3
+    assert len(server.bodies) == 3
 
 
 def test_what_cannot_pass_is_raised_at_once(serve):
@@ -196,7 +145,7 @@ def test_what_cannot_pass_is_raised_at_once(serve):
     server = serve(401)
     with pytest.raises(openai.AuthenticationError):
         endpoint_grader("m", backoff=0.01)(ITEMS[:1])
-    assert len(server.prompts) == 1
+    assert len(server.bodies) == 1
 
 
 def modern(body):
@@ -251,7 +200,7 @@ def test_two_servers_of_one_host_are_two_graders(serve, tmp_path):
     for grade in ("CORRECT", "INCORRECT"):
         server = serve(grade)
         grades += [v.grade for v in endpoint_grader("m", folder=tmp_path)(ITEMS[:1])]
-        assert len(server.prompts) == 1
+        assert len(server.bodies) == 1
     assert grades == ["correct", "incorrect"]
 
 
@@ -267,13 +216,13 @@ def test_a_stopped_run_goes_on_where_it_was(serve, tmp_path):
     with pytest.raises(UngradedError, match="4 of 6 answers have no grade .* after 2 attempts .*HTTP 500"):
         endpoint_grader("m", **options)(ITEMS)
     server.script.clear()
-    server.prompts.clear()
+    server.bodies.clear()
     verdicts = endpoint_grader("m", **options)(ITEMS)
     assert [v.grade for v in verdicts] == ["correct", "incorrect"] + ["correct"] * 4
-    assert len(server.prompts) == 4
-    server.prompts.clear()
+    assert len(server.bodies) == 4
+    server.bodies.clear()
     endpoint_grader("m", **options)(ITEMS)
-    assert not server.prompts
+    assert not server.bodies
     assert "secret-for-the-test" not in "".join(path.read_text() + path.name for path in tmp_path.iterdir())
 
 
@@ -281,7 +230,7 @@ def test_another_model_has_another_cache(serve, tmp_path):
     server = serve()
     for model in ("m", "n"):
         endpoint_grader(model, folder=tmp_path)(ITEMS[:1])
-    assert len(server.prompts) == 2
+    assert len(server.bodies) == 2
 
 
 def test_as_many_requests_at_once_as_allowed_and_never_more():

@@ -1,13 +1,12 @@
 """Published predictions of larger models: fetched whole or not at all, read as their authors meant."""
-import functools
-import http.server
-import threading
 from hashlib import sha256
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, SHARED, cells
+from servers import Reply, Server
 
 from calib_nb import larger
 from calib_nb.core import RecordError, write_json
@@ -18,13 +17,6 @@ on_real_files = pytest.mark.skipif(not (DATA / "atlas").is_dir(), reason="publis
 
 
 # ---- Fetching
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    "Notes what it is asked for."
-
-    def log_message(self, *words):
-        self.server.asked.append(self.path)
 
 
 @pytest.fixture
@@ -38,13 +30,16 @@ def web(tmp_path, monkeypatch):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     monkeypatch.setattr(larger, "_published_files", lambda: table)
-    handler = functools.partial(Handler, directory=tmp_path / "web")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.asked = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", server.asked, tmp_path / "web/them/theirs/c0ffee/data"
-    server.shutdown()
-    server.server_close()
+    asked = []
+
+    def reply(request):
+        asked.append(request.path)
+        file = tmp_path / "web" / unquote(request.path).lstrip("/")
+        return Reply(file.read_bytes()) if file.is_file() else Reply(status=404)
+
+    server = Server(reply)
+    yield server.url, asked, tmp_path / "web/them/theirs/c0ffee/data"
+    server.close()
 
 
 def names_in(folder):

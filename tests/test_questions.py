@@ -430,15 +430,15 @@ def test_the_revision_is_resolved_and_passed_on(monkeypatch):
     datasets, hub = pytest.importorskip("datasets"), pytest.importorskip("huggingface_hub")
     asked, commit = {}, "c" * 40
 
-    def dataset_info(self, name, revision=None):
+    def resolve_revision(self, name, repo_type, revision):
         asked.update(name=name, asked=revision)
-        return type("Info", (), {"sha": commit})
+        return type("Revision", (), {"resolved": commit})
 
     def load_dataset(name, config, split, revision):
         asked.update(config=config, split=split, revision=revision)
         return [{"question": "Who?", "question_id": "t1", "answer": {"value": "Ada", "aliases": ["Ada L."]}}]
 
-    monkeypatch.setattr(hub.HfApi, "dataset_info", dataset_info)
+    monkeypatch.setattr(hub.HfApi, "resolve_revision", resolve_revision)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     questions = load_questions("triviaqa", revision="v1")
     assert asked == {
@@ -458,7 +458,7 @@ def test_without_the_hub_the_error_says_what_to_do(monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("offline")
 
-    monkeypatch.setattr(hub.HfApi, "dataset_info", offline)
+    monkeypatch.setattr(hub.HfApi, "repo_info", offline)
     with pytest.raises(OSError, match="'nq_open' cannot be read from the hub .*give its path"):
         load_questions("nq_open")
 

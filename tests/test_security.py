@@ -4,10 +4,8 @@ import json
 import os
 import pickle
 import re
-import threading
 import time
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,6 +16,7 @@ from audit import report
 from conftest import MODULES, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import Reply, Server
 
 from calib_nb.compare import as_markdown, styled
 from calib_nb.core import UnknownName, unknown_name, visible
@@ -166,26 +165,22 @@ def test_malicious_weights_code_and_vectors_are_not_run(tmp_path, small):
 # An endpoint
 
 
-class Spy(BaseHTTPRequestHandler):
+class Spy(Server):
     "A server that keeps what it is sent, quotes the key that it was given, and answers as it is told."
 
-    def log_message(self, *args):
-        pass
+    def __init__(self, says, statuses):
+        self.seen, self.statuses, self.says = [], list(statuses), says
+        super().__init__(self._reply)
 
-    def do_POST(self):
-        asked = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.seen.append((self.path, json.loads(asked)))
-        status = self.server.statuses.pop(0) if self.server.statuses else 200
-        quoted = f"There is no such key: {self.headers['Authorization']}"
-        said = self.server.says if self.server.says else quoted
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
-        good = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        body = json.dumps(good if status == 200 else {"error": {"message": quoted}}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    def _reply(self, asked):
+        self.seen.append((asked.path, asked.body))
+        status = self.statuses.pop(0) if self.statuses else 200
+        quoted = f"There is no such key: {asked.headers['Authorization']}"
+        if status != 200:
+            return Reply({"error": {"message": quoted}}, status)
+        message = {"role": "assistant", "content": self.says or quoted}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        return Reply({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
 
 
 @pytest.fixture
@@ -195,17 +190,14 @@ def spy(monkeypatch):
     servers = []
 
     def start(says="CORRECT", statuses=(), path="/v1"):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Spy)
-        server.seen, server.statuses, server.says = [], list(statuses), says
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}{path}")
+        servers.append(Spy(says, statuses))
+        monkeypatch.setenv("OPENAI_BASE_URL", servers[-1].url + path)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        return server
+        return servers[-1]
 
     yield start
     for server in servers:
-        server.shutdown()
+        server.close()
 
 
 ITEM = ("Paris", ["Paris", "Lutetia"], "What is the capital of France?")
@@ -226,7 +218,7 @@ def test_servers_on_two_ports_or_paths_share_no_grades(spy, tmp_path, monkeypatc
     assert endpoint_grader("default", tmp_path)([ITEM])[0].grade == "correct"
     second = spy("INCORRECT")
     assert endpoint_grader("default", tmp_path)([ITEM])[0].grade == "incorrect"
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{second.server_port}/other")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{second.url}/other")
     endpoint_grader("default", tmp_path)([ITEM])
     assert [path for path, _ in second.seen] == ["/v1/chat/completions", "/other/chat/completions"]
     monkeypatch.setattr("calib_nb.judge._FEW_TOKENS", 16)

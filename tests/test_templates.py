@@ -275,7 +275,7 @@ def test_a_question_that_the_preset_has_no_room_for_is_found_too(small):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("adapter_config.json", '{"base_model_name_or_path": "org/base"}', "is an adapter, not a model: give org/base"),
+        ("adapter_config.json", '{"base_model_name_or_path": "org/base"}', "no adapter_model.safetensors"),
         ("model.Q4_K_M.gguf", "", "holds a GGUF file, not safetensors"),
         ("notes.txt", "", "there is no config.json in it"),
     ],
