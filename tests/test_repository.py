@@ -71,6 +71,7 @@ WITH_TORCH = {  # at the top or inside a function, or by a room that has it
     "report",
     "replication",
     "asking",
+    "sweep",
 }
 
 
