@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 from calib_nb.core import (
     RecordError,
     _text_of,
+    code_hash,
     content_key,
     file_sha256,
     finished_run,
@@ -195,9 +196,10 @@ def _given(source, settings, known):
     for keys, part in parts.items():
         _check_part(source, keys, part, settings.fixed, known)
     number = sum(math.prod(map(len, part.values())) for part in parts.values())
-    if number > _MOST_CELLS or not any(parts.values()):
-        remedy = "Write a smaller grid" if number > _MOST_CELLS else "Give it at least one parameter with its values"
-        raise source.error(("grid",), f"has {number} cells, at most {_MOST_CELLS:,}. {remedy}")
+    if not any(parts.values()):
+        raise source.error(("grid",), "names no parameter. Give it at least one, with a list of values")
+    if number > _MOST_CELLS:
+        raise source.error(("grid",), f"has {number} cells, at most {_MOST_CELLS}. Write a smaller one")
     for keys, part in parts.items():
         for values in itertools.product(*part.values()):
             yield keys, {**settings.fixed, **dict(zip(part, values))}
@@ -223,40 +225,54 @@ class _Cell:
     shown: dict  # the same without what may be secret in an address
 
 
-def _cell_name(p, files):  # `Parameters`; hashes of the files that it names
+def _cell_name(p, hashes):  # `Parameters`; of its files and its code
     "The name of a cell: equal for runs that would be equal."
-    from calib_nb.experiment import _as_file_name, _code_of, _without_secrets, code_hash
+    from calib_nb.experiment import _as_file_name, _without_secrets
 
     values = {name: v for name, v in _without_secrets(p).items() if name not in ("out", "publish", "readout")}
-    key = content_key(values, files, code_hash(*_code_of(p)), length=8)
+    key = content_key(values, hashes, length=8)
     names = map(_as_file_name, (Path(p.dataset.split("?")[0]).stem, p.model.rstrip("/").split("/")[-1]))
     return f"{'-'.join(names)}-{p.method}-seed{p.seed}-{key}"
 
 # %% ../nbs/16f_sweep.ipynb #16f00018
-class _Files(dict):
-    "path -> a hash of what lies there, each read once; '' for what is no file or folder here."
+_OF_THE_CODE = ("method", "options", "model", "prompt", "protocol", "judge")  # they say which code a run executes
+_OF_FILES = ("model", "dataset", "test_dataset", "judged", "grader")  # they may name a file or folder
 
-    def __missing__(self, path):
+
+class _Hashes(dict):
+    "Hashes of what runs depend on beside their parameters, each made once."
+
+    def of(self, p):
+        "Those of a run."
+        from calib_nb.experiment import _code_of
+
+        which = content_key([getattr(p, name) for name in _OF_THE_CODE])
+        if which not in self:
+            self[which] = code_hash(*_code_of(p))
+        return [self[which], *(self.of_path(getattr(p, name)) for name in _OF_FILES)]
+
+    def of_path(self, path):
+        "Of a file or folder; '' where there is none here."
         from calib_nb.models import folder_key
 
-        found = folder_key(path) if os.path.isdir(path) else file_sha256(path) if os.path.isfile(path) else ""
-        self[path] = found
-        return found
+        if path not in self:
+            read = folder_key if os.path.isdir(path) else file_sha256
+            self[path] = read(path) if os.path.exists(path) else ""
+        return self[path]
 
-
+# %% ../nbs/16f_sweep.ipynb #16f00059
 def _cells_of(source, settings, out):  # where runs are made
     "The cells, equal ones once. Raises `RecordError`, before anything starts, for one that cannot be."
     from calib_nb.experiment import _PARAMETERS, Parameters, _without_secrets
 
     known = [name for name in _PARAMETERS if name != "out"]
-    files, cells = _Files(), {}
+    hashes, cells = _Hashes(), {}
     for keys, given in _given(source, settings, known):
         try:
             p = Parameters(**given, out=str(out))
         except (TypeError, ValueError) as e:
             raise _misfit(source, keys, given, e) from e
-        hashes = [files[getattr(p, name)] for name in ("model", "dataset", "test_dataset", "judged", "grader")]
-        cell = _Cell(_cell_name(p, hashes), asdict(p), _without_secrets(p))
+        cell = _Cell(_cell_name(p, hashes.of(p)), asdict(p), _without_secrets(p))
         cells.setdefault(cell.name, cell)
     return list(cells.values())
 
