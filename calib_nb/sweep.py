@@ -573,12 +573,24 @@ def _store():
     print(f"{said}: it lies in {tempfile.gettempdir()} instead, which costs nothing here (only paths go through it)")
     return {"object_store_memory": _STORE, "_plasma_directory": tempfile.gettempdir()}
 
+# %% ../nbs/16f_sweep.ipynb #16f00060
+def _start_here(ray, quiet):
+    "Start Ray on this machine. Its processes give each other 15 seconds, which is too little on a busy one: three tries."
+    for left in (2, 1, 0):
+        try:
+            return ray.init("local", include_dashboard=False, **_store(), **quiet)
+        except Exception as e:  # Ray has no class of its own for it
+            ray.shutdown()
+            if not left:
+                remedy = "Is the machine very busy? Then wait, or start it yourself and write 'address: auto'"
+                raise RecordError(f"Ray could not be started ({_in_one_line(e)}). {remedy}") from e
+
 
 def _start_ray(ray, settings, source):
     "Start Ray here, or join a cluster. Raises `RecordError` where there is none."
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if settings.address == "local":
-        ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **_store(), **quiet)
+        _start_here(ray, quiet)
         return
     sent = _to_send(settings, source)
     try:
