@@ -575,7 +575,7 @@ def _store():
 
 # %% ../nbs/16f_sweep.ipynb #16f00060
 def _start_here(ray, quiet):
-    "Start Ray on this machine. Its processes give each other 15 seconds, which is too little on a busy one: three tries."
+    "Start Ray on this machine: three tries, since its processes give each other 15 seconds, too few on a busy one."
     for left in (2, 1, 0):
         try:
             return ray.init("local", include_dashboard=False, **_store(), **quiet)
