@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -586,6 +587,13 @@ def _start_here(ray, quiet):
                 raise RecordError(f"Ray could not be started ({_in_one_line(e)}). {remedy}") from e
 
 
+def _check_answers(address):
+    "Raises OSError where nothing listens at HOST:PORT; Ray itself would wait for minutes."
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
 def _start_ray(ray, settings, source):
     "Start Ray here, or join a cluster. Raises `RecordError` where there is none."
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -594,8 +602,9 @@ def _start_ray(ray, settings, source):
         return
     sent = _to_send(settings, source)
     try:
+        _check_answers(settings.address)
         ray.init(settings.address, runtime_env=sent, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as e:
+    except (OSError, ValueError, RuntimeError, OverflowError) as e:
         remedy = "Start one (ray start --head), or write 'local'"
         raise source.error(("address",), f"no cluster at {settings.address!r} ({_in_one_line(e)}). {remedy}") from e
 

@@ -367,6 +367,13 @@ def test_what_would_be_sent_is_without_results_and_too_much_is_named(tmp_path):
     assert room._to_send(six(tmp_path, address="auto").settings, None) == {}, "nothing that was not asked for"
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
+def test_where_no_cluster_answers_is_said_at_once(tmp_path, address):
+    sweep = six(tmp_path, address=address)
+    with pytest.raises(RecordError, match=f"address: no cluster at '{address}'.*Start one"):
+        room._start_ray(None, sweep.settings, sweep.source)
+
+
 def test_room_is_what_the_scarcest_resource_leaves():
     machine = {"CPU": 8.0, "GPU": 2.0, "memory": 16 * 2**30}
     assert room._fit(machine, {"CPU": 2, "GPU": 0.5, "memory": 2**32}) == 4
@@ -487,7 +494,7 @@ def test_a_node_is_killed_in_the_middle_and_the_sweep_ends_complete_with_no_cell
         there = f" {other.node_id[:6]}"
         lost.extend(waited_for(lambda: noted(tmp_path) and running_on(sweep, there)))
         nodes.remove_node(other, allow_graceful=False)
-        waited_for(lambda: sweep.states()["try"].max() > 1)
+        waited_for(lambda: sweep.states().error.notna().any())
         write_text(tmp_path / "go.txt", "")
 
     killer = threading.Thread(target=kill_one)
@@ -496,8 +503,7 @@ def test_a_node_is_killed_in_the_middle_and_the_sweep_ends_complete_with_no_cell
     killer.join()
     assert set(frame.state) == {"done"}
     assert Counter(noted(tmp_path)) == dict.fromkeys(("dpo-0", "dpo-1", "sft-0", "sft-1", "brier-0", "brier-1"), 1)
-    states = sweep.states()
-    assert set(states.state[states["try"] == 2]) == {"done"} and sum(states["try"] == 2) == len(lost) > 0
+    assert sum(sweep.states()["try"] == 2) >= len(lost) > 0
 
 
 def running_on(sweep, node):
@@ -593,8 +599,6 @@ def test_a_cell_that_fits_on_no_machine_is_an_error_at_once(tmp_path):
     pytest.importorskip("ray")
     with pytest.raises(RecordError, match="cpus: a cell takes 4000, this machine has .*. Write at most that"):
         six(tmp_path, cpus=4000).run(at_once)
-    with pytest.raises(RecordError, match="no cluster at '127.0.0.1:1'"):
-        six(tmp_path, address="127.0.0.1:1").run(at_once)
 
 
 @pytest.mark.long
