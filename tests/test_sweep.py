@@ -427,6 +427,7 @@ PATIENT = {  # seconds and milliseconds: others may use this machine, too
     "RAY_gcs_server_port_wait_time_s": "120",
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_niceness": "0",
 }
 PORTS = "metrics_agent_port", "metrics_export_port", "runtime_env_agent_port"
 
