@@ -8,7 +8,7 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-names = ("train", "judge", "explore", "files", "facts", "docs", "dev")
+names = ("train", "judge", "explore", "files", "sweep", "facts", "docs", "dev")
 extras = {name: cfg[f"{name}_requirements"].split() for name in names}
 extras["dev"] = sum(extras.values(), [])  # everything but the second model, which has terms of use of its own
 extras["gemma"] = cfg["gemma_requirements"].split()

@@ -73,6 +73,7 @@ WITH_TORCH = {  # at the top or inside a function, or by a room that has it
     "replication",
     "asking",
     "hub",
+    "sweep",
 }
 
 
