@@ -1,7 +1,6 @@
 # Every target makes the environment .venv first if it is missing or older than what describes it.
 PYTHON ?= python3
-# Where torch comes from beside the package index. For a CPU build, before .venv is made:
-# make TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Where torch comes from beside the package index: PyTorch's CPU index, say, before .venv is made.
 TORCH_INDEX ?=
 ALSO_FROM := $(addprefix --extra-index-url ,$(TORCH_INDEX))
 BIN := .venv/bin
