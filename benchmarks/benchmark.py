@@ -206,6 +206,7 @@ def draw(rows: list[dict], path: Path):  # without a suffix
     ax.plot([row["target"] or None for row in shown], place, "k|", markersize=12, label="target, where there is one")
     ax.set_yticks(place, [f"{row['stage']}, {row['n']}\nagainst {row['against']}" for row in shown], fontsize=7)
     ax.axvline(1, color="0.5", linewidth=0.8)
+    ax.margins(y=0.01)
     ax.set_xscale("log")
     ax.set_xlabel("their time / our time (1: equally fast)")
     ax.set_title("How many times as fast each stage is as what else does it", loc="left", fontsize="medium")
