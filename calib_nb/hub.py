@@ -285,7 +285,7 @@ def _public_config(folder, base):
     return {**config, "revision": base.commit or None}
 
 # %% ../nbs/16f_hub.ipynb #16hb0026
-_HOMES = re.compile(r"/home/|/Users/|/root/|[A-Za-z]:\\{1,2}Users\\")
+_HOMES = re.compile(r"/(?:home|Users|root)/|[A-Za-z]:\\{1,2}Users\\")
 
 
 def _check_public(files, token):  # name -> bytes

@@ -1,6 +1,7 @@
 """Cells of sweeps that load nothing: each notes that it was made, and leaves what a finished run leaves."""
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from calib_nb.core import SCHEMA, write_json, write_text
@@ -61,20 +62,17 @@ def dpo_takes_much_memory(parameters, threads):
     return at_once(parameters, threads)
 
 
-def dpo_fails(parameters, threads):
-    "At once, but for one method, which cannot be made."
+def dpo_ends_with(error, parameters, threads):
+    "At once, but for one method, which ends with this error."
     note(parameters, "begun.txt")
     if parameters["method"] == "dpo":
-        raise ValueError("n_train is\ntoo small")
+        raise error
     return at_once(parameters, threads)
 
 
-def dpo_has_no_memory(parameters, threads):
-    "At once, but for one method, as torch says it."
-    note(parameters, "begun.txt")
-    if parameters["method"] == "dpo":
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory")
-    return at_once(parameters, threads)
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"  # as torch says it
+dpo_fails = partial(dpo_ends_with, ValueError("n_train is\ntoo small"))
+dpo_has_no_memory = partial(dpo_ends_with, RuntimeError(NO_MEMORY))
 
 
 def lists_its_folder(parameters, threads):
