@@ -8,10 +8,10 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-names = ("train", "judge", "explore", "files", "sweep", "facts", "docs", "dev")
+names = [key.removesuffix("_requirements") for key in cfg if key.endswith("_requirements")]
 extras = {name: cfg[f"{name}_requirements"].split() for name in names}
-extras["dev"] = sum(extras.values(), [])  # everything but the second model, which has terms of use of its own
-extras["gemma"] = cfg["gemma_requirements"].split()
+everything = [text for name in names if name != "gemma" for text in extras[name]]
+extras["dev"] = everything  # but the second model, which has terms of use of its own
 
 setup(
     name=cfg["lib_name"],
