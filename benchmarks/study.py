@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from calib_nb.questions import load_questions
 from calib_nb.readout import _ANSWER_SAMPLING, read_confidences
 from calib_nb.responses import short_answer
 from calib_nb.study import MODELS, Cell, planned_runs
+from calib_nb.study_rows import read_answers
 from calib_nb.training import PRESETS
 
 KEPT = project_root() / "figures/whose_knowledge"
@@ -91,15 +92,9 @@ def make_answers(model: str):
 
 def judged_file(model):
     "The answers as a file for `judged=`, with the splits of the questions."
-    table = kept("answers.csv.gz")
-    said = table[table.answers_of == model].set_index("id")
-    rows = []
-    for q in load_questions("study"):
-        answer, right = said.model_answer[q.id], bool(said.is_correct[q.id])
-        fields = {name: value for name, value in asdict(q).items() if name != "extra"}
-        rows.append({**fields, "split": q.extra["split"], "model_answer": answer, "is_correct": right})
+    judged = read_answers(KEPT / "answers.csv.gz", load_questions("study"))[model]
     path = RUNS / f"judged-{model}.jsonl"
-    write_jsonl(path, rows)
+    write_jsonl(path, judged)
     return path
 
 
@@ -132,9 +127,8 @@ def preset(model, rate, epochs, raw=True):
 
 def begun(cell: Cell, seed: int, preset: str, **sizes) -> Run:
     "The run of a cell."
-    method, (_, options) = cell.method, ARMS.get(cell.method, (0, {}))
-    if options:
-        method = "self_consistency_distill"
+    _, options = ARMS.get(cell.method, (0, {}))
+    method = "self_consistency_distill" if options else cell.method
     parameters = {"model": cell.reader, "method": method, "options": options, "seed": seed, "preset": preset}
     sizes = {**SIZES, "n_unlabelled": cell.size, **sizes}
     judged = str(judged_file(cell.answers))
