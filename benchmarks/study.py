@@ -47,6 +47,7 @@ AS_GOOD = 0.01  # AUROC: a setting this near the best is as good
 CELL = ["reader", "answers_of", "method", "size", "seed"]
 ARMS = {  # beside H5, exploratory, with seeds 0 to 2: name -> unlabelled questions, options of the method
     "blended": (947, {"blend": 0.5}),
+    "balanced": (947, {"balanced": True}),
     "fixed_updates": (100, {"epochs": 38}),  # as many updates as 947 questions get in 4 epochs
 }
 

@@ -45,8 +45,10 @@ def choose_prompt(
 ) -> str:
     "The prompt of the highest `skill_of_all`; of equals the first. Raises ValueError without calibration readings."
     calibration = {name: select(part, split="calibration") for name, part in readings.items()}
-    if not calibration or not all(calibration.values()):
-        raise ValueError("a prompt is chosen on calibration readings, and a prompt has none: read that split, too")
+    lacking = [name for name, part in calibration.items() if not part]
+    if lacking or not calibration:
+        said = f"there are none by prompt {', '.join(lacking)}" if lacking else "no prompt is given"
+        raise ValueError(f"a prompt is chosen on calibration readings, and {said}. Read that split, too")
     able = [name for name, part in calibration.items() if _share_read(part) >= least]
     return max(able or calibration, key=lambda name: skill_of_all(calibration[name], reference))
 

@@ -32,12 +32,16 @@ class _Commands(click.Group):
             raise click.ClickException(" ".join(str(e).split())) from e
         except ModuleNotFoundError as e:
             extras = {"files": ("pyarrow", "fsspec", "zstandard"), "train": ("torch", "transformers", "peft")}
+            extras |= {"sweep": ("ray", "yaml")}
             extra = next((extra for extra, names in extras.items() if e.name in names), "dev")
             said = f"this needs the package '{e.name}': pip install 'calib_nb[{extra}]'"
             raise click.ClickException(said) from e
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group("calib_nb", cls=_Commands, context_settings=_HELP)
 @click.version_option(calib_nb.__version__, prog_name="calib_nb")
 def main():
     """Does a language model know when it is right?
@@ -322,6 +326,21 @@ def _accepted(value, where):
         raise RecordError(f"{where}: no accepted answer. Give each question at least one")
     return texts
 
+# %% ../nbs/17d_command_line.ipynb #7b956bc2
+def _cell_text(value):
+    "A cell as text, '' for an empty one; 0 is an answer."
+    return "" if value is None else str(value)
+
+
+def _only_file(path):
+    "The file that a path or pattern stands for. Raises `RecordError` for several."
+    from calib_nb.formats import _files_of
+
+    found = _files_of(path)
+    if len(found) > 1:
+        raise RecordError(f"{path}: stands for {len(found)} files, such as {found[0]}. Judge one at a time")
+    return found[0]
+
 # %% ../nbs/17d_command_line.ipynb #1847df81
 def _judged_rows(rows, o):
     "The rows with `is_correct`, `verdict` and `reason`, by rules."
@@ -330,7 +349,7 @@ def _judged_rows(rows, o):
     columns = {need: _column_for(rows, need, o[need]) for need in _ANSWERED}
     judged = []
     for number, row in rows:
-        question, answer = (str(row.get(columns[need]) or "") for need in ("question", "answer"))
+        question, answer = (_cell_text(row.get(columns[need])) for need in ("question", "answer"))
         references = _accepted(row.get(columns["answers"]), f"{rows.where}:{number}")
         verdict = judge_by_rules(answer, references, question)
         said = {"is_correct": verdict.grade == "correct", "verdict": verdict.grade, "reason": verdict.reason}
@@ -349,9 +368,9 @@ def _judge(file, out, **o):
 
     The rules know names, numbers, dates and lists. A model as judge is part of a run (calib_nb run --judge).
     """
-    from calib_nb.formats import _files_of, _scored_rows
+    from calib_nb.formats import _scored_rows
 
-    judged = _judged_rows(_scored_rows(_files_of(file)[0]), o)
+    judged = _judged_rows(_scored_rows(_only_file(file)), o)
     text = "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in judged)
     if out:
         write_text(out, text)
@@ -462,6 +481,15 @@ def _value_of(default, text):
     return json.loads(text) if isinstance(default, dict) else type(default)(text)
 
 
+def _chosen_value(name, default, value):
+    "The same of an option; raises `click.BadParameter` with the option's name."
+    try:
+        return _value_of(default, str(value))
+    except ValueError as e:
+        wanted = "JSON, such as '{\"beta\": 0.2}'" if isinstance(default, dict) else type(default).__name__
+        raise click.BadParameter(f"{value!r} is not {wanted} ({e})", param_hint=f"'--{name}'") from None
+
+
 class _NotebookCommand(click.Command):
     "A command whose options are a notebook's parameters; they are read when they are asked for."
 
@@ -475,11 +503,15 @@ class _NotebookCommand(click.Command):
 
 # %% ../nbs/17d_command_line.ipynb #bf03cd30
 def _execute(notebook, made, parameters):
-    "Execute a notebook with parameters, from the repository's root."
+    "Execute a notebook with parameters, from the root. Raises `click.ClickException` where a cell fails."
     import papermill
 
     made.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(notebook, made, parameters, cwd=project_root(), kernel_name="python3")
+    try:
+        papermill.execute_notebook(notebook, made, parameters, cwd=project_root(), kernel_name="python3")
+    except papermill.PapermillExecutionError as e:
+        said = " ".join(f"{e.ename}: {e.evalue}".split())
+        raise click.ClickException(f"{said} (the notebook as far as it was executed: {made})") from e
 
 
 @main.command("run", cls=_NotebookCommand, epilog="Example:\n\n\b\n  calib_nb run --method sft --n_train 300\n")
@@ -487,7 +519,8 @@ def _run(**given):
     "Run one method: the notebook of the main job, executed with these parameters."
     notebook = _main_notebook()
     known = _notebook_parameters(notebook)
-    chosen = {name: _value_of(known[name][0], str(value)) for name, value in given.items() if value is not None}
+    asked = {name: value for name, value in given.items() if value is not None}
+    chosen = {name: _chosen_value(name, known[name][0], value) for name, value in asked.items()}
     method = chosen.get("method", known["method"][0])
     made = project_root() / chosen.get("out", known["out"][0]) / f"{method}.ipynb"
     _execute(notebook, made, chosen)

@@ -459,7 +459,9 @@ def differences_from(
 ) -> pd.DataFrame:  # a row for each of `sets` and metric
     """Each minus the rival, with p-values adjusted over all rows (Holm 1979).
 
-    About the method where both have several seeds, or where the rival has none, since nothing was trained."""
+    About the method where both have several seeds, or the rival was not trained. Raises ValueError for no set."""
+    if not sets:
+        raise ValueError("`sets` is empty: give readings to compare with the rival")
     found = []
     for row, readings in sets.items():
         same = _with_seeds_of(rival, readings)
@@ -961,8 +963,9 @@ def _skill_sentence(cards, readout):  # row -> card
 def _difference_text(r):  # of `differences`
     interval = "[{low:+.3f}, {high:+.3f}]".format(**r)
     value = "{method} {difference:+.3f}".format(**r)
-    support = "adjusted p = {p (Holm):.3f}, n = {n}, for {interval for}".format(**r)
-    return f"{value} {interval}, {support}"
+    p = "< 0.001" if r["p (Holm)"] < 0.001 else f"= {r['p (Holm)']:.3f}"
+    support = "n = {n}, for {interval for}".format(**r)
+    return f"{value} {interval}, adjusted p {p}, {support}"
 
 
 def _texts(frame):

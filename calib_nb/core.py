@@ -19,6 +19,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import linecache
 import math
 import os
 import platform
@@ -66,21 +67,6 @@ def project_root(start: str | Path | None = None) -> Path:  # folder to start fr
     above = [start, *start.parents]
     return next((folder for folder in above if _is_root(folder)), start)
 
-# %% ../nbs/00_core.ipynb #4d2f05b7
-_RENAMED_READOUTS = {  # what 0.1 called it -> what it is called since 0.2
-    "level": "expected",
-    "sequence": "normalized_probability",
-    "sequence_total": "sequence_probability",
-    "consistency": "self_consistency",
-    "free": "question_only",
-}
-RENAMED = {  # the same of everything
-    **_RENAMED_READOUTS,
-    "consistency_distill": "self_consistency_distill",
-    "auroc_within_relation": "stratified_auroc",
-    "constant": "training_accuracy",
-}
-
 # %% ../nbs/00_core.ipynb #vi000002
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's classes: controls, formats, half pairs, ends of lines
 _HARMLESS = set("\n\t\N{SOFT HYPHEN}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
@@ -98,6 +84,21 @@ def visible(
     "The text with control characters, and those that reorder a line, as escapes; cut where it is too long."
     cut = text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
     return cut if cut.isascii() and cut.isprintable() else "".join(map(_shown, cut))
+
+# %% ../nbs/00_core.ipynb #4d2f05b7
+_RENAMED_READOUTS = {  # what 0.1 called it -> what it is called since 0.2
+    "level": "expected",
+    "sequence": "normalized_probability",
+    "sequence_total": "sequence_probability",
+    "consistency": "self_consistency",
+    "free": "question_only",
+}
+RENAMED = {  # the same of everything
+    **_RENAMED_READOUTS,
+    "consistency_distill": "self_consistency_distill",
+    "auroc_within_relation": "stratified_auroc",
+    "constant": "training_accuracy",
+}
 
 # %% ../nbs/00_core.ipynb #98aaa320
 class UnknownName(ValueError):
@@ -252,7 +253,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def jsonable(value: object) -> object:
-    "`value` as plain JSON types: dataclasses to dicts, arrays to lists, paths to text, NaN to null."
+    "`value` as plain JSON types: dataclasses to dicts, arrays to lists, paths to text, NaN and infinities to null."
     if is_dataclass(value):
         return jsonable(asdict(value))
     if isinstance(value, dict):
@@ -290,7 +291,7 @@ class RecordError(ValueError):
 
 
 def read_json(path: str | Path) -> object:
-    "The JSON value in `path`; `RecordError` if it is none."
+    "The JSON value in `path`. Raises `RecordError` where it is none, FileNotFoundError where there is no file."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as e:
@@ -541,7 +542,7 @@ def _check_confidence(confidence, provenance):
         raise unknown_name("provenance", provenance, PROVENANCES)
     if (confidence is None) != (provenance == "missing"):
         rule = "field 'confidence' is null exactly where 'provenance' is 'missing'"
-        raise ValueError(f"{rule}: a missing confidence is never filled in")
+        raise ValueError(f"{rule}; found {confidence} and '{provenance}'. Correct one of the two, and fill nothing in")
     if confidence is not None and not 0 <= confidence <= 1:
         raise ValueError(f"field 'confidence' is {confidence}; it must lie in [0, 1]")
 
@@ -636,7 +637,7 @@ def content_key(
     *parts: object,  # JSON-able values
     length: int = 16,  # hexadecimal digits
 ) -> str:
-    "A short SHA-256 of the values in `parts`."
+    "The first `length` digits of a SHA-256 of the values in `parts`."
     text = json.dumps(jsonable(parts), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
@@ -708,7 +709,7 @@ def _sound_row(line):
 
 
 def sound_rows(path: str | Path) -> list[dict]:  # without `check`
-    "The rows of a file as from `with_check`; lines that are torn or changed are left out. None where there is no file."
+    "The rows of a file as from `with_check`; without those that are torn or changed; [] where there is no file."
     path = Path(path)
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     rows = [_sound_row(line.decode("utf-8", "replace")) for line in lines if line.strip()]
@@ -730,10 +731,10 @@ def broken(folder: str | Path) -> list[str]:  # names of files; `seal.json` wher
     "What in a folder is not as it was sealed: changed, gone, or added."
     seals, now = Path(folder) / "seal.json", _hashes(Path(folder))
     try:
-        then = read_json(seals)
-    except (RecordError, FileNotFoundError, UnicodeDecodeError):
+        then = dict(read_json(seals))
+    except (FileNotFoundError, TypeError, ValueError):  # there is none, or it is damaged
         return [seals.name]
-    return sorted({name for name, _ in now.items() ^ then.items()})
+    return sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
 
 # %% ../nbs/00_core.ipynb #8168f4dc
 class _WithoutWords(ast.NodeTransformer):
@@ -758,15 +759,6 @@ class _WithoutWords(ast.NodeTransformer):
         return ast.Pass()
 
 # %% ../nbs/00_core.ipynb #d56f88af
-@functools.cache
-def _source_tree(thing):  # a function or class
-    "Its syntax tree; None where there is no source that can be parsed, as for a lambda inside a dict."
-    try:
-        return ast.parse(textwrap.dedent(inspect.getsource(thing)))
-    except (OSError, TypeError, SyntaxError, tokenize.TokenError):
-        return None
-
-
 def _code_names(code):  # a code object
     "The names that it uses, those of functions inside it too."
     inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
@@ -794,15 +786,47 @@ def _used_names(tree):
             local.add(node.arg)
     return {name for name in used if name.partition(".")[0] not in local}
 
+# %% ../nbs/00_core.ipynb #d56f88ae
+_DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def _defined(tree, within=""):
+    "`((qualified name, first line), node)` of each function and class, those inside others too."
+    for node in tree.body:
+        if isinstance(node, _DEFINITIONS):
+            name = within + node.name
+            yield (name, min([node.lineno, *(d.lineno for d in node.decorator_list)])), node
+            yield from _defined(node, f"{name}." if isinstance(node, ast.ClassDef) else f"{name}.<locals>.")
+
+
+@functools.cache
+def _last_lines(text):  # of a file
+    "`(qualified name, first line) -> last line` of each function and class in it."
+    return {key: node.end_lineno for key, node in _defined(ast.parse(text))}
+
+
+def _source(thing):  # a function or class
+    "As `inspect.getsource`, and raises as that does; a file is parsed once, and not for each class in it."
+    lines = linecache.getlines(inspect.getsourcefile(thing))
+    with suppress(KeyError, ValueError, SyntaxError):  # defined inside a condition, or twice; a cell with magics
+        last = _last_lines("".join(lines))
+        if isinstance(thing, type):
+            [key] = [key for key in last if key[0] == thing.__qualname__]
+        else:
+            key = thing.__qualname__, thing.__code__.co_firstlineno
+        return "".join(lines[key[1] - 1 : last[key]])
+    return inspect.getsource(thing)
+
 # %% ../nbs/00_core.ipynb #66c5855f
 @functools.cache
 def _text_and_names(thing):  # a function or class
     "What is hashed of it, and the names that it uses, dotted where they are attributes of a name."
-    tree = _source_tree(thing)
-    if tree is None:
+    try:
+        text = textwrap.dedent(_source(thing))
+        tree, changed = ast.parse(text), ast.parse(text)
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError):  # no source, as of a lambda inside a dict
         return _bytecode(thing)
-    stripped = _WithoutWords().visit(ast.parse(ast.unparse(tree)))
-    return ast.unparse(stripped), _used_names(tree)
+    return ast.unparse(_WithoutWords().visit(changed)), _used_names(tree)
 
 # %% ../nbs/00_core.ipynb #3c3de7f5
 def _namespace(thing):  # a function or class
@@ -867,16 +891,18 @@ def _add_source(thing, packages, found):  # a function or class; as in `_reach`
     for used in sorted(names):
         value = _named(used, namespace)
         _reach(value, packages, found)
-        if value is not None and _plain_text(value):
-            found[f"{name}: {used}"] = _plain_text(value)
+        text = None if value is None else _plain_text(value)
+        if text:
+            found[f"{name}: {used}"] = text
 
 # %% ../nbs/00_core.ipynb #bc638316
 def _reach(thing, packages, found):  # anything; packages whose code counts; name -> text, which is added to
     "Add the source of `thing`, and of everything that it uses, to `found`."
     for part in _parts(thing):
         _reach(part, packages, found)
-        if _plain_text(part):
-            found[f"with {_plain_text(part)}"] = ""
+        text = _plain_text(part)
+        if text:
+            found[f"with {text}"] = ""
     thing = inspect.unwrap(thing) if callable(thing) else thing
     if isinstance(thing, types.FunctionType | type) and _package(thing) in packages:
         _add_source(thing, packages, found)
@@ -1052,6 +1078,23 @@ def _prepare(path, cache):
     sweep(cache)
 
 
+def _manifest_in(path):
+    "What a folder's `manifest.json` says; {} where there is none. Raises `RecordError` where it is no JSON object."
+    file = path / "manifest.json"
+    manifest = read_json(file) if file.exists() else {}
+    if not isinstance(manifest, dict):
+        found = type(manifest).__name__
+        raise RecordError(f"{file}: expected a JSON object, found {found}. Get it back, or run in another folder")
+    return manifest
+
+
+def _parameters_in(manifest, path):
+    "The parameters of a run. Raises FileNotFoundError where no run has begun."
+    if "parameters" not in manifest:
+        raise FileNotFoundError(f"{path}: no run has begun here (no manifest.json). Give the folder of a run")
+    return manifest["parameters"]
+
+
 def _edited(path):
     "The error for a file that is not as the run wrote it."
     remedy = "Give answers of your own by the parameter 'judged'; delete this file and it is made again"
@@ -1070,8 +1113,7 @@ class _Manifested:
         self.name = self.path.name
         self.cache = Path(cache or self.path.parent / "cache")
         self.label = ""  # how tables call it
-        manifest = self.path / "manifest.json"
-        self.manifest = read_json(manifest) if manifest.exists() else {}
+        self.manifest = _manifest_in(self.path)
 
     def __repr__(self):
         done = ", ".join(self.manifest.get("stages", {}))
@@ -1095,8 +1137,8 @@ class _Manifested:
 
     @property
     def parameters(self) -> dict:
-        "The run's parameters by name."
-        return self.manifest["parameters"]
+        "The run's parameters by name. Raises FileNotFoundError where no run has begun in the folder."
+        return _parameters_in(self.manifest, self.path)
 
 # %% ../nbs/00_core.ipynb #9eba7dc2
 class _RunFiles(_Manifested):
@@ -1250,9 +1292,9 @@ def finished_run(path: str | Path) -> RunFolder:  # a run's folder
     "The `RunFolder`. Raises FileNotFoundError where there is none, ValueError for no finished run of this version."
     path = Path(path)
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder")
+        raise FileNotFoundError(f"{path}: no such folder. Give the folder of a run, such as runs/NAME")
     if not (path / "manifest.json").exists():
-        raise ValueError(f"{path}: not a run's folder, there is no manifest.json in it")
+        raise ValueError(f"{path}: not a run's folder, there is no manifest.json in it. Give the folder of one run")
     run = RunFolder(path)
     _check_schema(path, run.manifest)
     if not run.manifest.get("complete"):

@@ -11,6 +11,8 @@ import numpy as np
 
 from .core import Reading
 from calib_nb.plots import (
+    _OTHER_COLOURS,
+    METHOD_COLOURS,
     Band,
     Reliability,
     binned_band,
@@ -64,6 +66,15 @@ class CalibrationDisplay:
         return cls.from_predictions(a.correct, a.confidence, n_bins, name or readings[0].method, ax)
 
 # %% ../nbs/17b_display.ipynb #d2e157d8
+def _colour_on(ax, name):
+    "The method's colour; of a name that is no method, one that no other dots on these axes have."
+    own = method_colour(name)
+    drawn = {line.get_color() for line in ax.lines}
+    if name in METHOD_COLOURS or own not in drawn:
+        return own
+    return next((colour for colour in _OTHER_COLOURS if colour not in drawn), own)
+
+
 def _plot_display(
     self: CalibrationDisplay,
     ax: plt.Axes | None = None,  # where to draw; default: axes of its own
@@ -75,7 +86,7 @@ def _plot_display(
         if ax is None:
             _, ax = plt.subplots(figsize=(4.2, 4.2), layout="constrained")
         plot_band(self.band, ax)
-        plot_reliability(self.record, ax, name, method_colour(name))
+        plot_reliability(self.record, ax, name, _colour_on(ax, name))
         if name:
             ax.legend(loc="lower right", fontsize="small")
     self.ax_, self.figure_ = ax, ax.figure

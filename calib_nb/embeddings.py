@@ -74,7 +74,7 @@ def _locate_on_hub(model, revision):
         packaged = ", ".join(EMBEDDERS)
         raise OSError(
             f"embedder '{model}' is no packaged one ({packaged}), no local folder, "
-            f"and not to be had from the hub as '{name}': {e}"
+            f"and not to be had from the hub as '{name}': {e}. Check the name, or download it and give its folder"
         ) from e
     commit = Path(file).parent.name
     return name, commit, content_key(name, commit)

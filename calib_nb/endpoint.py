@@ -172,7 +172,7 @@ class _Accepted:
 
 # %% ../nbs/07b_endpoint.ipynb #ep0000l3
 class _Chat(_Accepted):
-    "It, asked."
+    "A model at an endpoint, asked."
 
     def complete(self, messages: list, options: dict) -> dict:
         "The body of the reply, asked again with other options where some are refused."

@@ -48,11 +48,11 @@ _NEEDS = {  # readout -> (what the server must offer, requests an answer, what i
     "verbalized_sampled": ("samples", "10", "nothing; other random numbers"),
     "self_consistency": ("samples", "10", "nothing; other random numbers"),
     "linguistic": ("text", "1", "the probabilities of the other phrases"),
-    "p_true": ("log-probabilities, or samples", "2, or 10", "what the top k leave out; by samples steps of 0.1"),
+    "p_true": ("log-probabilities, or samples", "2, or 10", "what is not among the top k; of samples, steps below 0.1"),
     "expected": (
         "log-probabilities, and replies that can be forced; or log-probabilities alone",
         "11, or the one of `verbalized`",
-        "forced nothing; else how a level ends, and what the top k leave out",
+        "nothing where replies can be forced; else how a level ends, and what is not among the top k tokens",
     ),
     "normalized_probability": ("log-probabilities", "that of the answer", "answers that are not the model's own"),
     "sequence_probability": ("log-probabilities", "that of the answer", "answers that are not the model's own"),
@@ -465,7 +465,7 @@ def read_by_endpoint(
         reasons = Counter(c.extra.get("reason", "no number in the text") for c in found if c.value is None)
         costs[name] = {**lm.cost(), "seconds": 0.0, "missing": dict(reasons)}
         names = {"readout": name, "method": method, "seed": seed, "prompt": asked_by(name, fmt)}
-        readings += [_read_as(*row, names) for row in zip(judged, splits, found)]
+        readings += [_read_as(*row, names) for row in zip(judged, splits, found, strict=True)]
     if counts is not None:
         counts.update(tokens=sum(map(sum, used.values())), by_readout=costs)
     return readings

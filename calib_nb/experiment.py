@@ -72,6 +72,7 @@ from .outlook import first_line
 from .progress import Bar
 from .prompts import PROMPTS, Prompt, parse_response, prompt_for, with_examples
 from calib_nb.questions import (
+    _NAMED,
     QUESTION_SETS,
     _names_splits,
     group_alike,
@@ -102,7 +103,7 @@ class Parameters:
     seed: int = 0  # what training draws: first adapter weights, order, dropout
     split_seed: int = 0  # which questions are in which split; the same for all methods
     preset: str = "default"  # a name in `PRESETS`
-    readout: str = "expected"  # what the figure shows; both are always read
+    readout: str = "expected"  # what the figures show; all readouts of the run are read in any case
     protocol: str = "two_step"  # 'two_step': confidence in the base model's answers; 'joint': both in one response
     prompt: str = ""  # how the untrained model is asked, a name in `PROMPTS`; default: what was chosen for the model
     original: str = ""  # beside the honest evaluation one of the original's: 'document' or 'repository' (see below)
@@ -656,11 +657,13 @@ def read_joint(
     grader: Grader | None = None,  # for judges that ask a model
     path: Path | None = None,  # a file that keeps texts as they are written, to go on from there; None: nowhere
 ) -> list[Reading]:
-    "A reading for each question: answer and confidence from one sampled response, the answer judged again."
+    """A reading for each question: answer and confidence from one sampled response, the answer judged again.
+
+    Raises ValueError for a question without accepted answers."""
     bare = [j for j in judged if not j.answers]
     if bare:
         known = f"'{bare[0].id}' has no accepted answers (field 'answers')"
-        raise ValueError(f"the joint protocol judges new answers, and {known}")
+        raise ValueError(f"the joint protocol judges new answers, and {known}. Add them, or take protocol 'two_step'")
     said = _sampled_responses(reader, judged, path)
     questions = [Question(j.id, j.question, j.answers, j.group, j.relation, j.grade) for j in judged]
     answers = [{"id": j.id, "model_answer": response.answer} for j, (_, response) in zip(judged, said)]
@@ -1252,9 +1255,14 @@ def read_more(
     splits: tuple = ("calibration",),  # names as in `of`
     readouts: tuple = tuple(READOUTS),  # their names
 ) -> list[Reading]:
-    "The readings of these splits by these readouts, read where they are not known. Raises as `finished_run` does."
+    """The readings of these splits by these readouts, read where they are not known.
+
+    Raises as `finished_run` and `read_confidences` do, `UnknownName` for a split or readout that is none."""
+    chosen = [lookup(READOUTS, readout, "readout") for readout in readouts]
+    for split in splits:
+        lookup(dict.fromkeys(_NAMED), split, "split")
     run = finished_run(folder)
-    code = code_hash(read_confidences, *(READOUTS[readout] for readout in readouts))
+    code = code_hash(read_confidences, *chosen)
     path = run.path / f"more-{content_key(splits, readouts, code, length=8)}.jsonl"
     if not _is_as_read(path):
         judged = [j for j in run.judged if j.extra["split"] in splits]
@@ -1298,7 +1306,8 @@ def _check_methods(methods, options):
     for name in (*methods, *options):
         lookup(METHODS, name, "method")
         if name not in methods:
-            raise ValueError(f"options are given for '{name}', which is not among the methods {', '.join(methods)}")
+            said = f"options are given for '{name}', which is not among the methods {', '.join(methods)}"
+            raise ValueError(f"{said}. Add it to 'methods', or leave its options out")
 
 # %% ../nbs/15_experiment.ipynb #a9b1bdd0
 _ALONE = "method", "seed", "protocol", "original"  # of one run; paired differences need the same answers, so two_step
@@ -1308,7 +1317,7 @@ def comparison_plan(names: dict) -> list[dict]:  # a notebook's `globals()`
     "Parameters of `run_method` for each method and seed. Raises for a parameter, method, seed or option that is none."
     known = [name for name in _PARAMETERS if name not in _ALONE]
     given = notebook_parameters(names, (*known, "methods", "seeds", "publish"))
-    methods, seeds = words_of(given.pop("methods")), _seeds_of(given.pop("seeds"))
+    methods, seeds = words_of(given.pop("methods", "")), _seeds_of(given.pop("seeds", ""))
     options = given.pop("options", {})
     options = _dict_of(options) if isinstance(options, str) else options  # of a command line
     _check_place("publish", given.pop("publish", ""))

@@ -17,6 +17,7 @@ from functools import partial
 from html import escape
 from io import BytesIO, StringIO
 from pathlib import Path
+from textwrap import fill
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -406,7 +407,7 @@ def _figure(
         _draw_diagram(view, left, low, color)
         _draw_curve(view, right, threshold, color)
         right.set_box_aspect(1)
-        fig.suptitle(_headline(view), x=0.01, ha="left")
+        fig.suptitle(fill(_headline(view), 80), x=0.01, ha="left")
         key = [*reliability_key(), Patch(color=_CHOSEN, alpha=0.35, lw=0, label="the bin whose answers are listed")]
         fig.legend(handles=key, loc="outside lower left", ncols=2, fontsize="small", frameon=False)
     plt.close(fig)
@@ -415,8 +416,8 @@ def _figure(
 
 def _png(figure):
     "The bytes of a picture of a figure, whichever backend is switched on; its title is in it as text, too."
-    data = BytesIO()
-    figure.savefig(data, format="png", dpi=90, metadata={"Software": None, "Title": figure.get_suptitle()})
+    data, title = BytesIO(), figure.get_suptitle().replace("\n", " ")
+    figure.savefig(data, format="png", dpi=90, metadata={"Software": None, "Title": title})
     return data.getvalue()
 
 # %% ../nbs/18a_explorer.ipynb #042973ab

@@ -289,15 +289,16 @@ _HOMES = re.compile(r"/(?:home|Users|root)/|[A-Za-z]:\\{1,2}Users\\")
 
 
 def _check_public(files, token):  # name -> bytes
-    "Raises ValueError where a file would tell strangers a folder of this machine, or the token."
+    "Raises ValueError where a file would show strangers a folder of this machine, or the token."
     own = {str(folder) for folder in (Path.home(), project_root()) if len(folder.parts) > 2}
     for name, content in files.items():
         text = content.decode("utf-8", "replace")
         found = [folder for folder in own if folder in text] or _HOMES.findall(text)
         if found:
-            raise ValueError(f"{name} would tell a folder of this machine ({found[0]}). Nothing was pushed")
+            remedy = "Take it out of the questions, answers or options, run again, and push that run"
+            raise ValueError(f"{name} would show a folder of this machine ({found[0]}). Nothing was pushed. {remedy}")
         if token and token in text:
-            raise ValueError(f"{name} would tell the token. Nothing was pushed")
+            raise ValueError(f"{name} would show the token in HF_TOKEN. Nothing was pushed. Revoke it, and take it out")
 
 
 def _as_bytes(value):

@@ -254,7 +254,7 @@ def percentile_interval(
     support: float = np.inf,  # groups that the interval rests on (`support_of`), > 1: few make it wider
     level: float = 0.95,  # confidence level
 ) -> tuple[float, float]:  # (NaN, NaN) where more than 1 % of the resamples have no value
-    "Expanded percentile interval (Hesterberg 2015): the quantiles that a normal has at +- so many standard deviations."
+    "Expanded percentile interval (Hesterberg 2015): percentiles that lie further out the smaller the support is."
     if not len(draws) or np.isnan(draws).mean() > 0.01:
         return np.nan, np.nan
     tail = stats.norm.cdf(-_widened(support, level))
@@ -763,7 +763,7 @@ class Difference:
     p_value: float  # two-sided, of no difference
     n: int  # questions in common
     shared: float  # share of all questions that this is
-    test: str = ""  # how the p-value was made: 'bootstrap' or 'swap'
+    test: str = ""  # how the p-value was made: 'bootstrap', 't over seeds' (seeds drawn) or 'swap'
     reason: str = ""  # why there is no interval
     claim: str = "these adapters"  # or 'the method': whether other seeds could have been drawn
     seeds: int = 1  # trainings of each
@@ -986,7 +986,11 @@ def premium_gap(
     seed: int = 0,  # their seed
     estimand: str | None = None,  # as in `paired_difference`
 ) -> Difference:  # own - peer, mean over whose answers they are
-    "What a model's own answers gain by being read by itself. Raises ValueError for no score, or other answerers."
+    """What a model's own answers gain by being read by itself.
+
+    Raises ValueError for a metric that has no interval, where `own` and `peer` hold answers of different models, and
+    where they have no question in common.
+    """
     if lookup(METRICS, metric, "metric").kind != "score":
         raise ValueError(f"metric '{metric}' has no interval. Take a score, such as 'stratified_auroc'")
     if own.keys() != peer.keys() or not own:
@@ -1045,13 +1049,13 @@ def smallest_auroc_difference(
     n: float,  # questions
     base_rate: float,  # share correct
     area: float = 0.75,  # AUROC of both
-    correlation: float = 0.5,  # of their errors
+    correlation: float = 0.5,  # of the two AUROCs over samples of questions
     power: float = 0.8,  # how often it is found
     level: float = 0.95,  # confidence level of the test
     seeds: int | None = None,  # trainings of each, 2 or more, for a claim about the method; None: these adapters
     seed_sd: float = 0.0,  # standard deviation of the AUROC between trainings, of either method
 ) -> float:
-    "The smallest difference of two AUROCs on the same questions that is found with this power."
+    "The smallest difference of AUROCs on the same questions that is found (variance: Hanley and McNeil 1983)."
     right, wrong = n * base_rate, n * (1 - base_rate)
     variance = 2 * (1 - correlation) * _auroc_variance(area, right, wrong)
     if seeds is None:
@@ -1203,7 +1207,7 @@ def find_constant_labels(
     rows: list[dict],  # of `labels.jsonl`: `label`, or where there is none `is_correct`
 ) -> Finding | None:  # with the code 'constant_labels'
     "The finding that all targets of a training are equal; None where they are not, or where there are none."
-    targets = {float(row.get("label", row["is_correct"])) for row in rows}
+    targets = {float(row["label"] if "label" in row else row["is_correct"]) for row in rows}
     if len(targets) != 1:
         return None
     [target] = targets

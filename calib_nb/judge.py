@@ -329,8 +329,10 @@ def judge_answers(
     judge: str = "rules",  # a name in `JUDGES`
     grader: Grader | None = None,  # for the judges that need one
 ) -> list[Judged]:  # in the order of `questions`
-    """Each answer with its verdict. Raises KeyError for a question without an answer, ValueError where a grader is
-    missing, `UngradedError`."""
+    """Each answer with its verdict.
+
+    Raises `UnknownName` for an unknown judge, ValueError where a grader is missing, KeyError with the id of a question
+    without an answer, `UngradedError` where the grader gave no grade."""
     decide = lookup(JUDGES, judge, "judge")
     rows = {row["id"]: row for row in answers}
     said = {id: row["model_answer"] for id, row in rows.items()}

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import PercentFormatter
 
-from .core import Judged, Question, lookup, read_jsonl
+from .core import Judged, Question, RecordError, lookup, read_jsonl
 from .inference import smallest_auroc
 from .label_noise import JudgeQuality, judge_from_audit, rogan_gladen
 from .plots import plot_forest, wilson_interval
@@ -30,7 +30,11 @@ def accuracy_by(
     judged: Sequence[Judged],  # answers
     field: str | None = None,  # an attribute such as 'relation'; None: all together
 ) -> pd.DataFrame:
-    "A row for each value of `field`: n, accuracy with its 95 % interval, share not attempted."
+    """A row for each value of `field`: n, accuracy with its 95 % interval, share not attempted.
+
+    Raises ValueError where there are no answers, `UnknownName` for a field that they do not have."""
+    if not judged:
+        raise ValueError("there are no judged answers to count. Was the right file or set chosen?")
     parts = {"all": judged} if field is None else _parts_by(judged, field)
     rows = [{field or "set": value, **_accuracy(part)} for value, part in parts.items()]
     return pd.DataFrame(rows).round(3)
@@ -38,6 +42,7 @@ def accuracy_by(
 
 def _parts_by(judged: Sequence[Judged], field: str) -> dict:
     "Value of `field` -> the answers that have it, in the order in which the values come."
+    lookup(vars(judged[0]), field, "field of a judged answer")
     parts = {}
     for answer in judged:
         parts.setdefault(getattr(answer, field), []).append(answer)
@@ -130,7 +135,7 @@ def judge_quality(
 # %% ../nbs/09b_judge_quality.ipynb #751a6835
 def quality_table(
     quality: JudgeQuality,  # of one judge
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # rows `measure, value, low, high, n`
     "Sensitivity and specificity with 95 % Wilson intervals."
     rows = [
         _share("sensitivity", quality.accepted_right, quality.right),
@@ -181,9 +186,12 @@ _VERDICTS = {
 def human_judged(
     path: str | Path,  # JSONL with `question`, `answer` and the three lists of predictions
 ) -> pd.DataFrame:  # `question, references, answer, human, kept_back`, a row a prediction
-    "Predictions with people's verdicts. Escapes that the file holds as text are undone."
+    """Predictions with people's verdicts. Escapes that the file holds as text are undone.
+
+    Raises `RecordError` for a line that is not JSON or lacks a field."""
     rows = []
-    for _, row in read_jsonl(path):
+    for number, row in read_jsonl(path):
+        _need_fields(row, ("question", "answer", *_VERDICTS), f"{path}:{number}")
         common = {"question": row["question"], "references": row["answer"]}
         kept_back = _is_kept_back(row["question"])
         for field, verdict in _VERDICTS.items():
@@ -202,12 +210,23 @@ def _is_kept_back(question: str) -> bool:
     return int(digest, 16) % 4 == 3
 
 # %% ../nbs/09b_judge_quality.ipynb #a25bf5ca
+def _need_fields(row: dict, names: Sequence[str], where: str):
+    "Raises `RecordError` for the first field that is missing."
+    missing = [name for name in names if name not in row]
+    if missing:
+        found = ", ".join(row) or "none"
+        raise RecordError(f"{where}: field '{missing[0]}' is missing (found: {found}). Is this the audit's file?")
+
+
 def evouna_judged(
     path: str | Path,  # JSONL with `question`, `references` and `judged`: system -> its answer and whether it is right
 ) -> pd.DataFrame:  # `system, question, references, answer, human, unread`, a row an answer
-    "Answers with people's verdicts, and whether the question was set aside unread."
+    """Answers with people's verdicts, and whether the question was set aside unread.
+
+    Raises `RecordError` for a line that is not JSON or lacks a field."""
     rows = []
-    for _, row in read_jsonl(path):
+    for number, row in read_jsonl(path):
+        _need_fields(row, ("question", "references", "judged"), f"{path}:{number}")
         digest = hashlib.sha256(f"unread {row['question']}".encode()).hexdigest()
         common = {"question": row["question"], "references": row["references"], "unread": int(digest, 16) % 4 == 0}
         for system, said in row["judged"].items():
@@ -273,7 +292,7 @@ def judge_simply(
 def audit(
     rows: pd.DataFrame,  # from `human_judged`
     accepted: dict,  # judge -> (n,) whether it accepts
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # a row for each judge, shares in [0, 1], each with `... low` and `... high`
     """Each judge's sensitivity and specificity on the definite rows with 95 % Wilson intervals, agreement, and what it
     does with the possibly correct."""
     definite = rows["human"].str.startswith("definitely").to_numpy()

@@ -82,7 +82,10 @@ def judge_from_audit(
     "The judge's errors, counted. Raises ValueError where people accepted all or none."
     accepted, truth = np.asarray(accepted, bool), np.asarray(truth, bool)
     if truth.all() or not truth.any():
-        raise ValueError("right and wrong answers are both needed to measure a judge")
+        raise ValueError(
+            "right and wrong answers are both needed to measure a judge; "
+            f"people accepted {truth.sum()} of {truth.size}. Audit more answers"
+        )
     whole = _count_errors(accepted, truth)
     said = np.full(len(truth), np.nan) if confidence is None else np.asarray(confidence, float)
     if np.isnan(said).all():

@@ -125,7 +125,7 @@ def with_references(judged: list[Judged]) -> list[Judged]:  # answers of the tra
         if not j.is_correct and not j.answers:
             raise ValueError(
                 f"'{j.id}' was answered wrongly and has no accepted answer (field 'answers') to put in its place; "
-                "add one, or use targets 'binary'"
+                "add one, or leave the option 'targets' at 'binary'"
             )
         replaced.append(j if j.is_correct else _referred(j))
     return replaced
@@ -236,7 +236,7 @@ def unlabelled_rows(judged: list[Judged]):  # training answers
 # %% ../nbs/10_labels.ipynb #d4de5212
 def _need_digits(judged, values, decimals):
     "ValueError where a value has more than `decimals` digits."
-    for j, value in zip(judged, values):
+    for j, value in zip(judged, values, strict=True):
         if round(value, decimals) != value:
             raise ValueError(
                 f"label {value} of '{j.id}' cannot be written with {decimals} decimals; "
@@ -249,10 +249,12 @@ def rows_with(
     values: list[float],  # a confidence for each
     decimals: int,  # digits written
 ) -> list[dict]:  # as from `labelled_rows`
-    "Training rows for labels that are known. Raises ValueError where `decimals` digits can't write a label."
+    """Training rows for labels that are known.
+
+    Raises ValueError where `decimals` digits can't write a label, or there is not one for each answer."""
     _need_digits(judged, values, decimals)
     rows = []
-    for j, value in zip(judged, values):
+    for j, value in zip(judged, values, strict=True):
         output = training_output(j.model_answer, value, decimals)
         rows.append({**_row(j), "label": value, "output": output})
     return rows
@@ -264,7 +266,9 @@ def labelled_rows(
     decimals: int = 1,  # digits written
     **options: object,  # of that labeller
 ) -> list[dict]:  # rows `id, question, answer, is_correct, input, label, output`
-    "Training rows with labels of one kind. Raises ValueError where `decimals` digits can't write a label."
+    """Training rows with labels of one kind.
+
+    Raises `UnknownName` for a kind that is none, ValueError where `decimals` digits can't write a label."""
     label = lookup(LABELS, labels, "labels")
     return rows_with(judged, label(judged, **options), decimals)
 
@@ -302,7 +306,10 @@ def preference_pairs(
     low: float = 0.1,  # confidence that wrong answers prefer
     decimals: int = 1,  # digits written
 ) -> list[dict]:  # rows `id, question, answer, is_correct, input, label, rejected_label, chosen, rejected`
-    "Two responses to each question, the better confidence first. ValueError without both right and wrong answers."
+    """Two responses to each question, the better confidence first.
+
+    Raises ValueError without both right and wrong answers, and for a `high` and `low` that are not in order or cannot
+    be written."""
     _need_both(judged, "preference pairs")
     _need_order(low, high, decimals)
     pairs = []

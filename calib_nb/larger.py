@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from . import metrics as M
-from .core import RecordError, file_sha256, project_root, read_json, write_text, written
+from .core import RecordError, file_sha256, lookup, project_root, read_json, write_text, written
 from .files import _fetched, _shown, read_rows
 from .inference import _value_spread, diagnose, metric_card
 from .plots import save_figure, theme, wilson_interval
@@ -187,9 +187,16 @@ class _Forecast:
 def _table_row(path, **wanted):
     "The row of a published table with these cells, numbers as numbers."
     for _, row in read_rows(path):
-        if all(row[name] == value for name, value in wanted.items()):
+        if all(row.get(name) == value for name, value in wanted.items()):
             return row
     raise RecordError(f"{path}: no row with {wanted}. Get the file again")
+
+
+def _known_name(names, model, where):
+    "What a project's tables call a model. Raises `RecordError` for one that its published files do not have."
+    if model not in names:
+        raise RecordError(f"{where}: model '{model}' is not known here. Leave the folder empty: all files are fetched")
+    return names[model]
 
 # %% ../nbs/17g_larger.ipynb #9c2aef45
 def _atlas_readings(paths):
@@ -209,9 +216,10 @@ def _read_atlas(folder):
     paths = [folder / name for name in names if (folder / name).is_file()]
     found = []
     for model, readings in _atlas_readings(paths).items():
-        row = _table_row(table, model=_ATLAS_NAMES[model])
+        name = _known_name(_ATLAS_NAMES, model, folder / "atlas/raw")
+        row = _table_row(table, model=name)
         published = {"accuracy": float(row["acc"]), "AUROC": float(row["aggregate"])}
-        found.append(_Forecast("atlas", _ATLAS_NAMES[model], readings, published=published))
+        found.append(_Forecast("atlas", name, readings, published=published))
     return found
 
 # %% ../nbs/17g_larger.ipynb #60344c66
@@ -286,10 +294,11 @@ def _read_lifeeval(folder):
     path, table = (_place(folder, f"lifeeval/{name}.csv") for name in ("llm-confidence-correct", "table1-info"))
     found = []
     for model, readings in _common_readings(path, "stated_confidence").items():
-        row = _table_row(table, qset="BoolQ", llm=_LIFEEVAL_NAMES[model])
+        name = _known_name(_LIFEEVAL_NAMES, model, path)
+        row = _table_row(table, qset="BoolQ", llm=name)
         printed = {"accuracy": "accuracy", "mean confidence": "confidence", "ECE, bins (a, b]": "ece"}
         published = {ours: float(row[theirs]) for ours, theirs in printed.items()}
-        found.append(_Forecast("LifeEval", _LIFEEVAL_NAMES[model], readings, published=published))
+        found.append(_Forecast("LifeEval", name, readings, published=published))
     for model, readings in _common_readings(path, "chosen_token_confidence").items():
         if any(r.confidence is not None for r in readings):
             found.append(_Forecast("LifeEval", _LIFEEVAL_NAMES[model], readings, readout="answer probability"))
@@ -490,7 +499,9 @@ def _shown_rows(
     self: LargerModels,
     source: str = "",  # a project; default: all
 ) -> pd.DataFrame:  # a row for each forecast
-    "The table as text, with 95 % intervals."
+    "The table as text, with 95 % intervals. Raises `UnknownName` for a project that is not there."
+    if source:
+        lookup(dict.fromkeys(self.values["source"]), source, "project")
     values = self.values[self.values["source"] == source] if source else self.values
     shown = values[["source", "model", "training", "readout", "billions", "n"]].copy()
     shown["billions"] = values["billions"].map("{:g}".format).replace("nan", "")

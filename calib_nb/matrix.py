@@ -259,8 +259,12 @@ def finding_figure(
 
 # %% ../nbs/16b_matrix.ipynb #16f0ee23
 def cost_table(folder: str | Path) -> pd.DataFrame:  # folder: of a run with a file of costs of its readings
-    "A row for each readout: tokens and seconds an answer, alone. Of several files it takes the one with most readouts."
+    """A row for each readout: tokens and seconds an answer, alone. Of several files the one with most readouts counts.
+
+    Raises FileNotFoundError where no further readouts of the run were read."""
     files = sorted(Path(folder).glob("more-*.costs.json"))
+    if not files:
+        raise FileNotFoundError(f"{folder} has no file more-*.costs.json. Read further readouts by `read_more` first")
     costs = {file: read_json(file)["by_readout"] for file in files}
     path = max(files, key=lambda file: len(costs[file]))
     name = path.name.replace(".costs.json", ".jsonl")

@@ -30,6 +30,7 @@ from calib_nb.core import (
     broken,
     code_hash,
     content_key,
+    derived_seed,
     locked,
     lookup,
     read_json,
@@ -360,10 +361,22 @@ def cross_fit_step(
     return _recalibrated_rows(bench, bench.judged, confidence, calibrator)
 
 # %% ../nbs/14_methods.ipynb #ac262459
+def _balanced(rows, seed):
+    "As many rows, each label equally often: of a frequent one some are left out, of a rare one some come again."
+    of_label = {}
+    for row in rows:
+        of_label.setdefault(row["label"], []).append(row)
+    order = np.random.default_rng(derived_seed(seed, "balanced")).permutation
+    alike = [[part[i] for i in order(len(part))] for _, part in sorted(of_label.items())]
+    turns = range(-(-len(rows) // len(alike)))
+    return [part[turn % len(part)] for turn in turns for part in alike][: len(rows)]
+
+
 def self_consistency_step(
     bench: Workbench,  # with the answers and the model
     calibrator: str = "platt",  # a name in `CALIBRATORS`
     blend: float = 0.0,  # share of an answer's own correctness in its label, where that is known, from 0 to 1
+    balanced: bool = False,  # whether each label is trained on equally often
 ) -> Workbench:  # with rows
     "Labels from the untrained model's consistency with itself, recalibrated."
     judged, agreement = self_consistency(bench)
@@ -374,7 +387,8 @@ def self_consistency_step(
         others, theirs = self_consistency(replace(bench, judged=bench.unlabelled))
         known = len(judged) if blend else 0
         judged, labels = [*judged[:known], *others], [*labels[:known], *mapped(theirs)]
-    return replace(bench, rows=rows_with(judged, _written(labels, bench.decimals), bench.decimals))
+    rows = rows_with(judged, _written(labels, bench.decimals), bench.decimals)
+    return replace(bench, rows=_balanced(rows, bench.seed) if balanced else rows)
 
 # %% ../nbs/14_methods.ipynb #14bb0002
 def confidence_reward(
@@ -517,7 +531,7 @@ def train_by_reward(
     evaluate_model: Callable = lambda lm: {},  # called a few times: `lm -> numbers`
     **options: object,  # fields of `_Reward`
 ) -> tuple[LanguageModel, list[dict]]:
-    "`(lm, history)` as from `train`, with `reward` beside `loss` in the log."
+    "`(lm, history)` as from `train`, with `reward` beside `loss` in the log. Raises as `train` does."
     fmt, reward = TextFormat(lm.tokenizer, preset.chat_template, PROMPTS[preset.prompt]), _Reward(**options)
     clock = _Clock(folder)
     lm = add_adapter(lm, preset, seed, dropout=0.0)
@@ -622,7 +636,7 @@ _CROSS_FITTED = Step(
 _CONSISTENT = Step(
     "self-consistency labels",
     self_consistency_step,
-    {"calibrator": "platt", "blend": 0.0},
+    {"calibrator": "platt", "blend": 0.0, "balanced": False},
     (READOUTS["self_consistency"],),
 )
 _REWARDED = Step("train: grpo", reward_step, {"epochs": None, **asdict(_Reward())}, makes="model")
@@ -715,7 +729,7 @@ _WEIGHT, _COUNT = _Range(float), _Range(int, 1)
 _EPOCHS = _Range(int, 1, 1000, optional=True)
 _RANGES = {  # option, or method and option -> its values
     **dict.fromkeys(("right", "wrong", "high", "low", "blend"), _SHARE),
-    **dict.fromkeys(("within_relation", "adjust", "as_original"), _TRUTH),
+    **dict.fromkeys(("within_relation", "adjust", "as_original", "balanced"), _TRUTH),
     **dict.fromkeys(("epochs", "inner_epochs"), _EPOCHS),
     **dict.fromkeys(("patience", "steps"), _Range(int, 1, optional=True)),
     **dict.fromkeys(("format_weight", "penalty", "grpo.beta"), _WEIGHT),
@@ -865,7 +879,7 @@ def follow_recipe(
     bench: Workbench,  # with the base model
     **options: object,  # of the method
 ) -> Workbench:  # with the trained model
-    "The bench after all steps."
+    "The bench after all steps. Raises as `check_options` does, and what its steps raise."
     options = check_options(method, options)
     preset = replace(bench.preset, prompt=METHODS[method].prompt)
     bench = replace(bench, decimals=METHODS[method].decimals, preset=preset)

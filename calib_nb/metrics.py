@@ -306,7 +306,7 @@ def rms_calibration_error(
     correct: np.ndarray | None = None,  # (n,) of 0/1
     n_bins: int = 100,  # of equal width, [a, b), 1.0 in the last
 ) -> float | np.ndarray:  # NaN for n = 0
-    "Square root of the count-weighted mean squared gap. Biased upward."
+    "Square root of the count-weighted mean squared gap (Hendrycks et al. 2019, with equal widths). Biased upward."
     return expected_calibration_error(confidence, correct, n_bins, norm="l2")
 
 # %% ../nbs/01_metrics.ipynb #cd1894d2
@@ -681,7 +681,7 @@ def _by_isotonic_regression(confidence, correct, new):
 def cross_validated_refinement(
     confidence: np.ndarray,  # (n,) in [0, 1]
     correct: np.ndarray,  # (n,) of 0/1
-    fold: np.ndarray | None = None,  # (n,) numbers; a subject's rows should share one. Default: five, alike in outcomes
+    fold: np.ndarray | None = None,  # (n,) numbers; a subject's rows should share one. Default: five at random
     recalibrate: Callable = _by_isotonic_regression,  # `(confidence, correct, new) -> recalibrated new`
 ) -> tuple[float, float]:  # refinement error and calibration gain, which add up to the Brier score; NaN below 10 rows
     "The Brier score after cross-validated recalibration, and what that removed (Berta et al. 2025)."
@@ -698,9 +698,13 @@ def cross_validated_refinement(
 
 
 def _alike_folds(p, y, n_folds=5):
-    "(n,) folds with as many right rows and the like confidences; they do not depend on the order of the rows."
+    """(n,) folds at random, with as many right rows in each; they do not depend on the order of the rows.
+
+    Folds that were alike in their confidences, too, would share their noise, which would look like a gain."""
+    rng, right = np.random.default_rng(0), int(y.sum())
+    drawn = [rng.permutation(n) % n_folds for n in (len(y) - right, right)]
     fold = np.empty(len(p), int)
-    fold[np.lexsort((p, y))] = np.arange(len(p)) % n_folds
+    fold[np.lexsort((p, y))] = np.concatenate(drawn)  # wrong rows come first
     return fold
 
 # %% ../nbs/01_metrics.ipynb #0552fdc4

@@ -214,6 +214,17 @@ def _generation_ends(model):
         return set()
     return set(ends) if isinstance(ends, list) else {ends}
 
+
+_DECODED = WeakKeyDictionary()  # tokenizer: text of each token
+
+
+def _decoded(tokenizer):
+    "The text of each token alone; a vocabulary takes seconds, and a run has several models with one tokenizer."
+    if tokenizer not in _DECODED:
+        tokens = range(len(tokenizer))
+        _DECODED[tokenizer] = tokenizer.batch_decode([[i] for i in tokens], skip_special_tokens=False)
+    return _DECODED[tokenizer]
+
 # %% ../nbs/07_models.ipynb #5c148217
 class _Kind:
     "What a model can do, from its configuration and its chat template."
@@ -272,11 +283,10 @@ class LanguageModel(_Kind):
     @cached_property
     def stop_tokens(self):
         "Tokens that end a line or a turn: generation stops there."
-        tokens = range(len(self.tokenizer))
-        texts = self.tokenizer.batch_decode([[i] for i in tokens], skip_special_tokens=False)
+        texts = _decoded(self.tokenizer)
         ends = {self.tokenizer.eos_token, TextFormat(self.tokenizer, bool(self.tokenizer.chat_template)).terminator}
         named = _generation_ends(self.model)
-        return [i for i in tokens if "\n" in texts[i] or texts[i] in ends or i in named]
+        return [i for i in range(len(texts)) if "\n" in texts[i] or texts[i] in ends or i in named]
 
     @property
     def turn_ends(self):
@@ -509,7 +519,9 @@ def _check_base(folder, base, lm):  # base: `{'name', 'key'}`
     trained_on = f"{base['name']} ({base['key']})"
     said = f"{folder}: this adapter was trained on {trained_on}, not on {lm.name} ({lm.key})"
     bits = base["key"].removeprefix(f"{lm.key}-")
-    raise ValueError(f"{said}. Take quantization '{bits}'" if bits in _QUANTIZATIONS else said)
+    raise ValueError(
+        f"{said}. " + (f"Take quantization '{bits}'" if bits in _QUANTIZATIONS else "Load that model, or train again")
+    )
 
 
 def _with_adapter(lm, folder):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from .core import Judged, Reading, derived_seed
+from .core import Judged, Reading, derived_seed, lookup
 from .models import LanguageModel, TextFormat, left_padded, sample_responses
 from .progress import Bar
 from .prompts import Confidence, Response, parse_response, short_answer
@@ -40,7 +40,7 @@ def document_error(
     correct: np.ndarray,  # (n,) of 0/1
     gaps: Callable = squared_gaps,  # or `gaps_by_chance`
 ) -> float:
-    "The root of the sum of squared gaps over 100 bins, divided by 100: the script in the original's document."
+    "sqrt(sum of squared gaps / 100), so that an empty bin counts as a gap of 0: the script in the original's document."
     return float(np.sqrt(gaps(confidence, correct).sum() / 100))
 
 
@@ -208,11 +208,13 @@ def original_numbers(
     readings: list[Reading],  # of one model and readout
     evaluation: str = "repository",  # a name in `ORIGINALS`
 ) -> dict:  # numbers by the name under which tables show them
-    "What an evaluation of the original says of readings: its error, predicted and measured, and the share unreadable."
+    """What an evaluation of the original says of readings: its error, predicted and measured, and the share unreadable.
+
+    Raises `UnknownName` for an evaluation that is none."""
     confidence = np.array([np.nan if r.confidence is None else r.confidence for r in readings])
     correct = np.array([r.is_correct for r in readings], float)
     unreadable = [r.provenance in ("filled", "missing") for r in readings]
-    error = ORIGINALS[evaluation].error
+    error = lookup(ORIGINALS, evaluation, "evaluation of the original").error
     return {
         "n": len(readings),
         "right": float(correct.mean()),

@@ -25,7 +25,7 @@ from matplotlib.text import Text
 from scipy import stats
 
 from . import metrics as M
-from .core import Reading, visible
+from .core import Reading, lookup, visible
 from .label_noise import JudgeQuality, judge_truths
 from .resampling import reading_arrays
 
@@ -466,7 +466,9 @@ def reliability_figure(
 ) -> plt.Figure:  # a column for each entry of `panels`
     """Reliability diagrams and histograms. Readings without a confidence are counted in the parsed share.
 
-    The figure is closed: it is shown as the value of a cell, and saved by `save_figure`."""
+    The figure is closed: it is shown as the value of a cell, and saved by `save_figure`. Raises ValueError where there
+    is no panel, or one without readings."""
+    _check_panels(panels)
     with theme():
         fig, axes = _empty_panels(len(panels))
         for column, (caption, readings) in enumerate(panels.items()):
@@ -475,6 +477,14 @@ def reliability_figure(
         _label_panels(fig, axes, panels, judge, title)
     plt.close(fig)
     return fig
+
+
+def _check_panels(panels):
+    "Raises ValueError where there is nothing to draw."
+    empty = [caption for caption, readings in panels.items() if not readings]
+    if empty or not panels:
+        where = f"panel '{empty[0]}' has no readings" if empty else "there are no panels"
+        raise ValueError(f"{where}. Was the right method, readout or split selected?")
 
 # %% ../nbs/03_plots.ipynb #85a1b641
 def training_curve(
@@ -540,11 +550,12 @@ def forest(
     cards: dict[str, dict],  # method -> its `metric_card`, or the same read from `metrics.json`
     metric: str = "brier_skill_score",  # which metric
 ) -> list[dict]:  # rows `method, n, value, low, high`, in the order of `cards`; NaN where there is none
-    "One metric of several methods."
+    "One metric of several methods. Raises `UnknownName` for a metric that a card does not have."
     rows = []
     for method, card in cards.items():
-        numbers = {name: _number(card[metric], name) for name in ("value", "low", "high")}
-        rows.append({"method": method, "n": int(_number(card[metric], "n")), **numbers})
+        estimate = lookup(card, metric, "metric")
+        numbers = {name: _number(estimate, name) for name in ("value", "low", "high")}
+        rows.append({"method": method, "n": int(_number(estimate, "n")), **numbers})
     return rows
 
 

@@ -93,7 +93,7 @@ def fit_platt(
     confidence: np.ndarray,  # in [0, 1], (n,)
     correct: np.ndarray,  # 0 or 1, (n,)
 ) -> Logistic:
-    "Platt scaling. Raises ValueError without both right and wrong answers."
+    "Platt scaling (Platt 1999). Raises ValueError without both right and wrong answers."
     p, y = _checked(confidence, correct)
     z, right = log_odds(p), y.sum()
     target = np.where(y == 1, (right + 1) / (right + 2), 1 / (len(y) - right + 2))
@@ -113,7 +113,7 @@ def fit_temperature(
     confidence: np.ndarray,  # in [0, 1], (n,)
     correct: np.ndarray,  # 0 or 1, (n,)
 ) -> Logistic:  # its slope is 1 / T, between 0 (always 0.5) and 20
-    "Temperature scaling. Raises ValueError without both right and wrong answers."
+    "Temperature scaling (Guo et al. 2017). Raises ValueError without both right and wrong answers."
     p, y = _checked(confidence, correct)
     z = log_odds(p)
 
@@ -144,7 +144,7 @@ def fit_beta(
     confidence: np.ndarray,  # in [0, 1], (n,)
     correct: np.ndarray,  # 0 or 1, (n,)
 ) -> Beta:
-    "Beta calibration with three parameters. Raises ValueError without both right and wrong answers."
+    "Beta calibration, three parameters (Kull et al. 2017). Raises ValueError without both right and wrong answers."
     p, y = _checked(confidence, correct)
     right, wrong = _logs(p)
     features = np.stack([right, -wrong, np.ones(len(p))], axis=1)
@@ -177,7 +177,7 @@ def fit_isotonic(
     confidence: np.ndarray,  # in [0, 1], (n,)
     correct: np.ndarray,  # 0 or 1, (n,)
 ) -> Interpolation:
-    "Isotonic regression. Raises ValueError without both right and wrong answers."
+    "Isotonic regression (Zadrozny and Elkan 2002). Raises ValueError without both right and wrong answers."
     p, y = _checked(confidence, correct)
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(p, y)
     x, y = fitted.X_thresholds_, fitted.y_thresholds_
@@ -204,7 +204,7 @@ def fit_histogram(
     correct: np.ndarray,  # 0 or 1, (n,)
     n_bins: int = 10,  # bins of equal counts; fewer where confidences are tied
 ) -> Bins:
-    "Histogram binning. Raises ValueError without both right and wrong answers."
+    "Histogram binning (Zadrozny and Elkan 2001). Raises ValueError without both right and wrong answers."
     p, y = _checked(confidence, correct)
     first = np.arange(n_bins) * len(p) // n_bins  # of each bin
     edges = np.unique(np.sort(p)[first])[1:]
@@ -229,8 +229,11 @@ def recalibrate(
 ) -> list[Reading]:  # with recalibrated confidences, in order
     """The readings with the confidence that the calibrator makes of each.
 
-    Raises ValueError where `calibration` holds another split or readout, or lacks right or wrong answers."""
+    Raises `UnknownName` for a calibrator that is none; ValueError without readings, and where `calibration` holds
+    another split or readout, or lacks right or wrong answers."""
     fit = lookup(CALIBRATORS, calibrator, "calibrator")
+    if not readings:
+        raise ValueError("there are no readings to recalibrate. Check method, readout and split")
     known = [r for r in calibration if r.confidence is not None]
     _check_calibration(known, _source(readings[0]))
     mapped = fit([r.confidence for r in known], [r.is_correct for r in known])
@@ -250,7 +253,7 @@ def _check_calibration(readings: list[Reading], source: str):
                 f"found split '{reading.split}', readout '{_source(reading)}'"
             )
 
-
+# %% ../nbs/13_posthoc.ipynb #a6afca78
 def _recalibrated(
     reading: Reading,
     calibrator: str,
@@ -297,7 +300,7 @@ def fit_abstention(
     level: float = 0.95,  # probability that it holds
     steps: int = 100,  # thresholds are 0, 1/steps, ..., 1
 ) -> Abstention:  # with the lowest threshold whose guarantee holds
-    "Fixed-sequence testing of thresholds. Raises ValueError for a target or level outside (0, 1)."
+    "Thresholds tested in a fixed order (Angelopoulos et al. 2021). ValueError for target or level outside (0, 1)."
     p, y = check_arrays(confidence, correct)
     if not (0 < target < 1 and 0 < level < 1):
         raise ValueError(f"target and level lie strictly between 0 and 1; got target={target}, level={level}")
@@ -404,8 +407,13 @@ def baseline_forecasts(
     split: str = "test",  # the split that `test` is
     **options,  # of the baseline
 ) -> list[Reading]:  # method `name`, readout 'constant' or 'question_only'
-    "A baseline's forecast for each test question. Raises what the baseline raises."
-    forecasts = lookup(BASELINES, name, "baseline")(train, test, vectors, **options)
+    """A baseline's forecast for each test question.
+
+    Raises `UnknownName` for a baseline that is none, ValueError for lacking vectors, and what the baseline raises."""
+    forecast = lookup(BASELINES, name, "baseline")
+    if vectors is None and name in ("knn", "logistic"):
+        raise ValueError(f"baseline '{name}' needs `vectors`: embeddings of the training and of the test questions")
+    forecasts = forecast(train, test, vectors, **options)
     readout = "constant" if name in CONSTANTS else "question_only"
     how = {"provenance": "scored", "readout": readout, "method": name, "seed": 0, "split": split}
     return [j.reading(confidence=float(p), **how) for j, p in zip(test, forecasts)]

@@ -66,9 +66,13 @@ def published_readings(
     split: str = "test",  # a split
     **wanted: object,  # values of further columns, such as place='PopQA'
 ) -> dict[Row, list[Reading]]:
-    "Such lines as readings again, the id in place of the question. Raises FileNotFoundError for no such file."
+    """Such lines as readings again, the id in place of the question.
+
+    Raises FileNotFoundError for no such file, ValueError for a column that it lacks."""
     frame = pd.read_csv(path, keep_default_na=False, dtype={"confidence": str, "is_correct": bool})
     for column, value in wanted.items():
+        if column not in frame:
+            raise ValueError(f"{path} has no column '{column}'. It has {', '.join(frame.columns)}")
         frame = frame[frame[column] == value].drop(columns=column)
     readings = [_published_reading(line) for line in frame.to_dict("records")]
     return by_row(select(readings, split=split))

@@ -728,8 +728,10 @@ def question_card(questions: list[Question]):  # or a `_QuestionList`, which kno
     """What a set is made of, as a dict.
 
     Name, licence, language and revision where known; questions, groups, relations, answer types,
-    words a question, answers a question, questions that stand twice."""
+    words a question, answers a question, questions that stand twice. Raises ValueError for no questions."""
     n = len(questions)
+    if not n:
+        raise ValueError("there are no questions to describe. Was the right set or relation chosen?")
     words = sorted(len(q.question.split()) for q in questions)
     answers = sum(len(q.answers) for q in questions)
     source = getattr(questions, "source", {})

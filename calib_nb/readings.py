@@ -415,7 +415,7 @@ def _summary(readings):
 
 
 def _first_rows_html(readings, shown=5):
-    "The face of `Readings`: a sentence, what was taken, and a few rows."
+    "`Readings` as Jupyter shows them: a sentence, what was taken, and a few rows."
     names = ("id", "question", "confidence", "is_correct")
     rows = [{name: getattr(r, name) for name in names} for r in readings[:shown]]
     taken = f"<br>{escape(str(readings.taken))}" if readings.taken else ""

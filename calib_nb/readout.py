@@ -574,7 +574,7 @@ def read_p_true(
     passes: list[TreePass],  # not used
     seed: int = 0,  # not used
 ) -> list[Confidence]:  # one for each answer
-    "The probability of 'Yes' against 'No', averaged over both orders of the options."
+    "The probability of 'Yes' against 'No' (Kadavath et al. 2022), averaged over both orders of the options."
     requests = [request for j in judged for request in _correct_requests(j)]
     trees = [_reply_tree(fmt, request_prompt(fmt, request), _OPTIONS) for request in requests]
     totals = [_totals(replies) for replies in _reply_scores(lm, trees, "p_true")]
@@ -619,7 +619,7 @@ def read_normalized_probability(
     passes: list[TreePass],  # not used
     seed: int = 0,  # not used
 ) -> list[Confidence]:  # one for each answer, missing for an empty one
-    """The geometric mean of the answer's token probabilities.
+    """The geometric mean of the answer's token probabilities (as in Malinin and Gales 2021).
 
     `extra` holds the total probability and the number of tokens."""
     return [_geometric_mean(scores) for scores in _answer_scores(lm, fmt, judged)]
@@ -730,7 +730,7 @@ def cross_fit(
 ) -> list[Confidence]:  # one for each answer
     """Each answer read by a fit on the calibration split that has not seen the answer's group.
 
-    Raises ValueError without calibration answers."""
+    Raises ValueError without calibration answers, or where all of them are of one group."""
     calibration = [i for i, split in enumerate(splits) if split == "calibration"]
     if not calibration:
         raise ValueError(
@@ -870,18 +870,17 @@ def _probe_loss(
 # %% ../nbs/12_readout.ipynb #5058b9a6
 def _check_labels(right: np.ndarray, folds: np.ndarray):
     "Right and wrong answers, in all and outside each fold."
-    _need_both(right, "the calibration answers")
+    _need_both(right, "calibration answers")
     for fold in np.unique(folds):
-        _need_both(right[folds != fold], "those outside one fold of the calibration answers")
+        _need_both(right[folds != fold], "calibration answers outside one fold")
 
 
 def _need_both(right: np.ndarray, what: str):
     "ValueError unless there are right and wrong answers."
     if len(np.unique(right)) < 2:
-        raise ValueError(
-            f"the probe needs right and wrong answers; of {what}, {len(right)}, {int(right.sum()) or 'none'} are right."
-            " Use a larger calibration split"
-        )
+        n = int(right.sum()) or "none"
+        said = f"the probe needs right and wrong answers; of {len(right)} {what} {n} are right"
+        raise ValueError(f"{said}. Use a larger calibration split")
 
 # %% ../nbs/12_readout.ipynb #5599e7c4
 def fit_probe(
@@ -1069,7 +1068,10 @@ def read_confidences(
     progress: str | None = None,  # a title for the progress bar
     counts: dict | None = None,  # gets the tokens of the texts read, and under 'by_readout' what each costs alone
 ) -> list[Reading]:  # all answers by the first readout, then by the next
-    "The confidence in each answer by each readout."
+    """The confidence in each answer by each readout.
+
+    Raises `UnknownName` for a readout that is none; ValueError where one that learns finds too few calibration answers
+    to learn from, and where the prompt has no levels and the readout needs hidden states or learns."""
     chosen = {name: lookup(READOUTS, name, "readout") for name in readouts}
     readings, costs, writing = [], {}, {}
     with _cost_of(lm) as shared:
@@ -1079,7 +1081,7 @@ def read_confidences(
             found = _found(name, lm, fmt, judged, splits, passes, seed)
         costs[name] = _cost_alone(readout, cost, shared, writing)
         names = {"readout": name, "method": method, "seed": seed, "prompt": asked_by(name, fmt)}
-        readings += [_read_as(*row, names) for row in zip(judged, splits, found)]
+        readings += [_read_as(*row, names) for row in zip(judged, splits, found, strict=True)]
     if counts is not None:
         counts.update(tokens=sum(p.tokens for p in passes), by_readout=costs)
     return readings

@@ -23,10 +23,12 @@ from .publish import by_row, keep_files, kept_folder, made_with, readings_frame
 
 # %% ../nbs/16d_replication.ipynb #16d00007
 def replication_plan(names: dict) -> list[dict]:  # a notebook's `globals()`
-    "Parameters of `run_method` for each model, method and seed. Raises as `comparison_plan` does."
+    "Parameters of `run_method` for each model, method and seed. Raises as `comparison_plan`, and for no model."
     given = dict(names)
-    evaluation, models = given.pop("original"), words_of(given.pop("models"))
+    evaluation, models = given.pop("original", ""), words_of(given.pop("models", ""))
     lookup(ORIGINALS, evaluation, "evaluation of the original")
+    if not models:
+        raise ValueError("parameter 'models' names none. Write names separated by commas, such as smollm2-135m")
     if "model" in given:
         raise unknown_name("parameter", "model", ["models"])
     plan = []
@@ -113,10 +115,16 @@ def _plot_honest(ax, frame, names):
     ax.set(xlabel="AUROC on other questions (95 % interval)")
 
 
+def _line_names(frame):
+    "Model and method of each run, and the seed where there are several."
+    names = frame.model + ", " + frame.method
+    return names + ", seed " + frame.seed.astype(str) if frame.seed.nunique() > 1 else names
+
+
 def original_figure(frame: pd.DataFrame) -> Figure:  # frame: from `original_pattern`
     "A line for each run: the original's error, and an honest AUROC."
     with theme():
-        names = frame.model + ", " + frame.method
+        names = _line_names(frame)
         fig, axes = subplots(1, 2, sharey=True, figsize=(9.6, 1.6 + 0.34 * len(frame)), layout="constrained")
         _plot_original(axes[0], frame, names)
         _plot_honest(axes[1], frame, names)

@@ -64,7 +64,7 @@ def reading_arrays(
 def _check_readings(readings):
     "ValueError for readings that are no table of one method, readout and split."
     if not readings:
-        raise ValueError("there are no readings")
+        raise ValueError("there are no readings. Was the right method, readout or split selected?")
     for name in ("method", "readout", "split"):
         found = sorted({getattr(r, name) for r in readings})
         if len(found) > 1:
@@ -74,7 +74,7 @@ def _check_readings(readings):
     repeated = [key for key, n in times.items() if n > 1]
     if repeated:
         seed, id = repeated[0]
-        raise ValueError(f"id '{id}' occurs more than once for seed {seed}")
+        raise ValueError(f"id '{id}' occurs more than once for seed {seed}. Keep one of its readings")
 
 # %% ../nbs/02_resampling.ipynb #bffc3581
 def _honest(chance):
@@ -496,7 +496,7 @@ def p_at_least(
     null: np.ndarray,  # (B,) draws under the hypothesis
     value: float,  # what was observed
 ) -> float:  # NaN where the value is
-    "Monte Carlo p-value (1 + #{null >= value}) / (1 + B)."
+    "Monte Carlo p-value (1 + #{null >= value}) / (1 + B) (Davison and Hinkley 1997, section 4.2)."
     if not np.isfinite(value):
         return np.nan
     reached = np.sum(null >= value - 1e-12)

@@ -482,7 +482,9 @@ def judge_by_rules(
     references: Sequence[str],  # accepted answers
     question: str = "",  # what was asked
 ) -> Verdict:
-    "Correct where the answer holds a reference (or the same date, number, name) and nothing doubts it."
+    """Correct where the answer holds a reference (or the same date, number, name) and nothing doubts it.
+
+    Not attempted where it is empty or declines to answer; else incorrect."""
     response, asked, reason = _text(answer), _text(question), "no reference in it"
     if not response.words:
         return Verdict("not_attempted", "empty answer")

@@ -78,10 +78,12 @@ def stop_early(
     threshold: float,  # between 0 and 1: answers above it are given
     level: float = 0.9,  # of probability inside the interval
 ) -> tuple[np.ndarray, np.ndarray]:  # samples that were needed, (n,); posterior means after them, (n,)
-    """How many samples decide on which side of the threshold an answer lies.
+    """How many samples decide on which side of the threshold an answer lies. Raises ValueError without samples.
 
     Aggarwal et al., *Let's Sample Step by Step*, 2023, https://arxiv.org/abs/2305.11860"""
     agree = np.asarray(agree, bool)
+    if agree.ndim != 2 or not agree.shape[1]:
+        raise ValueError(f"`agree` must be of shape (answers, samples), with a sample or more; found {agree.shape}")
     drawn = np.arange(1, agree.shape[1] + 1)
     agreed = agree.cumsum(axis=1)
     low, high = prior.interval(agreed, drawn, level)
@@ -100,7 +102,7 @@ def _columns(readings):  # name -> readings
     for name, rows in readings.items():
         said = {r.id: r.confidence for r in rows}
         if said.keys() != set(ids):
-            raise ValueError(f"'{name}' has not the questions of '{next(iter(readings))}'. Read both on the same ones")
+            raise ValueError(f"'{name}' has other questions than '{next(iter(readings))}'. Read both on the same ones")
         given = np.array([np.nan if said[id] is None else said[id] for id in ids], float)
         columns.append(log_odds(given))
     return ids, np.stack(columns, axis=1)
@@ -114,10 +116,14 @@ def _fitted(x, readings, folds):
     right = np.array([r.is_correct for r in readings])
     if right.all() or not right.any():
         raise ValueError("a stack needs right and wrong answers in the calibration split. Use a larger one")
+    groups = [r.group or r.id for r in readings]
+    if len(set(groups)) < folds:
+        said = f"{folds} folds need as many groups; the calibration split has {len(set(groups))}"
+        raise ValueError(f"{said}. Use a larger one, or fewer `folds`")
     model = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression(max_iter=2000))
     parts = GroupKFold(folds)
     search = GridSearchCV(model, {"logisticregression__C": _STRENGTHS}, scoring="neg_log_loss", cv=parts)
-    return search.fit(x, right, groups=[r.group or r.id for r in readings])
+    return search.fit(x, right, groups=groups)
 
 # %% ../nbs/13a_sample_budget.ipynb #2ff07908
 def stacked(
@@ -127,7 +133,10 @@ def stacked(
 ) -> list[Reading]:  # of the test answers, readout 'stack'
     """One confidence from several, by logistic regression on their log-odds.
 
-    Raises ValueError for other names or other questions, and without right and wrong calibration answers."""
+    Raises ValueError for no name, other names or other questions, and for calibration answers that are all right, all
+    wrong or of fewer groups than `folds`."""
+    if not test:
+        raise ValueError("`test` is empty: give readings by one name or several")
     if [*test] != [*calibration]:
         raise ValueError(f"test has {', '.join(test)}; calibration has {', '.join(calibration)}. Give both the same")
     fitted = _fitted(_columns(calibration)[1], next(iter(calibration.values())), folds)

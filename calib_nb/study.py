@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .core import Question, Reading, derived_seed
+from .core import Question, Reading, RecordError, derived_seed
 from .inference import Difference, _Spread, premium_gap
 
 # %% ../nbs/17e_study.ipynb #cc6e740e
@@ -57,12 +57,18 @@ def planned_runs() -> list[tuple[Cell, int]]:  # cell and seed
     return runs
 
 # %% ../nbs/17e_study.ipynb #f13b4697
+_CELL_COLUMNS = "reader answers_of method size readout seed split id group relation is_correct confidence".split()
+
+
 def read_cells(
     path: str | Path,  # of a table with columns `reader`, `answers_of`, `method`, `size` and those of a reading
     split: str = "test",  # a split
 ) -> dict[Cell, list[Reading]]:  # of all seeds
-    "The readings of each cell, the id in place of the question."
+    "The readings of each cell, the id in place of the question. Raises `RecordError` for a column that is missing."
     frame = pd.read_csv(path, keep_default_na=False, dtype={"is_correct": bool})
+    for name in _CELL_COLUMNS:
+        if name not in frame:
+            raise RecordError(f"{path}: no column '{name}'. Make the table with benchmarks/study.py")
     frame = frame[frame.split == split]
     cells = {}
     for line in frame.to_dict("records"):
@@ -99,8 +105,11 @@ def contrasts(
     never_taught: Collection[str] = (),  # relations that training did not show
     n_resamples: int = 2000,  # of the bootstrap
 ) -> dict[str, Difference]:  # hypothesis -> its contrast, in the order of testing; those whose cells are there
-    "The comparisons of the study."
+    "The comparisons of the study. Raises ValueError where one of the four cells of 'sft' is missing."
     own, peer = _by_answers(cells, "sft", True), _by_answers(cells, "sft", False)
+    if len(own) != 2 or own.keys() != peer.keys():
+        said = f"read by itself: {', '.join(own) or 'none'}; by the other: {', '.join(peer) or 'none'}"
+        raise ValueError(f"method 'sft' needs cells of two models, each read by itself and by the other; {said}")
     disputed = _disputed(own)
     sides = {"H1": (own, peer)}
     sides["H2"] = [_where(side, lambda r: r.id in disputed) for side in (own, peer)]
@@ -149,13 +158,26 @@ def in_order(
 def crossed(
     readings: dict[str, list[Reading]],  # model -> readings of its own answers, on the same questions
 ) -> dict[Cell, list[Reading]]:
-    "Cells in which a peer says of a question what it says of its own answer to it."
+    """Cells in which a peer says of a question what it says of its own answer to it.
+
+    Raises ValueError where the models have not answered the same questions."""
+    _check_same_questions(readings)
     cells = {}
     for answers, own in readings.items():
         outcomes = {r.id: r.is_correct for r in own}
         for reader, said in readings.items():
             cells[Cell(reader, answers)] = _with_outcomes(said, outcomes)
     return cells
+
+
+def _check_same_questions(readings):
+    "Raises ValueError for a question that not all of the models answered."
+    asked = {model: {r.id for r in own} for model, own in readings.items()}
+    for model, ids in asked.items():
+        lacking = set().union(*asked.values()) - ids
+        if lacking:
+            said = f"{len(lacking)} questions have no reading of '{model}', '{min(lacking)}' for one"
+            raise ValueError(f"{said}. Give each model readings of the same questions")
 
 
 def _with_outcomes(readings, outcomes):  # id -> outcome

@@ -322,7 +322,7 @@ def dpo_loss(
     scored: Scored,  # two branches, the preferred one first, and their reference
     beta: float = 0.1,  # how strongly the model is held to the base model
 ) -> torch.Tensor:
-    "Mean of -log sigmoid(beta (log-ratio of the preferred - log-ratio of the rejected))."
+    "Mean of -log sigmoid(beta (log-ratio of the preferred - of the rejected)): Rafailov et al. 2023, eq. 7."
     ratio = scored.branches - scored.reference
     return -F.logsigmoid(beta * (ratio[:, 0] - ratio[:, 1])).mean()
 
@@ -341,7 +341,7 @@ def brier_loss(
     scored: Scored,  # a branch for each level
     format_weight: float = 1.0,  # of staying on the grid
 ) -> torch.Tensor:
-    "Mean expected Brier score of a confidence that is sampled from the grid."
+    "Mean expected Brier score (Brier 1950) of a confidence that is sampled from the grid."
     errors = _squared_errors(scored.branches, scored.correct)
     expected = (scored.branches.softmax(-1) * errors).sum(-1)
     return expected.mean() + format_weight * on_grid(scored)
@@ -352,7 +352,7 @@ def log_score_loss(
     format_weight: float = 1.0,  # of staying on the grid
     clip: float = 0.01,  # the expected confidence is moved into [clip, 1 - clip]
 ) -> torch.Tensor:
-    "Mean logarithmic score of the expected confidence."
+    "Mean logarithmic score (Good 1952) of the expected confidence."
     c = expected_confidence(scored.branches).clamp(clip, 1 - clip)
     return F.binary_cross_entropy(c, scored.correct) + format_weight * on_grid(scored)
 
@@ -470,7 +470,7 @@ def save_adapter(
     folder: Path,  # made here
     **records: object,  # JSON-able values by file name
 ) -> None:
-    "Write the adapter (safetensors), the base model's key and `records` to `folder`, whole or not at all."
+    "Write the adapter (safetensors), its base model's key and `records`, whole or not at all. OSError without room."
     with written(folder) as part, _no_room_as_oserror():
         lm.model.save_pretrained(part, save_embedding_layers=False)  # else the hub is asked about the base model
         write_json(part / "base.json", {"name": lm.name, "key": lm.key})
@@ -875,7 +875,11 @@ def train(
     cache: Path | None = None,  # where the base model's scores are kept between trainings; None: nowhere
     **options: float,  # of the objective's loss, and of its examples
 ) -> tuple[LanguageModel, list[dict]]:  # trained, in eval mode; the log
-    "`(lm, history)`: entries of `history` have `step`, `epoch`, and `loss` or what `evaluate_model` gave."
+    """`(lm, history)`: entries of `history` have `step`, `epoch`, and `loss` or what `evaluate_model` gave.
+
+    Raises `UnknownName` for an objective that is none, ValueError for a text that is too long and for a model that has
+    an adapter, FloatingPointError where the loss is no number before the first checkpoint, OSError where a checkpoint
+    cannot be written."""
     chosen = lookup(OBJECTIVES, objective, "objective")
     clock = _Clock(folder)
     refer = partial(_kept_reference, cache=cache, clock=clock)

@@ -306,8 +306,10 @@ def test_the_choice_looks_at_calibration_alone_and_takes_the_first_of_equals():
     assert skill_of_all(sure, 0.3) < skill_of_all(silent, 0.3)
     assert choose_prompt({"silent": silent, "sure": sure}, 0.3) == "sure"
     assert choose_prompt({"silent": silent}, 0.3) == "silent"
-    with pytest.raises(ValueError, match="chosen on calibration readings"):
-        choose_prompt({"one": tempting}, 0.3)
+    with pytest.raises(ValueError, match="chosen on calibration readings, and there are none by prompt one"):
+        choose_prompt({"one": tempting, "honest": honest}, 0.3)
+    with pytest.raises(ValueError, match="chosen on calibration readings, and no prompt is given"):
+        choose_prompt({}, 0.3)
 
 
 @pytest.mark.long

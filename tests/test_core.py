@@ -13,6 +13,7 @@ from calib_nb.core import (
     RecordError,
     RunFolder,
     Stage,
+    broken,
     code_hash,
     finished_run,
     packaged_file,
@@ -301,6 +302,31 @@ def test_a_run_that_is_not_finished_says_what_is_done(tmp_path):
     staged(run, "input", [])
     with pytest.raises(ValueError, match=r"the run is not complete \(done: rows\). Run it again"):
         finished_run(run.path)
+
+
+def test_a_folder_in_which_no_run_has_begun_says_so_where_parameters_are_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="typo: no run has begun here"):
+        _ = RunFolder(tmp_path / "typo").parameters
+
+
+@pytest.mark.parametrize("damaged", ["[1]", "null", "3"])
+def test_a_manifest_that_is_no_object_names_its_file(tmp_path, damaged):
+    (tmp_path / "manifest.json").write_text(damaged)
+    for read in (RunFolder, finished_run):
+        with pytest.raises(RecordError, match="manifest.json: expected a JSON object, found"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("damaged", ["[1, 2]", "null", "3", '"x"', '{"a": '])
+def test_a_damaged_seal_breaks_the_folder(tmp_path, damaged):
+    (tmp_path / "seal.json").write_text(damaged)
+    assert broken(tmp_path) == ["seal.json"]
+
+
+def test_a_seal_with_another_value_than_a_hash_names_the_file(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    write_json(tmp_path / "seal.json", {"a.json": ["no hash"]})
+    assert broken(tmp_path) == ["a.json"]
 
 
 def test_a_local_name_is_no_global_of_the_same_name(monkeypatch):

@@ -229,9 +229,9 @@ def test_a_name_that_is_none_is_said_before_the_hub_is_asked(hub, ready, name):
     assert not hub.asked
 
 
-def test_a_file_that_would_tell_a_folder_or_the_token_stops_everything():
+def test_a_file_that_would_show_a_folder_or_the_token_stops_everything():
     for text in ("in /home/ada/runs", "in C:\\Users\\ada", "in /Users/ada", f"with {TOKEN}"):
-        with pytest.raises(ValueError, match="README.md would tell .*Nothing was pushed"):
+        with pytest.raises(ValueError, match="README.md would show .*Nothing was pushed"):
             _check_public({"README.md": text.encode()}, TOKEN)
 
 

@@ -4,13 +4,14 @@ import pandas as pd
 import pytest
 from conftest import SHARED
 
-from calib_nb.core import Judged, Question
+from calib_nb.core import Judged, Question, RecordError, UnknownName, write_jsonl
 from calib_nb.inference import smallest_auroc
 from calib_nb.judge import judge_answers
 from calib_nb.judge_quality import (
     accuracy_by,
     accuracy_by_set,
     corrected_accuracy,
+    evouna_judged,
     human_judged,
     judge_quality,
     judge_simply,
@@ -52,6 +53,20 @@ def test_accuracy_by_set_says_which_auroc_each_set_can_show(judged):
     assert table["accuracy"].tolist() == [0.25, 0]
     assert table.loc["some", "smallest_auroc"] == round(smallest_auroc(1, 3), 3)
     assert np.isnan(table.loc["none right", "smallest_auroc"])
+
+
+def test_an_accuracy_of_nothing_or_by_an_unknown_field_is_refused(judged):
+    with pytest.raises(ValueError, match="there are no judged answers"):
+        accuracy_by([])
+    with pytest.raises(UnknownName, match="Did you mean 'relation'"):
+        accuracy_by(judged, "relaton")
+
+
+@pytest.mark.parametrize("read, field", [(human_judged, "answer"), (evouna_judged, "references")])
+def test_a_file_that_is_no_audit_names_line_and_field(tmp_path, read, field):
+    path = write_jsonl(tmp_path / "a.jsonl", [{"question": "Who?"}])
+    with pytest.raises(RecordError, match=f"a.jsonl:1: field '{field}' is missing"):
+        read(path)
 
 
 # What a judge's errors do

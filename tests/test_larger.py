@@ -9,7 +9,7 @@ from conftest import ROOT, SHARED, cells
 from servers import Reply, Server
 
 from calib_nb import larger
-from calib_nb.core import RecordError, write_json
+from calib_nb.core import RecordError, UnknownName, write_json
 from calib_nb.larger import LargerModels, fetch_predictions
 
 DATA = SHARED / "predictions"
@@ -192,6 +192,15 @@ def test_the_published_table_is_what_the_files_give(real):
     kept = pd.read_csv(ROOT / "figures/larger_models/models.csv")
     for column in ("n", "accuracy", "distinct values", "modal share", "Brier skill", "AUROC"):
         assert np.allclose(kept[column], real.values[column], atol=1e-5), column
+
+
+def test_a_model_or_a_project_that_is_not_known_is_said(tmp_path):
+    with pytest.raises(RecordError, match="raw: model 'them/theirs-2' is not known here. Leave the folder empty"):
+        larger._known_name(larger._ATLAS_NAMES, "them/theirs-2", "raw")
+    models = LargerModels(tmp_path)
+    models.values = pd.DataFrame({"source": ["atlas"]})
+    with pytest.raises(UnknownName, match="unknown project 'Atlas'. Did you mean 'atlas'"):
+        models.table("Atlas")
 
 
 # ---- What the page says, against what is committed

@@ -132,6 +132,11 @@ def test_a_place_shows_what_the_model_says_and_does_and_what_asks_no_model():
     assert {r.split for readings in rows.values() for r in readings} == {"test"}
 
 
+def test_a_run_without_further_readouts_has_no_table_of_costs(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Read further readouts by `read_more` first"):
+        matrix.cost_table(tmp_path)
+
+
 def test_the_matrix_is_kept(tmp_path, monkeypatch):
     runs = load_runs(made_up_folders(tmp_path / "made up"))
     monkeypatch.setattr(publish, "project_root", lambda: tmp_path)

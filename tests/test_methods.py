@@ -1,4 +1,5 @@
 """Recipes: what a reward pays, and a training by reward that moves text towards it."""
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from calib_nb.methods import (
     soft_step,
     train_by_reward,
 )
+from calib_nb.posthoc import CALIBRATORS
 from calib_nb.training import Preset, load_adapter, remove_adapter
 
 JUDGED = [
@@ -236,6 +238,21 @@ def test_labels_from_consistency_are_recalibrated_or_aimed_at_as_they_are(tmp_pa
         soft_step(bench, 20, "consistancy")
     with pytest.raises(ValueError, match="unknown centre 'consistency'. It is called 'self_consistency' since"):
         soft_step(bench, 20, "consistency")
+
+
+def test_balanced_labels_are_trained_on_equally_often_and_are_as_many(tmp_path, monkeypatch):
+    judged = [Judged(f"Who is {i}?", "x", False) for i in range(11)]
+    shares = np.array([1.0] * 8 + [0.5] * 2 + [0.0])
+    monkeypatch.setattr("calib_nb.methods.self_consistency", lambda bench: (bench.judged, shares))
+    monkeypatch.setitem(CALIBRATORS, "none", lambda confidence, right: np.asarray)
+    bench = bench_in(tmp_path, None, judged, decimals=2)
+    rows = self_consistency_step(bench, "none", balanced=True).rows
+    assert Counter(row["label"] for row in rows) == {0.0: 4, 0.5: 4, 1.0: 3}
+    asked = Counter(row["question"] for row in rows)
+    assert asked["Who is 10?"] == 4 and asked["Who is 8?"] == asked["Who is 9?"] == 2, "rare ones come again, in turn"
+    assert rows == self_consistency_step(bench, "none", balanced=True).rows, "the seed decides which are left out"
+    other = self_consistency_step(replace(bench, seed=1), "none", balanced=True).rows
+    assert {row["question"] for row in other} != set(asked)
 
 
 def test_options_of_grpo_are_named():

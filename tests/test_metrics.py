@@ -316,3 +316,13 @@ def test_refinement_does_not_depend_on_the_order_of_rows_and_adds_up_to_the_brie
     assert found == pytest.approx(M.cross_validated_refinement(confidence[shuffled], correct[shuffled]))
     assert sum(found) == pytest.approx(M.brier_score(confidence, correct))
     assert np.isnan(M.cross_validated_refinement([0.5] * 9, [1] * 9)).all()
+
+
+def test_a_calibrated_forecaster_gains_nothing_by_cross_validated_recalibration():
+    gains = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        chance = rng.beta(1, 2, 300)
+        _, gain = M.cross_validated_refinement(chance, rng.random(300) < chance)
+        gains.append(gain)
+    assert -0.01 < np.mean(gains) < -0.003  # what an isotonic fit to 240 rows costs

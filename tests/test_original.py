@@ -136,3 +136,5 @@ def test_numbers_of_an_evaluation():
     assert numbers["RMS"] == numbers["predicted RMS"] == pytest.approx(abs(0.5 - numbers["right"]))
     tenth = original_numbers(readings, "document")
     assert tenth["RMS"] == pytest.approx(numbers["RMS"] / 10) and not select(readings, provenance="missing")
+    with pytest.raises(ValueError, match="Did you mean 'repository'"):
+        original_numbers(readings, "repo")

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 
 from calib_nb import metrics as M
 from calib_nb import plots as P
-from calib_nb.core import jsonable
+from calib_nb.core import UnknownName, jsonable
 from calib_nb.inference import metric_card
 from calib_nb.label_noise import JudgeQuality, judged_by
 from calib_nb.resampling import made_up_readings
@@ -245,6 +245,18 @@ def test_a_forest_says_value_interval_and_n_or_that_there_is_none():
     P.plot_forest([whole, bare, none], ax)
     texts = [text.get_text() for text in ax.texts]
     assert texts == ["undefined   n = 30", "+0.10   n = 30", "+0.10  [+0.00, +0.25]   n = 30"]
+
+
+def test_a_forest_of_an_unknown_metric_names_the_known_ones():
+    card = metric_card(made_up_readings(50), 0.3, n_resamples=20, names=["auroc"])
+    with pytest.raises(UnknownName, match="unknown metric 'auroq'. Did you mean 'auroc'"):
+        P.forest({"a": card}, "auroq")
+
+
+@pytest.mark.parametrize("panels, said", [({}, "there are no panels"), ({"sft": []}, "panel 'sft' has no readings")])
+def test_a_figure_of_nothing_says_what_is_lacking(panels, said):
+    with pytest.raises(ValueError, match=said):
+        P.reliability_figure(panels)
 
 
 def test_a_row_of_a_forest_with_fewer_than_thirty_questions_is_hollow():

@@ -313,6 +313,18 @@ def test_logistic_needs_right_and_wrong_answers(world):
         baseline_forecasts("logistic", all_wrong, test, vectors)
 
 
+@pytest.mark.parametrize("name", ["knn", "logistic"])
+def test_a_baseline_on_embeddings_asks_for_them(world, name):
+    train, test, _ = world
+    with pytest.raises(ValueError, match=f"baseline '{name}' needs `vectors`"):
+        baseline_forecasts(name, train, test)
+
+
+def test_nothing_to_recalibrate_is_said():
+    with pytest.raises(ValueError, match="there are no readings to recalibrate"):
+        recalibrate([], "platt", made_up_readings(10, split="calibration"))
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones(world):
     with pytest.raises(ValueError, match="Did you mean 'relation'"):
         baseline_forecasts("relations", *world)

@@ -77,6 +77,8 @@ def test_readings_of_one_place_can_be_asked_for(runs, tmp_path):
     back = publish.published_readings(tmp_path / "readings.csv.gz", place="there")
     assert list(back) == [SFT] and len(back[SFT]) == len(rows[SFT])
     assert not any(r.extra for r in back[SFT])
+    with pytest.raises(ValueError, match=r"readings.csv.gz has no column 'town'. It has place, method"):
+        publish.published_readings(tmp_path / "readings.csv.gz", town="there")
 
 
 @pytest.mark.slow

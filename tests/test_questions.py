@@ -305,6 +305,11 @@ def test_a_file_of_questions_and_errors_that_name_it(tmp_path, facts):
         load_questions(path)
 
 
+def test_a_card_of_no_questions_is_refused():
+    with pytest.raises(ValueError, match="there are no questions to describe"):
+        question_card([])
+
+
 def test_the_card_counts_what_is_there():
     card = question_card([
         Question("1", "When was  it?", ["1999"]),

@@ -389,8 +389,8 @@ def test_the_probe_finds_what_is_there():
 
 
 @pytest.mark.parametrize("labels, message", [
-    ([True] * 20, "of the calibration answers, 20, 20 are right"),
-    ([False] * 20, "20, none are right"),
+    ([True] * 20, "of 20 calibration answers 20 are right"),
+    ([False] * 20, "of 20 calibration answers none are right"),
     ([True] + [False] * 19, "outside one fold"),
 ])
 def test_the_probe_refuses_labels_of_one_class(labels, message):

@@ -56,6 +56,8 @@ def test_several_models_are_planned_before_anything_runs():
     assert {p["original"] for p in plan} == {"document"}
     with pytest.raises(ValueError, match="unknown evaluation of the original ''"):
         replication_plan({**names, "original": ""})
+    with pytest.raises(ValueError, match="parameter 'models' names none"):
+        replication_plan({**names, "models": ""})
     with pytest.raises(ValueError, match="unknown parameter 'model'. Did you mean 'models'"):
         replication_plan({**names, "model": "one/a"})
     with pytest.raises(ValueError, match="unknown parameter 'n_trian'. Did you mean 'n_train'"):
@@ -79,3 +81,6 @@ def test_the_figure_has_a_line_for_each_run_and_its_message_as_title(tmp_path):
     figure = original_figure(frame)
     assert figure.get_suptitle() == pattern_message(frame)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["one, baseline", "one, sft"]
+    seeds = original_figure(pd.concat([frame, frame.iloc[1:].assign(seed=1)], ignore_index=True))
+    names = ["one, baseline, seed 0", "one, sft, seed 0", "one, sft, seed 1"]
+    assert [t.get_text() for t in seeds.axes[0].get_yticklabels()] == names

@@ -16,6 +16,7 @@ from calib_nb.experiment import (
     Parameters,
     Reader,
     Run,
+    comparison_plan,
     notebook_parameters,
     planned_splits,
     read_joint,
@@ -203,6 +204,20 @@ def test_a_finished_run_is_read_by_more_readouts_once(sft, tmp_path):
     assert cost_table(sft).loc["normalized_probability", "tokens an answer"] > 5
     with pytest.raises(ValueError, match="there is no manifest.json in it"):
         read_more(tmp_path)
+
+
+def test_more_readings_of_a_split_or_readout_that_is_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown readout 'expectd'. Did you mean 'expected'"):
+        read_more(tmp_path, readouts=("expectd",))
+    with pytest.raises(ValueError, match="unknown split 'tests'. Did you mean 'test'"):
+        read_more(tmp_path, ("tests",))
+
+
+def test_a_comparison_without_methods_or_seeds_says_what_to_write():
+    with pytest.raises(ValueError, match="parameter 'methods' names none"):
+        comparison_plan({"seeds": 0})
+    with pytest.raises(ValueError, match="parameter 'seeds' must be whole numbers .* found ''"):
+        comparison_plan({"methods": "sft"})
 
 
 @pytest.mark.slow

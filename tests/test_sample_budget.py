@@ -94,11 +94,23 @@ def test_a_stack_does_not_depend_on_the_order_of_rows_nor_on_test_outcomes():
     assert {r.id: r.confidence for r in stacked(turned, calibration)} == pytest.approx(first)
 
 
+def test_samples_have_a_row_for_each_answer():
+    for agree in (np.zeros(3, bool), np.zeros((3, 0), bool)):
+        with pytest.raises(ValueError, match=r"must be of shape \(answers, samples\)"):
+            stop_early(agree, AgreementPrior(1, 1), 0.5)
+
+
 def test_a_stack_refuses_other_names_other_questions_and_one_class():
     test, calibration = views(1, "test"), views(2, "calibration")
+    with pytest.raises(ValueError, match="`test` is empty"):
+        stacked({}, {})
+    few = {name: [type(r)(**{**vars(r), "group": "ab"[i % 2]}) for i, r in enumerate(rows)]
+           for name, rows in calibration.items()}
+    with pytest.raises(ValueError, match="5 folds need as many groups; the calibration split has 2"):
+        stacked(test, few)
     with pytest.raises(ValueError, match="test has honest; calibration has honest, noise"):
         stacked({"honest": test["honest"]}, calibration)
-    with pytest.raises(ValueError, match="'noise' has not the questions of 'honest'"):
+    with pytest.raises(ValueError, match="'noise' has other questions than 'honest'"):
         stacked({**test, "noise": test["noise"][1:]}, calibration)
     right = {name: [r for r in rows if r.is_correct] for name, rows in calibration.items()}
     with pytest.raises(ValueError, match="needs right and wrong answers in the calibration split"):

@@ -16,7 +16,7 @@ from calib_nb.command_line import main
 from calib_nb.core import RecordError, write_json
 from calib_nb.display import CalibrationDisplay
 from calib_nb.inference import diagnose, metric_card, paired_difference
-from calib_nb.plots import reliability_figure
+from calib_nb.plots import method_colour, reliability_figure
 from calib_nb.readings import Readings, readings_from
 from calib_nb.scoring import score
 
@@ -301,6 +301,15 @@ def test_the_display_has_the_dots_of_scikit_learn():
     assert display.ax_.get_xlabel() == "confidence"
 
 
+def test_two_displays_on_the_same_axes_have_two_colours():
+    frame, names = frame_of(60), ("honest", "says too much", "sft", "another")
+    display = CalibrationDisplay.from_predictions(frame.is_correct, frame.confidence, name=names[0])
+    for name in names[1:]:
+        CalibrationDisplay.from_predictions(frame.is_correct, frame.confidence, name=name, ax=display.ax_)
+    colours = {line.get_label(): line.get_color() for line in display.ax_.lines if line.get_label() in names}
+    assert len(set(colours.values())) == 4 and colours["sft"] == method_colour("sft")
+
+
 # Files of other tools
 
 
@@ -373,6 +382,14 @@ def test_judge_gives_rows_that_score_takes(here):
     assert "no column 'gold'" in refused("judge", "answers.jsonl", "--answers", "gold")
 
 
+def test_judge_takes_zero_for_an_answer_and_one_file_at_a_time(here):
+    row = {"question": "How many moons has Venus?", "model_answer": 0, "answers": [0]}
+    for name in ("first", "second"):
+        Path(f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    assert json.loads(run("judge", "first.jsonl").stdout)["is_correct"]
+    assert "stands for 2 files, such as first.jsonl. Judge one at a time" in refused("judge", "*.jsonl")
+
+
 def test_show_says_what_a_run_is(here):
     from calib_nb.compare import made_up_run
 
@@ -412,7 +429,20 @@ def test_run_executes_the_notebook_with_its_parameters(monkeypatch):
     assert notebook == ROOT / "nbs/run_method.ipynb" and made == ROOT / "runs/dpo.ipynb"
     assert parameters == {"method": "dpo", "n_train": 24, "options": {"beta": 0.2}}
     refused("run", "--metod", "dpo", code=2)
+    assert "'--options': '{beta: 0.2}' is not JSON" in refused("run", "--options", "{beta: 0.2}", code=2)
     assert run("run", "--method", "dpo", "--out", "mine").exit_code == 0 and called[1][1] == ROOT / "mine/dpo.ipynb"
+
+
+def test_a_cell_that_fails_is_one_line(monkeypatch, tmp_path):
+    import papermill
+
+    def failing(*given, **how):
+        raise papermill.PapermillExecutionError(1, 2, "", "UnknownName", "unknown method 'sfft'.\nKnown: sft", ["..."])
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(papermill, "execute_notebook", failing)
+    said = refused("run", "--method", "sfft", "--out", tmp_path)
+    assert "UnknownName: unknown method 'sfft'. Known: sft" in said and f"{tmp_path}/sfft.ipynb" in said
 
 
 def test_each_option_of_run_says_what_it_is(monkeypatch):

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from calib_nb.compare import Row
+from calib_nb.core import RecordError
 from calib_nb.inference import Difference
 from calib_nb.publish import published_readings
 from calib_nb.questions import _wording, load_questions, split_questions
+from calib_nb.resampling import made_up_readings
 from calib_nb.study import (
     MODELS,
     Cell,
@@ -24,6 +26,7 @@ from calib_nb.study import (
     outcome_shares,
     permuted,
     planned_runs,
+    read_cells,
     simulated,
     verdict,
 )
@@ -148,6 +151,20 @@ def test_hidden_answers_and_distillation_are_compared_where_they_were_run():
     found = contrasts(cells, n_resamples=10)
     assert list(found) == ["H1", "H2", "H3", "H5"]
     assert found["H3"].value == found["H5"].value == 0 and found["H3"].seeds == 2
+
+
+def test_cells_that_are_missing_or_of_other_questions_are_said():
+    readings = {name: made_up_readings(n) for name, n in (("first", 20), ("second", 21))}
+    with pytest.raises(ValueError, match="1 questions have no reading of 'first', 'q00020' for one"):
+        crossed(readings)
+    with pytest.raises(ValueError, match="read by itself: none; by the other: none"):
+        contrasts({})
+
+
+def test_a_table_without_a_column_is_refused(tmp_path):
+    (tmp_path / "readings.csv").write_text("reader,is_correct\na,True\n")
+    with pytest.raises(RecordError, match="no column 'answers_of'"):
+        read_cells(tmp_path / "readings.csv")
 
 
 def test_the_pilot_of_the_plan_is_what_it_was():

@@ -70,7 +70,7 @@ def test_no_run_is_made_before_every_setting_was_tried(study):
 def test_what_is_missing_comes_stage_by_stage_in_the_order_of_the_plan(study):
     stages = [list(stage) for stage in study.stages()]
     assert [stage[0][0] for stage in stages] == ["answers", "choose", "cell", "samples", "cell", "samples"]
-    assert [len(stage) for stage in stages] == [2, 16, 40, 2, 54 + 12, 2]
+    assert [len(stage) for stage in stages] == [2, 16, 40, 2, 54 + 18, 2]
     answer_all(study, MODELS[0])
     assert next(study.stages()) == [("answers", MODELS[1])]
     done = pd.DataFrame([dict(zip(study.CELL, (*MODELS, "sft", 0, 0)))])
