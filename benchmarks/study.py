@@ -12,24 +12,20 @@ again. No command prints or computes a score of the test split.
 """
 import argparse
 import json
-import os
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pandas as pd
+from slices import Tables, make_missing
 
 from calib_nb.answers import answer_questions
 from calib_nb.compare import by_row
-from calib_nb.core import locked, project_root, read_json, select, write_json, write_jsonl, write_text
+from calib_nb.core import project_root, select, write_jsonl
 from calib_nb.experiment import Run
 from calib_nb.inference import metric_card
 from calib_nb.judge import judge_answers
 from calib_nb.models import TextFormat, load_model, sample_texts
-from calib_nb.publish import made_with, readings_frame
+from calib_nb.publish import readings_frame
 from calib_nb.questions import load_questions
 from calib_nb.readout import _ANSWER_SAMPLING, read_confidences
 from calib_nb.responses import short_answer
@@ -37,7 +33,7 @@ from calib_nb.study import MODELS, Cell, planned_runs
 from calib_nb.study_rows import read_answers
 from calib_nb.training import PRESETS
 
-KEPT = project_root() / "figures/whose_knowledge"
+TABLES = Tables(project_root() / "figures/whose_knowledge")
 RUNS = project_root() / "runs/whose_knowledge"
 SIZES = {"n_train": 300, "n_calibration": 300, "n_test": 636}
 RATES, EPOCHS = (0.0002, 0.0004), (2, 4)  # among which a reader's are chosen
@@ -52,27 +48,6 @@ ARMS = {  # beside H5, exploratory, with seeds 0 to 2: name -> unlabelled questi
 }
 
 
-# Tables that several processes add to
-
-
-def kept(name: str) -> pd.DataFrame:
-    "A table as it is; an empty one where there is none."
-    path = KEPT / name
-    return pd.read_csv(path, keep_default_na=False) if path.exists() else pd.DataFrame()
-
-
-def keep(name: str, rows: pd.DataFrame, key: list[str]) -> Path:  # key: columns by which a row is known
-    "Add rows to a table; those with the same key are replaced. One process writes at a time."
-    path = KEPT / name
-    with locked(path):
-        table = pd.concat([kept(name), rows]).drop_duplicates(key, keep="last").sort_values(key)
-        part = path.with_name(f".part-{path.name}")
-        zipped = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
-        table.to_csv(part, index=False, compression=zipped)
-        part.replace(path)
-    return path
-
-
 # Answers
 
 
@@ -84,16 +59,16 @@ def graded(model, questions):
 
 
 def make_facts(model: str):
-    keep("facts_answers.csv.gz", graded(model, load_questions("facts")), ["answers_of", "id"])
+    TABLES.add("facts_answers.csv.gz", graded(model, load_questions("facts")), ["answers_of", "id"])
 
 
 def make_answers(model: str):
-    keep("answers.csv.gz", graded(model, load_questions("study")), ["answers_of", "id"])
+    TABLES.add("answers.csv.gz", graded(model, load_questions("study")), ["answers_of", "id"])
 
 
 def judged_file(model):
     "The answers as a file for `judged=`, with the splits of the questions."
-    judged = read_answers(KEPT / "answers.csv.gz", load_questions("study"))[model]
+    judged = read_answers(TABLES.folder / "answers.csv.gz", load_questions("study"))[model]
     path = RUNS / f"judged-{model}.jsonl"
     write_jsonl(path, judged)
     return path
@@ -101,7 +76,7 @@ def judged_file(model):
 
 def make_samples(model: str):
     "Ten samples to each question, a hundred questions at a time."
-    there = kept("samples.csv.gz")
+    there = TABLES.read("samples.csv.gz")
     known = set(there[there.answers_of == model].id) if len(there) else set()
     questions = [q for q in load_questions("study") if q.id not in known]
     lm = load_model(model)
@@ -113,7 +88,7 @@ def make_samples(model: str):
         texts = sample_texts(lm, prompts, numbers, _ANSWER_SAMPLING.temperature)
         said = [json.dumps([short_answer(text) for text in of_one], ensure_ascii=False) for of_one in texts]
         rows = pd.DataFrame({"answers_of": model, "id": [q.id for q in part], "samples": said})
-        keep("samples.csv.gz", rows, ["answers_of", "id"])
+        TABLES.add("samples.csv.gz", rows, ["answers_of", "id"])
 
 
 # Runs
@@ -153,12 +128,12 @@ def make_choice(reader: str, answers: str, rate: str, epochs: str):
     readings = select(read(run, ("calibration",)), split="calibration")
     auroc = metric_card(readings, n_resamples=2, names=["stratified_auroc"], reference=None)["stratified_auroc"].value
     row = {"reader": reader, "answers_of": answers, "learning_rate": rate, "epochs": epochs, "auroc": round(auroc, 4)}
-    keep("choice.csv", pd.DataFrame([row]), ["reader", "answers_of", "learning_rate", "epochs"])
+    TABLES.add("choice.csv", pd.DataFrame([row]), ["reader", "answers_of", "learning_rate", "epochs"])
 
 
 def chosen(reader: str) -> tuple[float, int]:
     "Learning rate and epochs: the best on calibration; of those as good, fewer epochs, then the smaller rate."
-    table = kept("choice.csv")
+    table = TABLES.read("choice.csv")
     means = table[table.reader == reader].groupby(["epochs", "learning_rate"]).auroc.mean()
     if len(means) < len(RATES) * len(EPOCHS):
         raise ValueError(f"not all settings of {reader} have been tried. Give `all` again, or `choose` for each")
@@ -180,81 +155,33 @@ def make_cell(reader: str, answers: str, method: str, seed: str, size: str = "0"
     if method in ARMS:
         lines["method"] = method
     lines["confidence"] = lines.confidence.round(6)
-    keep("readings.csv.gz", lines, [*CELL, "split", "id"])
-    note(run)
-
-
-def note(run):
-    "Add a run to `runs.json`, and its seed to `made_by.txt`."
-    path = KEPT / "runs.json"
-    with locked(path):
-        runs = {**(read_json(path) if path.exists() else {}), **made_with([run.folder])}
-        write_json(path, runs)
-        seeds = sorted({about["parameters"]["seed"] for about in runs.values()})
-        lines = (KEPT / "made_by.txt").read_text(encoding="utf-8").splitlines()
-        lines = [line for line in lines if not line.startswith("seeds:")]
-        lines.append(f"seeds: {', '.join(map(str, seeds))}; split_seed 0")
-        write_text(KEPT / "made_by.txt", "\n".join(lines) + "\n")
+    TABLES.add("readings.csv.gz", lines, [*CELL, "split", "id"])
+    TABLES.note(run)
 
 
 # All of them
 
 
-def absent(name: str, key: list[str], wanted: list[tuple]) -> list[tuple]:
-    "Those that a table has no row of."
-    table = kept(name)
-    there = set(table[key].drop_duplicates().astype(str).itertuples(index=False, name=None)) if len(table) else set()
-    return [values for values in wanted if tuple(map(str, values)) not in there]
-
-
 def stages():
     "Commands that are missing, stage by stage; a stage needs all of those before."
     models = [(model,) for model in MODELS]
-    yield [("answers", *values) for values in absent("answers.csv.gz", ["answers_of"], models)]
+    yield [("answers", *values) for values in TABLES.absent("answers.csv.gz", ["answers_of"], models)]
     settings = list(product(MODELS, MODELS, RATES, EPOCHS))
     key = ["reader", "answers_of", "learning_rate", "epochs"]
-    yield [("choose", *values) for values in absent("choice.csv", key, settings)]
+    yield [("choose", *values) for values in TABLES.absent("choice.csv", key, settings)]
     runs = [(cell.reader, cell.answers, cell.method, cell.size, seed) for cell, seed in planned_runs()]
-    left = absent("readings.csv.gz", CELL, runs)
+    left = TABLES.absent("readings.csv.gz", CELL, runs)
     main = [run for run in left if run[2] == "sft"]
     arms = [(model, model, arm, size, seed) for arm, (size, _) in ARMS.items() for seed in range(3) for model in MODELS]
     others = [run for run in left if run not in main]
-    for part in (main, [*others, *absent("readings.csv.gz", CELL, arms)]):
+    for part in (main, [*others, *TABLES.absent("readings.csv.gz", CELL, arms)]):
         yield [("cell", *values[:3], values[4], values[3]) for values in part]
         yield [("samples", *values) for values in models if _lacks_samples(*values)]
 
 
 def _lacks_samples(model):
-    table = kept("samples.csv.gz")
+    table = TABLES.read("samples.csv.gz")
     return not len(table) or (table.answers_of == model).sum() < len(load_questions("study"))
-
-
-def make_all(hours: float, processes: int = 2):
-    "What is missing, in the order of the plan; nothing is begun after so many hours."
-    end = time.monotonic() + 3600 * hours
-    for commands in stages():
-        running = []
-        for words in map(list, commands):
-            while len(running) >= processes:
-                running = still(running)
-            if time.monotonic() > end:
-                break
-            print(*words, flush=True)
-            command = [sys.executable, __file__, *map(str, words)]
-            running.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}))
-        while running:
-            running = still(running)
-        if time.monotonic() > end:
-            return
-
-
-def still(running):
-    "The processes that have not ended, a second later. Raises where one failed."
-    time.sleep(1)
-    failed = [process.args[2:] for process in running if process.poll()]
-    if failed:
-        raise RuntimeError(f"{' '.join(failed[0])} failed; what it printed stands above")
-    return [process for process in running if process.poll() is None]
 
 
 MAKERS = {
@@ -272,6 +199,6 @@ if __name__ == "__main__":
     parser.add_argument("--hours", type=float, default=2)
     given = parser.parse_args()
     if given.command == "all":
-        make_all(given.hours)
+        make_missing(__file__, stages, given.hours)
     else:
         MAKERS[given.command](*given.words)

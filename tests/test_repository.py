@@ -33,6 +33,7 @@ WITHOUT_TORCH = {
     "inference",
     "study",
     "study_rows",
+    "base_rates",
     "interval_checks",
     "plots",
     "choices",

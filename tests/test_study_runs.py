@@ -1,5 +1,7 @@
 """The runner of the study: what is missing is made in the order of the plan, once, and the test split is not scored."""
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -10,6 +12,9 @@ from calib_nb.core import read_json
 from calib_nb.questions import load_questions
 from calib_nb.study import MODELS, Cell, planned_runs, read_cells
 
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from slices import still  # noqa: E402
+
 ARMS = script(ROOT / "benchmarks/study.py").ARMS
 CHOICE = ["reader", "answers_of", "learning_rate", "epochs"]
 
@@ -18,11 +23,13 @@ CHOICE = ["reader", "answers_of", "learning_rate", "epochs"]
 def study(tmp_path, monkeypatch):
     "The script, writing into an empty folder, with few questions."
     module = script(ROOT / "benchmarks/study.py")
-    for name, value in (("KEPT", tmp_path / "kept"), ("RUNS", tmp_path / "runs")):
-        monkeypatch.setattr(module, name, value)
-        value.mkdir()
+    folders = {"kept": tmp_path / "kept", "runs": tmp_path / "runs"}
+    for folder in folders.values():
+        folder.mkdir()
+    monkeypatch.setattr(module, "TABLES", module.Tables(folders["kept"]))
+    monkeypatch.setattr(module, "RUNS", folders["runs"])
     monkeypatch.setattr(module, "SIZES", {"n_train": 24, "n_calibration": 24, "n_test": 12})
-    (module.KEPT / "made_by.txt").write_text("command: python benchmarks/study.py all\ncode: x\nseeds: 7\n")
+    (folders["kept"] / "made_by.txt").write_text("command: python benchmarks/study.py all\ncode: x\nseeds: 7\n")
     return module
 
 
@@ -31,7 +38,7 @@ def answer_all(study, model):
     asked = load_questions("study")
     rows = [(model, q.id, q.answers[0] if i % 2 else "Nowhere", bool(i % 2)) for i, q in enumerate(asked)]
     table = pd.DataFrame(rows, columns=["answers_of", "id", "model_answer", "is_correct"])
-    study.keep("answers.csv.gz", table, ["answers_of", "id"])
+    study.TABLES.add("answers.csv.gz", table, ["answers_of", "id"])
 
 
 def tried(study, aurocs):
@@ -39,17 +46,17 @@ def tried(study, aurocs):
     rows = []
     for (rate, epochs), values in aurocs.items():
         rows += [(MODELS[0], answers, rate, epochs, value) for answers, value in zip(MODELS, values)]
-    study.keep("choice.csv", pd.DataFrame(rows, columns=[*CHOICE, "auroc"]), CHOICE)
+    study.TABLES.add("choice.csv", pd.DataFrame(rows, columns=[*CHOICE, "auroc"]), CHOICE)
 
 
 def test_a_row_that_is_given_again_replaces_the_first_and_the_bytes_do_not_depend_on_the_order(study):
     rows = pd.DataFrame({"id": ["b", "a"], "value": [1, 2]})
-    path = study.keep("t.csv.gz", rows, ["id"])
-    study.keep("t.csv.gz", pd.DataFrame({"id": ["b"], "value": [3]}), ["id"])
-    assert study.kept("t.csv.gz").to_dict("list") == {"id": ["a", "b"], "value": [2, 3]}
+    path = study.TABLES.add("t.csv.gz", rows, ["id"])
+    study.TABLES.add("t.csv.gz", pd.DataFrame({"id": ["b"], "value": [3]}), ["id"])
+    assert study.TABLES.read("t.csv.gz").to_dict("list") == {"id": ["a", "b"], "value": [2, 3]}
     before = path.read_bytes()
     path.unlink()
-    study.keep("t.csv.gz", pd.DataFrame({"id": ["b", "a"], "value": [3, 2]}), ["id"])
+    study.TABLES.add("t.csv.gz", pd.DataFrame({"id": ["b", "a"], "value": [3, 2]}), ["id"])
     assert path.read_bytes() == before
 
 
@@ -74,21 +81,21 @@ def test_what_is_missing_comes_stage_by_stage_in_the_order_of_the_plan(study):
     answer_all(study, MODELS[0])
     assert next(study.stages()) == [("answers", MODELS[1])]
     done = pd.DataFrame([dict(zip(study.CELL, (*MODELS, "sft", 0, 0)))])
-    study.keep("readings.csv.gz", done, study.CELL)
+    study.TABLES.add("readings.csv.gz", done, study.CELL)
     left = list(study.stages())[2]
     assert len(left) == 39 and ("cell", *MODELS, "sft", 0, 0) not in left
 
 
 def test_after_the_hours_nothing_is_begun(study, monkeypatch):
-    monkeypatch.setattr(study.subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a process was begun"))
-    study.make_all(hours=0)
+    monkeypatch.setattr("slices.subprocess.Popen", lambda *args, **kwargs: pytest.fail("a process was begun"))
+    study.make_missing("study.py", study.stages, hours=0)
 
 
 def test_a_command_that_fails_stops_the_others(study):
-    process = study.subprocess.Popen([study.sys.executable, "study.py", "-c", "x"], stderr=study.subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "study.py", "-c", "x"], stderr=subprocess.DEVNULL)
     process.wait()
     with pytest.raises(RuntimeError, match="-c x failed"):
-        study.still([process])
+        still([process])
 
 
 def test_an_arm_is_the_method_with_options_and_has_a_name_of_its_own(study):
@@ -110,18 +117,18 @@ def test_choices_and_cells_leave_readings_of_all_splits_and_how_they_were_made(s
     for model in MODELS:
         answer_all(study, model)
     study.make_choice(small, other, "0.0004", "2")
-    assert 0 <= study.kept("choice.csv").auroc.item() <= 1
+    assert 0 <= study.TABLES.read("choice.csv").auroc.item() <= 1
     study.make_cell(small, other, "sft", "0")
     study.make_cell(small, small, "question_only", "1")
-    readings = study.kept("readings.csv.gz")
+    readings = study.TABLES.read("readings.csv.gz")
     trained, untrained = readings[readings.method != "baseline"], readings[readings.method == "baseline"]
     per_run = trained.groupby(["answers_of", "method", "seed", "split"]).size().unstack()
     assert per_run.to_numpy().tolist() == [[24, 12, 24]] * 2
     assert len(untrained) == 12 and set(untrained.split) == {"test"} and set(untrained.answers_of) == {other}
     assert set(readings.readout) == {"expected"} and readings.confidence.between(0, 1).all()
-    runs = read_json(study.KEPT / "runs.json")
+    runs = read_json(study.TABLES.folder / "runs.json")
     assert len(runs) == 2 and {run["preset"]["chat_template"] for run in runs.values()} == {False}
-    assert "seeds: 0, 1; split_seed 0" in (study.KEPT / "made_by.txt").read_text()
+    assert "seeds: 0, 1; split_seed 0" in (study.TABLES.folder / "made_by.txt").read_text()
     left = [stage for stage in study.stages() if stage and stage[0][0] == "cell"][0]
     assert ("cell", small, other, "sft", 0, 0) not in left and len(left) == 39
     cells = study.begun(Cell(small, other), 0, study.preset(small, 0.0004, 2))
