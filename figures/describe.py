@@ -153,7 +153,7 @@ COLUMNS = {  # of all files; publication/column where it means something else th
     "specificity": "Share of people's wrong answers that the judge does not accept.",
     "specificity high": f"Upper {LIMITS}",
     "specificity low": f"Lower {LIMITS}",
-    "split": "calibration or test.",
+    "split": "train, calibration or test.",
     "training data": "What the method was trained on.",
     "training time (s)": "Wall-clock seconds with the making of labels, a mean over seeds.",
     "trials": "Simulated experiments.",
