@@ -7,11 +7,10 @@ The training answers are chosen among SmolLM2-135M's to the training and calibra
 unlabelled questions are looked at while it trains; the test is that of `study`. What the runs leave lies in
 `figures/base_rates/`.
 """
-import argparse
 from dataclasses import replace
 from itertools import chain, product
 
-from slices import Tables, make_missing
+from slices import Tables, main
 
 from calib_nb.base_rates import with_base_rates
 from calib_nb.compare import by_row
@@ -68,12 +67,4 @@ def stages():
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["run", "all"])
-    parser.add_argument("words", nargs="*")
-    parser.add_argument("--hours", type=float, default=2)
-    given = parser.parse_args()
-    if given.command == "all":
-        make_missing(__file__, stages, given.hours)
-    else:
-        make_run(*given.words)
+    main(__file__, __doc__, {"run": make_run}, stages)

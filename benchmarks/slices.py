@@ -1,4 +1,5 @@
 """Long work in slices: tables that several processes add to, and what is missing in them, made a few at a time."""
+import argparse
 import os
 import subprocess
 import sys
@@ -81,3 +82,16 @@ def still(running):
     if failed:
         raise RuntimeError(f"{' '.join(failed[0])} failed; what it printed stands above")
     return [process for process in running if process.poll() is None]
+
+
+def main(script: str, about: str, makers: dict, stages: Callable):  # makers: command -> function of words
+    "The command line of such a script: one command with its words, or `all` that is missing."
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=[*makers, "all"])
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--hours", type=float, default=2)
+    given = parser.parse_args()
+    if given.command == "all":
+        make_missing(script, stages, given.hours)
+    else:
+        makers[given.command](*given.words)

@@ -10,13 +10,12 @@
 `all` runs two processes of one thread, begins none after H hours, and can be given again: what is there is not made
 again. No command prints or computes a score of the test split.
 """
-import argparse
 import json
 from dataclasses import replace
 from itertools import product
 
 import pandas as pd
-from slices import Tables, make_missing
+from slices import Tables, main
 
 from calib_nb.answers import answer_questions
 from calib_nb.compare import by_row
@@ -193,12 +192,4 @@ MAKERS = {
 }
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=[*MAKERS, "all"])
-    parser.add_argument("words", nargs="*")
-    parser.add_argument("--hours", type=float, default=2)
-    given = parser.parse_args()
-    if given.command == "all":
-        make_missing(__file__, stages, given.hours)
-    else:
-        MAKERS[given.command](*given.words)
+    main(__file__, __doc__, MAKERS, stages)

@@ -13,7 +13,7 @@ from calib_nb.questions import load_questions
 from calib_nb.study import MODELS, Cell, planned_runs, read_cells
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from slices import still  # noqa: E402
+from slices import make_missing, still  # noqa: E402
 
 ARMS = script(ROOT / "benchmarks/study.py").ARMS
 CHOICE = ["reader", "answers_of", "learning_rate", "epochs"]
@@ -88,7 +88,7 @@ def test_what_is_missing_comes_stage_by_stage_in_the_order_of_the_plan(study):
 
 def test_after_the_hours_nothing_is_begun(study, monkeypatch):
     monkeypatch.setattr("slices.subprocess.Popen", lambda *args, **kwargs: pytest.fail("a process was begun"))
-    study.make_missing("study.py", study.stages, hours=0)
+    make_missing("study.py", study.stages, hours=0)
 
 
 def test_a_command_that_fails_stops_the_others(study):
