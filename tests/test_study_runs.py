@@ -13,7 +13,7 @@ from calib_nb.questions import load_questions
 from calib_nb.study import MODELS, Cell, planned_runs, read_cells
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from slices import make_missing, still  # noqa: E402
+from slices import from_root, make_missing, still  # noqa: E402
 
 ARMS = script(ROOT / "benchmarks/study.py").ARMS
 CHOICE = ["reader", "answers_of", "learning_rate", "epochs"]
@@ -98,6 +98,11 @@ def test_a_command_that_fails_stops_the_others(study):
         still([process])
 
 
+def test_what_is_kept_of_a_run_names_no_folder_of_the_machine():
+    about = {"run": {"out": f"{ROOT}/runs/x", "files": [f"{ROOT}/runs/a.jsonl", "b"], "seed": 0, "model": None}}
+    assert from_root(about) == {"run": {"out": "runs/x", "files": ["runs/a.jsonl", "b"], "seed": 0, "model": None}}
+
+
 def test_an_arm_is_the_method_with_options_and_has_a_name_of_its_own(study):
     for model in MODELS:
         answer_all(study, model)
@@ -143,6 +148,11 @@ def published(path):
     if not (ROOT / path).exists():
         pytest.skip("not yet run")
     return ROOT / path
+
+
+def test_the_runs_name_no_folder_of_a_machine():
+    runs = read_json(published("figures/whose_knowledge/runs.json"))
+    assert all(not about["parameters"][name].startswith("/") for about in runs.values() for name in ("out", "judged"))
 
 
 @pytest.mark.parametrize("path", ["figures/whose_knowledge/answers.csv.gz", "figures/whose_knowledge/samples.csv.gz"])
