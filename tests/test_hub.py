@@ -20,6 +20,8 @@ from kill_harness import SIZES, make_model, make_questions
 huggingface_hub = pytest.importorskip("huggingface_hub")
 pytest.importorskip("datasets")
 
+from transformers.utils import hub as transformers_hub
+
 from calib_nb import hub as hub_room
 from calib_nb.compare import made_up_run
 from calib_nb.core import RunFolder, read_json, select, write_json
@@ -46,6 +48,7 @@ def point_to(monkeypatch, url, home, offline=False):
     }.items():
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", url)  # of what peft asks
+    monkeypatch.setattr(transformers_hub, "_hf_api", None)  # else an earlier test's server is waited for
     for name, value in {
         "HF_ENDPOINT": url,
         "HF_HUB_OFFLINE": offline,
