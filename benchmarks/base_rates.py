@@ -23,7 +23,7 @@ from calib_nb.study_rows import read_answers
 MODEL = "smollm2-135m"
 SHARES, METHODS, SEEDS = (0.1, 0.3, 0.5, 0.7), ("sft", "implicit"), (0, 1, 2)
 N_CALIBRATION = 100
-TABLES = Tables(project_root() / "figures/base_rates")
+TABLES = Tables(project_root() / "figures/base_rates", "OMP_NUM_THREADS=1 python benchmarks/base_rates.py all")
 RUNS = project_root() / "runs/base_rates"
 ANSWERS = project_root() / "figures/whose_knowledge/answers.csv.gz"
 KEY = ["share", "method", "readout", "seed", "id"]

@@ -19,6 +19,7 @@ class Tables:
     "The tables of a folder; beside them `runs.json` and `made_by.txt`."
 
     folder: Path
+    command: str = ""  # that makes them, for a `made_by.txt` that is not there yet
 
     def read(self, name: str) -> pd.DataFrame:
         "A table as it is; an empty one where there is none."
@@ -27,6 +28,7 @@ class Tables:
 
     def add(self, name: str, rows: pd.DataFrame, key: list[str]) -> Path:  # key: columns by which a row is known
         "Add rows; those with the same key are replaced. One process writes at a time."
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / name
         with locked(path):
             table = pd.concat([self.read(name), rows]).drop_duplicates(key, keep="last").sort_values(key)
@@ -50,10 +52,11 @@ class Tables:
             runs = {**(read_json(path) if path.exists() else {}), **from_root(made_with([run.folder]))}
             write_json(path, runs)
             seeds = sorted({about["parameters"]["seed"] for about in runs.values()})
-            lines = (self.folder / "made_by.txt").read_text(encoding="utf-8").splitlines()
-            lines = [line for line in lines if not line.startswith("seeds:")]
+            made_by = self.folder / "made_by.txt"
+            known = made_by.read_text(encoding="utf-8") if made_by.exists() else f"command: {self.command}"
+            lines = [line for line in known.splitlines() if not line.startswith("seeds:")]
             lines.append(f"seeds: {', '.join(map(str, seeds))}; split_seed 0")
-            write_text(self.folder / "made_by.txt", "\n".join(lines) + "\n")
+            write_text(made_by, "\n".join(lines) + "\n")
 
 
 def from_root(value):

@@ -127,3 +127,17 @@ def test_what_is_missing_is_every_share_method_and_seed(monkeypatch, tmp_path):
     monkeypatch.setattr(base_rates, "TABLES", base_rates.Tables(tmp_path))
     [stage] = base_rates.stages()
     assert len(stage) == len(set(stage)) == 4 * 2 * 3 and stage[0] == ("run", 0.1, "sft", 0)
+
+
+@pytest.mark.long
+def test_a_run_leaves_what_it_says_and_expects_of_each_test_answer_and_how_it_was_made(monkeypatch, tmp_path):
+    tables = base_rates.Tables(tmp_path / "kept", "python benchmarks/base_rates.py all")
+    monkeypatch.setattr(base_rates, "TABLES", tables)
+    monkeypatch.setattr(base_rates, "RUNS", tmp_path / "runs")
+    parts = {split: part[:: len(part) // 24][:24] for split, part in base_rates.splits(0.3).items()}
+    monkeypatch.setattr(base_rates, "splits", lambda share: parts)
+    base_rates.make_run("0.3", "sft", "0")
+    rows = tables.read("readings.csv.gz")
+    assert Counter(rows.readout) == {"expected": 24, "verbalized": 24} and set(rows.id) == {j.id for j in parts["test"]}
+    assert (tmp_path / "kept/made_by.txt").read_text().startswith("command: python benchmarks/base_rates.py all")
+    assert len(next(base_rates.stages())) == 23
