@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from calib_nb.core import locked, project_root, read_json, write_json, write_text
+from calib_nb.core import locked, read_json, write_json, write_text
 from calib_nb.publish import made_with
 
 
@@ -49,7 +49,7 @@ class Tables:
         "Add a run to `runs.json`, and its seed to `made_by.txt`."
         path = self.folder / "runs.json"
         with locked(path):
-            runs = {**(read_json(path) if path.exists() else {}), **from_root(made_with([run.folder]))}
+            runs = {**(read_json(path) if path.exists() else {}), **made_with([run.folder])}
             write_json(path, runs)
             seeds = sorted({about["parameters"]["seed"] for about in runs.values()})
             made_by = self.folder / "made_by.txt"
@@ -57,15 +57,6 @@ class Tables:
             lines = [line for line in known.splitlines() if not line.startswith("seeds:")]
             lines.append(f"seeds: {', '.join(map(str, seeds))}; split_seed 0")
             write_text(made_by, "\n".join(lines) + "\n")
-
-
-def from_root(value):
-    "The same JSON value with paths below the project's root as they are from there."
-    if isinstance(value, dict):
-        return {name: from_root(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [from_root(part) for part in value]
-    return value.removeprefix(f"{project_root()}/") if isinstance(value, str) else value
 
 
 def make_missing(script: str, stages: Callable, hours: float, processes: int = 2):

@@ -75,6 +75,7 @@ def spread_of(
     return float(np.sqrt((within**2).sum() / (len(frame) - frame.relation.nunique())))
 
 
+_RARE = 0.05  # of the answers: a value under no more of them is not counted
 _WORDS = {"text": (0.1, 0.9), "implicit": (0.0, 1.0)}  # objective -> what greedy text says for q below and above 1/2
 
 
@@ -83,7 +84,6 @@ def expected_text(
     share: float,  # of right training answers, in (0, 1)
     spread: float,  # from `spread_of`
     accuracy: float | None = None,  # of the test; None: as in training
-    n: int = 300,  # test answers
 ) -> dict:  # `mode` (NaN near one half), `share of mode`, `values`, `brier_skill`
     """What the elicitation picture says of the greedy text.
 
@@ -97,9 +97,9 @@ def expected_text(
     brier = np.mean(right * (1 - said) ** 2 + (1 - right) * said**2)
     constant = np.mean(right * (1 - share) ** 2 + (1 - right) * share**2)
     above = float(np.mean(log_odds > 0))
-    most = max(above, 1 - above)
-    mode = np.nan if most < 0.55 else high if above > 0.5 else low  # near one half it is anybody's guess
-    values = 1 + int((1 - most) * n >= 1)
+    most, likelier = (above, high) if above > 0.5 else (1 - above, low)
+    mode = likelier if most >= 0.55 else np.nan  # near one half it is anybody's guess
+    values = 1 + int(1 - most > _RARE)
     return {"mode": mode, "share of mode": most, "values": values, "brier_skill": float(1 - brier / constant)}
 
 # %% ../nbs/17h_base_rates.ipynb #br000019
@@ -108,13 +108,13 @@ def seen_text(
     share: float,  # of right training answers: the constant forecast
     n_resamples: int = 2000,  # of the bootstrap
 ) -> dict:  # as from `expected_text`, with `low` and `high` of the skill, and `n`
-    "What the greedy text is; values under at most 5 % of the answers are not counted."
+    "What the greedy text is."
     said = pd.Series([r.confidence for r in readings if r.confidence is not None])
     shares = said.value_counts(normalize=True)
     skill = metric_card(readings, share, n_resamples=n_resamples, names=["brier_skill_score"])["brier_skill_score"]
     most = {"mode": float(shares.index[0]), "share of mode": float(shares.iloc[0])}
     number = {"brier_skill": skill.value, "low": skill.low, "high": skill.high, "n": skill.n}
-    return {**most, "values": int((shares > 0.05).sum()), **number}
+    return {**most, "values": int((shares > _RARE).sum()), **number}
 
 
 def hits(
@@ -122,9 +122,8 @@ def hits(
     seen: dict,  # from `seen_text`
 ) -> dict:  # `mode`, `values`, `brier_skill`: whether each came as expected; None where nothing was
     "What came as expected."
-    rare = expected["share of mode"] >= 0.95
     return {
         "mode": None if np.isnan(expected["mode"]) else seen["mode"] == expected["mode"],
-        "values": (seen["values"] == 1) == rare,
+        "values": (seen["values"] == 1) == (expected["values"] == 1),
         "brier_skill": bool(seen["low"] <= expected["brier_skill"] <= seen["high"]),
     }

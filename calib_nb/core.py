@@ -1091,7 +1091,7 @@ def _manifest_in(path):
 def _parameters_in(manifest, path):
     "The parameters of a run. Raises FileNotFoundError where no run has begun."
     if "parameters" not in manifest:
-        raise FileNotFoundError(f"{path}: no run has begun here (no manifest.json). Give the folder of a run")
+        raise FileNotFoundError(f"{path}: no run has begun here. Give the folder of a run")
     return manifest["parameters"]
 
 

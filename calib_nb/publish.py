@@ -102,12 +102,22 @@ def _all_readings(runs: list[RunFolder]) -> dict[Row, list[Reading]]:
 _ABOUT_A_RUN = ("parameters", "preset", "prompt", "versions", "device", "weight_shift", "stages")
 
 
+def _from_root(value):
+    "The same JSON value; paths below the project's root as they are from there."
+    if isinstance(value, dict):
+        return {name: _from_root(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_from_root(part) for part in value]
+    return value.removeprefix(f"{project_root()}/") if isinstance(value, str) else value
+
+
 def made_with(runs: Iterable[RunFolder]) -> dict:
     "By run: what it was made with, how long its stages took, and what its readings by further readouts cost."
     made = {}
     for run in runs:
         more = [read_json(file) for file in sorted(run.path.glob("more-*.costs.json"))]
-        made[run.name] = {**{k: run.manifest.get(k) for k in _ABOUT_A_RUN}, "more": more}
+        about = {k: run.manifest.get(k) for k in _ABOUT_A_RUN}
+        made[run.name] = _from_root({**about, "more": more})
     return made
 
 

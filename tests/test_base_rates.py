@@ -89,6 +89,8 @@ def test_what_is_expected_is_what_a_simulation_of_the_picture_says(share, accura
 def test_near_one_half_no_mode_is_expected_and_none_is_counted():
     found = expected_text("text", 0.5, 0.6)
     assert np.isnan(found["mode"]) and found["values"] == 2
+    rare = expected_text("text", 0.2, 0.6)
+    assert rare["values"] == 1 and rare["share of mode"] < 1, "a value under one answer in a hundred is not counted"
     seen = seen_text([replace(r, confidence=0.1) for r in made_up_readings(200)], 0.5, 100)
     assert hits(found, seen)["mode"] is None and hits(found, seen)["values"] is False
 

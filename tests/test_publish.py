@@ -142,6 +142,14 @@ def test_a_stage_from_the_cache_is_counted_once():
     assert publish.seconds_spent(made) == 10 + 5 + 2 + 1 + 3
 
 
+def test_what_a_run_was_made_with_names_no_folder_of_the_machine(runs, monkeypatch):
+    root = publish.project_root()
+    given = {**runs[0].parameters, "out": f"{root}/runs/x", "judged": f"{root}/a.jsonl"}
+    monkeypatch.setitem(runs[0].manifest, "parameters", given)
+    parameters = publish.made_with(runs[:1])[runs[0].name]["parameters"]
+    assert (parameters["out"], parameters["judged"]) == ("runs/x", "a.jsonl")
+
+
 def test_what_a_run_was_made_with_names_the_code_of_each_stage(runs):
     made = publish.made_with(runs)
     assert list(made) == [run.name for run in runs]

@@ -13,7 +13,7 @@ from calib_nb.questions import load_questions
 from calib_nb.study import MODELS, Cell, planned_runs, read_cells
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from slices import from_root, make_missing, still  # noqa: E402
+from slices import make_missing, still  # noqa: E402
 
 ARMS = script(ROOT / "benchmarks/study.py").ARMS
 CHOICE = ["reader", "answers_of", "learning_rate", "epochs"]
@@ -96,11 +96,6 @@ def test_a_command_that_fails_stops_the_others(study):
     process.wait()
     with pytest.raises(RuntimeError, match="-c x failed"):
         still([process])
-
-
-def test_what_is_kept_of_a_run_names_no_folder_of_the_machine():
-    about = {"run": {"out": f"{ROOT}/runs/x", "files": [f"{ROOT}/runs/a.jsonl", "b"], "seed": 0, "model": None}}
-    assert from_root(about) == {"run": {"out": "runs/x", "files": ["runs/a.jsonl", "b"], "seed": 0, "model": None}}
 
 
 def test_an_arm_is_the_method_with_options_and_has_a_name_of_its_own(study):
