@@ -10,6 +10,7 @@ import textwrap
 from dataclasses import is_dataclass
 from statistics import median
 
+import nbformat
 import pytest
 from conftest import MODULES, NUMBERED, ROOT, code_cells
 from fastcore.docments import docments
@@ -53,6 +54,16 @@ def assert_none(offenders, rule):
 
 
 # Lines and functions
+
+
+def test_lines_of_prose_are_short_but_for_tables_pictures_and_commands():
+    long, free = [], ("|", "![", ".venv/bin/")
+    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
+        for cell in nbformat.read(path, 4).cells:
+            lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
+            found = [line for line in lines if len(line) > COLUMNS and not line.lstrip().startswith(free)]
+            long += [f"{path.name}, cell {cell.id}: {line[:60]}" for line in found]
+    assert_none(long, f"at most {COLUMNS} columns:")
 
 
 @each_module
