@@ -1,10 +1,13 @@
 """The study of self-knowledge: its questions keep what the plan promises."""
 import hashlib
+import shutil
 from collections import Counter
+from dataclasses import asdict
 from importlib.resources import files
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from hypothesis import given
@@ -234,3 +237,40 @@ def test_the_plan_can_be_made_again(tmp_path):
 
     cells = run_notebook("study_plan", tmp_path / "plan.ipynb", trials=40)
     assert sum("assert " in cell.source for cell in cells if cell.cell_type == "code") >= 6
+
+
+def made_up_table(folder, seeds):
+    "Readings of the four cells as the study's table holds them, with a gap of .13."
+    frames = []
+    asked = split_questions(load_questions("study"), 300, 300, 636)
+    for split in ("train", "test"):
+        rates = {model: {q.relation: 0.5 for q in asked[split]} for model in MODELS}
+        cells = simulated(asked[split], rates, seeds=seeds, gap=0.13, auroc=0.75, between=0.3, seed=1)
+        for cell, readings in cells.items():
+            where = {"reader": cell.reader, "answers_of": cell.answers, "size": cell.size}
+            frames.append(pd.DataFrame(map(asdict, readings)).assign(**where, split=split))
+    columns = "reader answers_of method size readout seed split id group relation is_correct confidence".split()
+    pd.concat(frames)[columns].to_csv(folder / "readings.csv.gz", index=False)
+    for name in ("choice.csv", "runs.json"):
+        shutil.copy(ROOT / "figures/whose_knowledge" / name, folder)
+
+
+@pytest.mark.slow
+def test_the_page_of_results_finds_in_made_up_readings_what_was_put_into_them(tmp_path):
+    from test_analyses import run_notebook
+
+    made_up_table(tmp_path, seeds=10)
+    cells = run_notebook("whose_knowledge", tmp_path / "page.ipynb", folder=str(tmp_path))
+    [shown] = [cell for cell in cells if cell.source.endswith("in_order(found).round(3)")]
+    text = shown.outputs[-1]["data"]["text/plain"]
+    first = next(line for line in text.splitlines() if line.startswith("H1"))
+    assert 0.08 < float(first.split()[1]) < 0.18, text
+
+
+@pytest.mark.slow
+def test_the_page_of_results_computes_nothing_of_the_test_before_the_forty_runs(tmp_path):
+    from test_analyses import run_notebook
+
+    made_up_table(tmp_path, seeds=9)
+    with pytest.raises(AssertionError, match="4 of the forty runs of H1 are missing"):
+        run_notebook("whose_knowledge", tmp_path / "page.ipynb", folder=str(tmp_path))
