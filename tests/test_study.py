@@ -21,6 +21,7 @@ from calib_nb.publish import published_readings
 from calib_nb.questions import _wording, load_questions, split_questions
 from calib_nb.resampling import made_up_readings
 from calib_nb.study import (
+    _CELL_COLUMNS,
     MODELS,
     Cell,
     contrasts,
@@ -249,8 +250,7 @@ def made_up_table(folder, seeds):
         for cell, readings in cells.items():
             where = {"reader": cell.reader, "answers_of": cell.answers, "size": cell.size}
             frames.append(pd.DataFrame(map(asdict, readings)).assign(**where, split=split))
-    columns = "reader answers_of method size readout seed split id group relation is_correct confidence".split()
-    pd.concat(frames)[columns].to_csv(folder / "readings.csv.gz", index=False)
+    pd.concat(frames)[_CELL_COLUMNS].to_csv(folder / "readings.csv.gz", index=False)
     for name in ("choice.csv", "runs.json"):
         shutil.copy(ROOT / "figures/whose_knowledge" / name, folder)
 
