@@ -120,7 +120,7 @@ def _root_of_covariance(influence):  # (G, B + 1)
     "(B + 1, B + 1) whose product with standard normal numbers has the covariance of the groups' influences."
     covariance = (influence.T @ influence).toarray()
     value, vector = np.linalg.eigh(covariance)
-    return np.sqrt(np.maximum(value, 0))[:, None] * vector.T
+    return (vector * np.sqrt(np.maximum(value, 0))) @ vector.T  # symmetric: signs of vectors differ by processor
 
 
 def _normal_noise(influence, n_draws, rng):  # (G, B + 1)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import readings
+from scipy import sparse
 
 from calib_nb import inference as I
 from calib_nb import label_noise as N
@@ -664,3 +665,16 @@ def test_a_premium_of_other_answers_or_without_an_interval_is_refused():
         I.premium_gap(some, {"b": some["a"]})
     with pytest.raises(ValueError, match="no interval"):
         I.premium_gap(some, some, "expected_calibration_error")
+
+
+def test_the_debiased_interval_draws_the_same_noise_whatever_the_signs_of_eigenvectors(monkeypatch):
+    gaps = sparse.csr_array(np.random.default_rng(0).normal(size=(30, 6)))
+    root, eigh = I._root_of_covariance(gaps), np.linalg.eigh
+
+    def turned(matrix):
+        value, vector = eigh(matrix)
+        return value, vector * [1, -1, -1, 1, -1, 1]
+
+    monkeypatch.setattr(np.linalg, "eigh", turned)
+    np.testing.assert_allclose(I._root_of_covariance(gaps), root, atol=1e-12)
+    np.testing.assert_allclose(root @ root, (gaps.T @ gaps).toarray(), atol=1e-12)
