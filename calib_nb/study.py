@@ -80,7 +80,7 @@ def read_cells(
     for name in _CELL_COLUMNS:
         if name not in frame:
             raise RecordError(f"{path}: no column '{name}'. Make the table with benchmarks/study.py")
-    frame = frame[frame.split == split]
+    frame = frame.loc[frame.split == split, _CELL_COLUMNS]
     cells = {}
     for line in frame.to_dict("records"):
         cell = Cell(line.pop("reader"), line.pop("answers_of"), line["method"], line.pop("size"))

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['read_answers', 'sampled_cells', 'split_halves', 'question_cells', 'reread', 'cell_scores', 'plot_cells',
-           'judge_by_third']
+           'judge_by_third', 'rows_beside', 'method_gaps', 'plot_beside']
 
 # %% ../nbs/17f_study_rows.ipynb #aa5b109a
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from .core import Judged, Question, Reading, lookup
-from .inference import metric_card
+from .inference import metric_card, premium_gap
 from .label_noise import judge_from_audit
+from .plots import plot_forest
 from .posthoc import QUESTION_ONLY, baseline_forecasts
 from .rules import judge_by_rules
-from .study import Cell, _with_outcomes
+from .study import Cell, _by_answers, _with_outcomes, read_cells
 
 # %% ../nbs/17f_study_rows.ipynb #5ba99a72
 def read_answers(
@@ -176,3 +178,76 @@ def judge_by_third(
         for name, part in zip(("all", "low", "middle", "high"), (judge, *judge.thirds)):
             rows[whose, name] = {"sensitivity": part.sensitivity, "specificity": part.specificity}
     return pd.DataFrame(rows).T
+
+# %% ../nbs/17f_study_rows.ipynb #6351dcf1
+def rows_beside(
+    folder: str | Path,  # of the study's tables
+    questions: list[Question],  # of all splits, the split in `extra`
+    vectors: np.ndarray,  # their embeddings, unit vectors (n, d)
+) -> dict[Cell, list[Reading]]:  # of the test answers; methods 'baseline', 'shuffled', and those of the cells above
+    "What is not tested and stands beside; without shuffled labels and samples as long as the tables have none."
+    folder = Path(folder)
+    answers = read_answers(folder / "answers.csv.gz", questions)
+    read = read_cells(folder / "readings.csv.gz")
+    cells = {cell: readings for cell, readings in read.items() if cell.method in ("baseline", "shuffled")}
+    samples = folder / "samples.csv.gz"
+    if samples.exists():
+        cells |= sampled_cells(answers, _read_samples(samples))
+    return cells | question_cells(answers, dict(zip([q.id for q in questions], vectors)))
+
+
+def _read_samples(path):
+    "Model -> id of a question -> what it said."
+    frame = pd.read_csv(path, keep_default_na=False)
+    found = {}
+    for line in frame.itertuples():
+        found.setdefault(line.answers_of, {})[line.id] = json.loads(line.samples)
+    return found
+
+# %% ../nbs/17f_study_rows.ipynb #4c1f23cf
+def method_gaps(
+    cells: dict[Cell, list[Reading]],  # of the test answers
+    n_resamples: int = 2000,  # of the bootstrap
+) -> pd.DataFrame:  # a row for each method whose answers are all read by the model itself and by the other
+    "The stratified AUROC of a model reading itself minus its peer's, mean over whose answers they are."
+    rows = []
+    for method in dict.fromkeys(cell.method for cell in cells):
+        own, peer = (_by_answers(cells, method, itself) for itself in (True, False))
+        if own and own.keys() == peer.keys():
+            gap = premium_gap(own, peer, n_resamples=n_resamples)
+            rows.append({"method": method, "gap": gap.value, "low": gap.low, "high": gap.high, "seeds": gap.seeds})
+    return pd.DataFrame(rows, columns=["method", "gap", "low", "high", "seeds"])
+
+# %% ../nbs/17f_study_rows.ipynb #49138351
+_SAID = {
+    "sft": "trained",
+    "baseline": "untrained",
+    "shuffled": "shuffled labels",
+    "ten_samples": "ten samples",
+    "question_only": "trained, answer hidden",
+    "self_consistency_distill": "distilled",
+}
+
+
+def _named(row):  # of `cell_scores`
+    "What a row is called, and its colour."
+    if row.method == "question_only_baseline":
+        return f"{row.reader}, question alone", "0.5"
+    own = row.reader == row.answers
+    size = f" on {row.size}" if row.size else ""
+    return f"{_SAID.get(row.method, row.method)}{size}, {'itself' if own else 'peer'}", _ITSELF if own else _PEER
+
+
+def plot_beside(
+    scores: pd.DataFrame,  # from `cell_scores`
+    answers: str,  # the model whose answers are read
+    ax: plt.Axes,  # where to draw
+):
+    "Draw the AUROC within relations of every reader of one model's answers."
+    rows, colours = [], {}
+    for row in scores[scores.answers == answers].sort_values("auroc", ascending=False).itertuples():
+        name, colour = _named(row)
+        colours[name] = colour
+        rows.append({"method": name, "value": row.auroc, "low": row.low, "high": row.high, "n": row.n})
+    plot_forest(rows, ax, "AUROC within relations", 0.5, colours)
+    ax.set_title(f"Answers of {answers}", loc="left")

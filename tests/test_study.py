@@ -21,7 +21,6 @@ from calib_nb.publish import published_readings
 from calib_nb.questions import _wording, load_questions, split_questions
 from calib_nb.resampling import made_up_readings
 from calib_nb.study import (
-    _CELL_COLUMNS,
     MODELS,
     Cell,
     contrasts,
@@ -250,7 +249,10 @@ def made_up_table(folder, seeds):
         for cell, readings in cells.items():
             where = {"reader": cell.reader, "answers_of": cell.answers, "size": cell.size}
             frames.append(pd.DataFrame(map(asdict, readings)).assign(**where, split=split))
-    pd.concat(frames)[_CELL_COLUMNS].to_csv(folder / "readings.csv.gz", index=False)
+    pd.concat(frames).to_csv(folder / "readings.csv.gz", index=False)
+    answers = pd.read_csv(ROOT / "figures/whose_knowledge/answers.csv.gz", keep_default_na=False)
+    drawn = np.random.default_rng(0).permutation(answers.is_correct)  # nothing of the real test is computed
+    answers.assign(is_correct=drawn).to_csv(folder / "answers.csv.gz", index=False)
     for name in ("choice.csv", "runs.json"):
         shutil.copy(ROOT / "figures/whose_knowledge" / name, folder)
 
