@@ -34,6 +34,7 @@ WITHOUT_TORCH = {
     "study",
     "study_rows",
     "base_rates",
+    "prices",
     "interval_checks",
     "plots",
     "choices",

@@ -1,0 +1,154 @@
+"""The runs of `nbs/prices.ipynb`: forty samples, every readout, supplied answers, and what each costs.
+
+    python benchmarks/prices.py samples MODEL        forty samples to each calibration and test question of `study`
+    python benchmarks/prices.py untrained MODEL      each readout of the model as it is
+    python benchmarks/prices.py trained MODEL SEED   the same after `sft` on its own answers, as in the study
+    python benchmarks/prices.py costs MODEL          tokens and seconds of each readout, and of 1 to 40 samples
+    python benchmarks/prices.py all --hours H        what is missing, two at a time
+
+Answers are those of the study, greedy and fixed. What the runs leave lies in `figures/prices/`.
+"""
+import json
+from dataclasses import replace
+from itertools import product
+
+import pandas as pd
+import study
+from slices import Tables, main
+
+from calib_nb.core import project_root
+from calib_nb.models import sample_texts
+from calib_nb.prices import supplied_answers
+from calib_nb.questions import load_questions
+from calib_nb.readout import _ANSWER_SAMPLING, _cost_of, read_confidences, read_self_consistency
+from calib_nb.responses import short_answer
+from calib_nb.study import MODELS, Cell
+
+TABLES = Tables(project_root() / "figures/prices", "OMP_NUM_THREADS=1 python benchmarks/prices.py all")
+SEEDS = (0, 1, 2)
+SAMPLES, SAMPLING = (1, 2, 3, 5, 10, 40), replace(_ANSWER_SAMPLING, n=40)
+ONE_PASS = ("verbalized", "expected", "p_true", "normalized_probability", "sequence_probability", "probe")
+OF_SUPPLIED = ("expected", "p_true", "normalized_probability")
+KEY = ["model", "method", "seed", "answers", "readout", "split", "id"]
+AT_ONCE = 100  # questions that are sampled before they are kept
+TIMED = 60  # questions of each split, for costs
+
+
+def begun(model: str, seed: int = 0):
+    "A run of the study's design: the model reads its own answers, addressed as when it gave them."
+    preset = study.preset(model, *study.chosen(model), raw=model not in study.WITH_CHAT_TEMPLATE)
+    return study.begun(Cell(model, model), seed, preset)
+
+
+def held_out(run, n=None):
+    "The answers of calibration and test, or the first of each."
+    return [j for split in ("calibration", "test") for j in run.of(split)[:n]]
+
+
+# Samples
+
+
+def _sampled(reader, questions):
+    "The short answers of forty samples to each."
+    prompts = [reader.fmt.encode(reader.fmt.answer_prompt(q, at_once=True)) for q in questions]
+    numbers = [SAMPLING.uniforms(0, "consistency", q) for q in questions]
+    texts = sample_texts(reader.lm, prompts, numbers, SAMPLING.temperature)
+    return [[short_answer(text) for text in of_one] for of_one in texts]
+
+
+def make_samples(model: str):
+    "Forty samples to each question, a hundred questions at a time."
+    run = begun(model)
+    reader = run.reader("baseline", 0)
+    there = TABLES.read("samples.csv.gz")
+    known = set(there[there.answers_of == model].id) if len(there) else set()
+    left = [j for j in held_out(run) if j.id not in known]
+    for start in range(0, len(left), AT_ONCE):
+        part = left[start : start + AT_ONCE]
+        said = [json.dumps(texts, ensure_ascii=False) for texts in _sampled(reader, [j.question for j in part])]
+        rows = pd.DataFrame({"answers_of": model, "id": [j.id for j in part], "samples": said})
+        TABLES.add("samples.csv.gz", rows, ["answers_of", "id"])
+
+
+# Readings
+
+
+def _read(reader, judged, readouts, **where):
+    "Lines of the table of readings."
+    splits = [j.extra["split"] for j in judged]
+    about = reader.method, reader.seed, readouts, reader.decimals, "reading"
+    readings = read_confidences(reader.lm, reader.fmt, judged, splits, *about)
+    names = ("method", "seed", "readout", "split", "id", "is_correct", "confidence")
+    rows = pd.DataFrame([{name: getattr(r, name) for name in names} for r in readings])
+    return rows.assign(confidence=rows.confidence.astype(float).round(6), **where)
+
+
+def _keep_readings(model, run, reader):
+    parts = [_read(reader, held_out(run), ONE_PASS, model=model, answers="own")]
+    for kind, judged in supplied_answers(run.of("test"), load_questions("study")).items():
+        if kind != "own":
+            parts.append(_read(reader, judged, OF_SUPPLIED, model=model, answers=kind))
+    TABLES.add("readings.csv.gz", pd.concat(parts), KEY)
+
+
+def make_untrained(model: str):
+    "Every readout of the model as it is."
+    run = begun(model)
+    _keep_readings(model, run, run.reader("baseline", 0))
+
+
+def make_trained(model: str, seed: str):
+    "Every readout of the trained model."
+    run = begun(model, int(seed))
+    _keep_readings(model, run, run.trained)
+    TABLES.note(run)
+
+
+# Costs
+
+
+def _cost_rows(reader, judged):
+    "What each readout costs, and what 1 to 40 samples cost."
+    counts, n = {}, len(judged)
+    splits = [j.extra["split"] for j in judged]
+    read_confidences(reader.lm, reader.fmt, judged, splits, "baseline", 0, ONE_PASS, reader.decimals, counts=counts)
+    for readout, cost in counts["by_readout"].items():
+        yield {"readout": readout, "tokens": cost["tokens"] / n, "seconds": cost["seconds"] / n}
+    for drawn in SAMPLES:
+        with _cost_of(reader.lm) as cost:
+            read_self_consistency(reader.lm, reader.fmt, judged, [], how=replace(SAMPLING, n=drawn))
+        yield {"readout": f"samples_{drawn}", "tokens": cost["tokens"] / n, "seconds": cost["seconds"] / n}
+
+
+def make_costs(model: str):
+    "Tokens and seconds for one question, in one process of one thread."
+    run = begun(model)
+    judged = held_out(run, TIMED)
+    rows = pd.DataFrame(_cost_rows(run.reader("baseline", 0), judged)).assign(model=model, questions=len(judged))
+    TABLES.add("costs.csv", rows.round(3), ["model", "readout"])
+
+
+# All of them
+
+
+def stages():
+    "Commands that are missing, stage by stage."
+    models = [(model,) for model in MODELS]
+    yield [("samples", *values) for values in models if _lacks_samples(*values)]
+    untrained = TABLES.absent("readings.csv.gz", ["model", "method"], [(model, "baseline") for model in MODELS])
+    yield [("untrained", model) for model, _ in untrained]
+    wanted = [(model, "sft", seed) for seed, model in product(SEEDS, MODELS)]
+    trained = TABLES.absent("readings.csv.gz", ["model", "method", "seed"], wanted)
+    yield [("trained", model, seed) for model, _, seed in trained]
+    yield [("costs", *values) for values in TABLES.absent("costs.csv", ["model"], models)]
+
+
+def _lacks_samples(model):
+    table = TABLES.read("samples.csv.gz")
+    return not len(table) or (table.answers_of == model).sum() < study.SIZES["n_calibration"] + study.SIZES["n_test"]
+
+
+MAKERS = {"samples": make_samples, "untrained": make_untrained, "trained": make_trained, "costs": make_costs}
+
+if __name__ == "__main__":
+    main(__file__, __doc__, MAKERS, stages)
