@@ -182,12 +182,22 @@ def _diagonal(ax):
 
 
 def _diagram_axes(ax, record, more=""):
-    "The square frame of a reliability diagram, with n and the parsed share in it."
+    "The square frame of a reliability diagram, with n and the parsed share in it, below those of diagrams before."
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     ax.set(xlabel="confidence", ylabel="share of correct answers")
     text = f"n = {record.n}\nparsed {record.parsed:.0%}{more}"
+    before = [said for said in ax.texts if said.get_text().startswith("n = ")]
     corner = dict(transform=ax.transAxes, va="top", ha="left")
-    ax.text(0.03, 0.97, text, **corner, fontsize="small", color="0.3", zorder=4)
+    new = ax.text(0.03, 0.97 - 0.13 * len(before), text, **corner, fontsize="small", color="0.3", zorder=4)
+    if before:
+        _colour_as_dots([*before, new], ax)
+
+
+def _colour_as_dots(texts, ax):
+    "Which counts are whose: each text in the colour that its dots have in the legend."
+    colours = [line.get_color() for line in ax.lines if line.get_marker() == "o"]
+    for text, colour in zip(texts, colours):
+        text.set_color(colour)
 
 # %% ../nbs/03_plots.ipynb #d818ab16
 def reliability_key(

@@ -425,9 +425,9 @@ def _first_rows_html(readings, shown=5):
 
 Readings._repr_html_ = _first_rows_html
 
-
-def _readings_of(table, given, name, scale, where, ignored, repeats="refuse"):
-    "The `Readings` of a table."
+# %% ../nbs/17a_readings.ipynb #rd17a0f1
+def _all_readings_of(table, given, name, scale, where, ignored, repeats="refuse"):
+    "The `Readings` of a table, perhaps without any confidence."
     lookup(dict.fromkeys(("refuse", "first", "keep")), repeats, "way to take repeats")
     _keep_where(table, where)
     _refuse_weights(table, ignored)
@@ -437,11 +437,17 @@ def _readings_of(table, given, name, scale, where, ignored, repeats="refuse"):
     missing = sum(r.confidence is None for r in found)
     n = len(table.rows)
     taken = _Taken(table.files, table.tools, columns, where, n, missing, n - len(found), scale or "fraction", ignored)
-    if missing == len(found):
-        what = "has a confidence" if found else "has an outcome"
-        said = f"none of {n} rows {what} ('{columns['confidence']}'): nothing to score"
-        raise RecordError(f"{_where_of(table)}: {said}. Name another column")
     return Readings(found, taken)
+
+
+def _readings_of(table, *how):
+    "The same. Raises `RecordError` where no row has a confidence, or none an outcome."
+    found = _all_readings_of(table, *how)
+    if all(r.confidence is None for r in found):
+        what = "has a confidence" if found else "has an outcome"
+        said = f"none of {len(table.rows)} rows {what} ('{found.taken.columns['confidence']}'): nothing to score"
+        raise RecordError(f"{_where_of(table)}: {said}. Name another column")
+    return found
 
 # %% ../nbs/17a_readings.ipynb #f1a42d77
 def readings_from(

@@ -135,6 +135,20 @@ def test_methods_and_readouts_of_one_file_are_choices(tmp_path):
     assert value_of(shown, "mean confidence") == "0.400"
 
 
+def test_a_readout_that_has_no_confidence_at_all_is_a_choice_beside_one_that_has(tmp_path, drawn):
+    def lines(readout, said):
+        return [{"id": f"q{i}", "readout": readout, "confidence": said, "is_correct": i < 2} for i in range(4)]
+
+    silent = lines("verbalized", None)
+    shown = explore(write_jsonl(tmp_path / "two.jsonl", lines("expected", 0.4) + silent))
+    shown.controls.rows.value = "verbalized"
+    assert shown.error is None and len(shown.view.readings) == 4
+    with pytest.raises(RecordError, match="none of 4 rows has a confidence"):
+        explore(write_jsonl(tmp_path / "one.jsonl", silent))
+    with pytest.raises(RecordError, match="no row of linguistic, verbalized has a confidence"):
+        explore(write_jsonl(tmp_path / "none.jsonl", lines("linguistic", None) + silent))
+
+
 def test_columns_of_a_file_can_be_named_and_one_that_is_not_is_said_at_once(tmp_path):
     path = write_jsonl(tmp_path / "mine.jsonl", [{"q": "a", "sure": 90, "ok": 1}, {"q": "b", "sure": 40, "ok": 0}])
     options = {"confidence": "sure", "correct": "ok", "question": "q", "scale": "percent"}

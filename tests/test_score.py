@@ -301,13 +301,17 @@ def test_the_display_has_the_dots_of_scikit_learn():
     assert display.ax_.get_xlabel() == "confidence"
 
 
-def test_two_displays_on_the_same_axes_have_two_colours():
+def test_displays_on_the_same_axes_have_colours_of_their_own_and_counts_that_can_be_read():
     frame, names = frame_of(60), ("honest", "says too much", "sft", "another")
     display = CalibrationDisplay.from_predictions(frame.is_correct, frame.confidence, name=names[0])
     for name in names[1:]:
         CalibrationDisplay.from_predictions(frame.is_correct, frame.confidence, name=name, ax=display.ax_)
     colours = {line.get_label(): line.get_color() for line in display.ax_.lines if line.get_label() in names}
     assert len(set(colours.values())) == 4 and colours["sft"] == method_colour("sft")
+    counts = [text for text in display.ax_.texts if text.get_text().startswith("n = ")]
+    assert [text.get_color() for text in counts] == [colours[name] for name in names]
+    places = [text.get_position()[1] for text in counts]
+    assert np.diff(places).max() < -0.1, "one below the other"
 
 
 # Files of other tools
