@@ -118,13 +118,15 @@ def test_the_runs_leave_samples_readings_and_costs_of_few_questions(monkeypatch,
     monkeypatch.setattr(prices.study, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(prices.study, "SIZES", {"n_train": 24, "n_calibration": 24, "n_test": 24})
     monkeypatch.setattr(prices, "TIMED", 24)
+    monkeypatch.setattr(prices, "SAMPLES", (1, 4))
+    monkeypatch.setattr(prices, "SAMPLING", replace(prices.SAMPLING, n=4))
     model = "smollm2-135m"
     prices.make_samples(model)
     prices.make_trained(model, "0")
     prices.make_costs(model)
-    assert tables.read("samples.csv.gz").samples.map(lambda text: len(prices.json.loads(text))).eq(40).all()
+    assert tables.read("samples.csv.gz").samples.map(lambda text: len(prices.json.loads(text))).eq(4).all()
     rows = tables.read("readings.csv.gz")
     own, supplied = 48 * len(prices.ONE_PASS), 2 * 24 * len(prices.OF_SUPPLIED)
     assert len(rows) == own + supplied and set(rows.answers) == {"own", "reference", "other"}
     costs = tables.read("costs.csv").set_index("readout")
-    assert costs.tokens.gt(0).all() and costs.tokens["samples_40"] > costs.tokens["samples_2"]
+    assert costs.tokens.gt(0).all() and costs.tokens["samples_4"] > costs.tokens["samples_1"]
