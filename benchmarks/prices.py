@@ -1,14 +1,13 @@
-"""The runs of `nbs/prices.ipynb`: forty samples, every readout, supplied answers, and what each costs.
+"""What `calib_nb.prices` measures: forty samples, every readout, supplied answers, and what each costs.
 
     python benchmarks/prices.py samples MODEL        forty samples to each calibration and test question of `study`
     python benchmarks/prices.py untrained MODEL      each readout of the model as it is
-    python benchmarks/prices.py trained MODEL SEED   the same after `sft` on its own answers, as in the study
+    python benchmarks/prices.py trained MODEL SEED   the same after `sft` on its own answers
     python benchmarks/prices.py costs MODEL          tokens and seconds of each readout, and of 1 to 40 samples
     python benchmarks/prices.py all --hours H        what is missing, two at a time
 
-Answers are those of the study, greedy and fixed. What the runs leave lies in `figures/prices/`.
+Answers are those of the study, greedy and fixed; models are addressed as when they gave them. What the runs leave lies in `figures/prices/`.
 """
-import json
 from dataclasses import replace
 from itertools import product
 
@@ -16,21 +15,20 @@ import pandas as pd
 import study
 from slices import Tables, main
 
+from calib_nb.compare import by_row
 from calib_nb.core import project_root
-from calib_nb.models import sample_texts
-from calib_nb.prices import supplied_answers
+from calib_nb.prices import _SAMPLES, supplied_answers
+from calib_nb.publish import readings_frame
 from calib_nb.questions import load_questions
 from calib_nb.readout import _ANSWER_SAMPLING, _cost_of, read_confidences, read_self_consistency
-from calib_nb.responses import short_answer
 from calib_nb.study import MODELS, Cell
 
 TABLES = Tables(project_root() / "figures/prices", "OMP_NUM_THREADS=1 python benchmarks/prices.py all")
 SEEDS = (0, 1, 2)
-SAMPLES, SAMPLING = (1, 2, 3, 5, 10, 40), replace(_ANSWER_SAMPLING, n=40)
+SAMPLES, SAMPLING = _SAMPLES, replace(_ANSWER_SAMPLING, n=max(_SAMPLES))
 ONE_PASS = ("verbalized", "expected", "p_true", "normalized_probability", "sequence_probability", "probe")
 OF_SUPPLIED = ("expected", "p_true", "normalized_probability")
 KEY = ["model", "method", "seed", "answers", "readout", "split", "id"]
-AT_ONCE = 100  # questions that are sampled before they are kept
 TIMED = 60  # questions of each split, for costs
 
 
@@ -45,29 +43,9 @@ def held_out(run, n=None):
     return [j for split in ("calibration", "test") for j in run.of(split)[:n]]
 
 
-# Samples
-
-
-def _sampled(reader, questions):
-    "The short answers of forty samples to each."
-    prompts = [reader.fmt.encode(reader.fmt.answer_prompt(q, at_once=True)) for q in questions]
-    numbers = [SAMPLING.uniforms(0, "consistency", q) for q in questions]
-    texts = sample_texts(reader.lm, prompts, numbers, SAMPLING.temperature)
-    return [[short_answer(text) for text in of_one] for of_one in texts]
-
-
 def make_samples(model: str):
-    "Forty samples to each question, a hundred questions at a time."
-    run = begun(model)
-    reader = run.reader("baseline", 0)
-    there = TABLES.read("samples.csv.gz")
-    known = set(there[there.answers_of == model].id) if len(there) else set()
-    left = [j for j in held_out(run) if j.id not in known]
-    for start in range(0, len(left), AT_ONCE):
-        part = left[start : start + AT_ONCE]
-        said = [json.dumps(texts, ensure_ascii=False) for texts in _sampled(reader, [j.question for j in part])]
-        rows = pd.DataFrame({"answers_of": model, "id": [j.id for j in part], "samples": said})
-        TABLES.add("samples.csv.gz", rows, ["answers_of", "id"])
+    "Forty samples to each calibration and test question."
+    study.draw_samples(TABLES, model, held_out(begun(model)), SAMPLING)
 
 
 # Readings
@@ -78,9 +56,8 @@ def _read(reader, judged, readouts, **where):
     splits = [j.extra["split"] for j in judged]
     about = reader.method, reader.seed, readouts, reader.decimals, "reading"
     readings = read_confidences(reader.lm, reader.fmt, judged, splits, *about)
-    names = ("method", "seed", "readout", "split", "id", "is_correct", "confidence")
-    rows = pd.DataFrame([{name: getattr(r, name) for name in names} for r in readings])
-    return rows.assign(confidence=rows.confidence.astype(float).round(6), **where)
+    lines = readings_frame(by_row(readings), **where).drop(columns=["prompt", "calibrator"])
+    return lines.assign(confidence=lines.confidence.astype(float).round(6))
 
 
 def _keep_readings(model, run, reader):
@@ -134,18 +111,14 @@ def make_costs(model: str):
 def stages():
     "Commands that are missing, stage by stage."
     models = [(model,) for model in MODELS]
-    yield [("samples", *values) for values in models if _lacks_samples(*values)]
+    n = study.SIZES["n_calibration"] + study.SIZES["n_test"]
+    yield [("samples", *values) for values in models if study.lacks_samples(TABLES, *values, n)]
     untrained = TABLES.absent("readings.csv.gz", ["model", "method"], [(model, "baseline") for model in MODELS])
     yield [("untrained", model) for model, _ in untrained]
     wanted = [(model, "sft", seed) for seed, model in product(SEEDS, MODELS)]
     trained = TABLES.absent("readings.csv.gz", ["model", "method", "seed"], wanted)
     yield [("trained", model, seed) for model, _, seed in trained]
     yield [("costs", *values) for values in TABLES.absent("costs.csv", ["model"], models)]
-
-
-def _lacks_samples(model):
-    table = TABLES.read("samples.csv.gz")
-    return not len(table) or (table.answers_of == model).sum() < study.SIZES["n_calibration"] + study.SIZES["n_test"]
 
 
 MAKERS = {"samples": make_samples, "untrained": make_untrained, "trained": make_trained, "costs": make_costs}

@@ -73,21 +73,32 @@ def judged_file(model):
     return path
 
 
-def make_samples(model: str):
-    "Ten samples to each question, a hundred questions at a time."
-    there = TABLES.read("samples.csv.gz")
+def draw_samples(tables: Tables, model: str, questions: list, sampling=_ANSWER_SAMPLING):
+    "Samples of the untrained model to each question that has none in the tables, a hundred questions at a time."
+    there = tables.read("samples.csv.gz")
     known = set(there[there.answers_of == model].id) if len(there) else set()
-    questions = [q for q in load_questions("study") if q.id not in known]
+    left = [q for q in questions if q.id not in known]
     lm = load_model(model)
     fmt = TextFormat(lm.tokenizer, chat_template=bool(lm.tokenizer.chat_template))
-    for start in range(0, len(questions), 100):
-        part = questions[start : start + 100]
+    for start in range(0, len(left), 100):
+        part = left[start : start + 100]
         prompts = [fmt.encode(fmt.answer_prompt(q.question, at_once=True)) for q in part]
-        numbers = [_ANSWER_SAMPLING.uniforms(0, "consistency", q.question) for q in part]
-        texts = sample_texts(lm, prompts, numbers, _ANSWER_SAMPLING.temperature)
+        numbers = [sampling.uniforms(0, "consistency", q.question) for q in part]
+        texts = sample_texts(lm, prompts, numbers, sampling.temperature)
         said = [json.dumps([short_answer(text) for text in of_one], ensure_ascii=False) for of_one in texts]
         rows = pd.DataFrame({"answers_of": model, "id": [q.id for q in part], "samples": said})
-        TABLES.add("samples.csv.gz", rows, ["answers_of", "id"])
+        tables.add("samples.csv.gz", rows, ["answers_of", "id"])
+
+
+def lacks_samples(tables: Tables, model: str, n: int) -> bool:
+    "Whether fewer than `n` questions have samples of the model."
+    table = tables.read("samples.csv.gz")
+    return not len(table) or (table.answers_of == model).sum() < n
+
+
+def make_samples(model: str):
+    "Ten samples to each question."
+    draw_samples(TABLES, model, load_questions("study"))
 
 
 # Runs
@@ -173,14 +184,10 @@ def stages():
     main = [run for run in left if run[2] == "sft"]
     arms = [(model, model, arm, size, seed) for arm, (size, _) in ARMS.items() for seed in range(3) for model in MODELS]
     others = [run for run in left if run not in main]
+    n = len(load_questions("study"))
     for part in (main, [*others, *TABLES.absent("readings.csv.gz", CELL, arms)]):
         yield [("cell", *values[:3], values[4], values[3]) for values in part]
-        yield [("samples", *values) for values in models if _lacks_samples(*values)]
-
-
-def _lacks_samples(model):
-    table = TABLES.read("samples.csv.gz")
-    return not len(table) or (table.answers_of == model).sum() < len(load_questions("study"))
+        yield [("samples", *values) for values in models if lacks_samples(TABLES, *values, n)]
 
 
 MAKERS = {

@@ -60,7 +60,7 @@ from calib_nb.plots import (
     risk_coverage,
     theme,
 )
-from .readings import _all_readings_of, _id_text, _outcomes, _readings_of, _table_of_files
+from .readings import _all_readings_of, _id_text, _outcomes, _table_of_files
 from .resampling import METRICS, Sample, reading_arrays
 from .scoring import _findings_text, _names_for, score
 
@@ -162,8 +162,7 @@ def _read_part(table, part, options):
     where = {**options.get("where", {}), **part}
     name = Path(str(table.files[0])).name.partition(".")[0]
     own = _copied(table)
-    read = _all_readings_of if part else _readings_of  # one of several parts may lack confidences
-    readings = read(own, given, name, options.get("scale", ""), where, options.get("ignore", []))
+    readings = _all_readings_of(own, given, name, options.get("scale", ""), where, options.get("ignore", []))
     right = _outcomes(own, readings.taken.columns["correct"])
     judged = [row for row, is_right in zip(own.rows, right) if is_right is not None]
     named = {field: part[field] for field in ("method", "readout") if field in part}
@@ -209,8 +208,9 @@ def _file_source(path, folder, options, reference=None):
         label = ", ".join(value or "(none)" for value in part.values()) or name
         rows[label], usage[label] = readings, _score_command(by_hand, part)
         lines += said
-    if all(r.confidence is None for readings in rows.values() for r in readings):
-        raise RecordError(f"{first}: no row of {', '.join(rows)} has a confidence and an outcome: nothing to explore")
+    if all(line["provenance"] == "missing" for line in lines):
+        said = f"none of {len(lines)} answers has a confidence: nothing to explore"
+        raise RecordError(f"{first}: {said}. Name another column")
     about = {_key(line): {known: line.get(known, "") for known in _KNOWN} for line in lines}
     return _Source(name, rows, lines, by_hand, usage, reference, about)
 

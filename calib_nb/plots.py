@@ -187,8 +187,9 @@ def _diagram_axes(ax, record, more=""):
     ax.set(xlabel="confidence", ylabel="share of correct answers")
     text = f"n = {record.n}\nparsed {record.parsed:.0%}{more}"
     before = [said for said in ax.texts if said.get_text().startswith("n = ")]
+    above = sum(2 + said.get_text().count("\n") for said in before)  # lines, and one between
     corner = dict(transform=ax.transAxes, va="top", ha="left")
-    new = ax.text(0.03, 0.97 - 0.13 * len(before), text, **corner, fontsize="small", color="0.3", zorder=4)
+    new = ax.text(0.03, 0.97 - 0.045 * above, text, **corner, fontsize="small", color="0.3", zorder=4)
     if before:
         _colour_as_dots([*before, new], ax)
 
@@ -196,8 +197,9 @@ def _diagram_axes(ax, record, more=""):
 def _colour_as_dots(texts, ax):
     "Which counts are whose: each text in the colour that its dots have in the legend."
     colours = [line.get_color() for line in ax.lines if line.get_marker() == "o"]
-    for text, colour in zip(texts, colours):
-        text.set_color(colour)
+    if len(colours) == len(texts):  # each has a name
+        for text, colour in zip(texts, colours):
+            text.set_color(colour)
 
 # %% ../nbs/03_plots.ipynb #d818ab16
 def reliability_key(

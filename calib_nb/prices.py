@@ -16,7 +16,8 @@ import pandas as pd
 
 from .core import Judged, Question, Reading, content_key
 from .inference import Estimate, metric_card
-from .posthoc import recalibrate
+from .matrix import on_test
+from .publish import published_readings
 from .rules import judge_by_rules
 from .sample_budget import AgreementPrior, fit_prior, stacked, stop_early
 from .study_rows import _mean_the_same, _read_samples
@@ -62,20 +63,13 @@ def quality(
     "AUROC within relations, and Brier skill after Platt scaling by seed, with 95 % intervals."
     rows = {}
     for name, readings in test.items():
-        scaled = _scaled_by_seed(readings, calibration[name]) if name in calibration else readings
+        scaled = readings
+        if name in calibration:
+            scaled = on_test([*calibration[name], *readings], readings[0].readout, "platt")
         order = metric_card(readings, None, n_resamples=n_resamples, names=["stratified_auroc"])["stratified_auroc"]
         skill = metric_card(scaled, reference, n_resamples=n_resamples, names=["brier_skill_score"])
         rows[name] = {**_ends("auroc", order), **_ends("skill", skill["brier_skill_score"]), "n": order.n}
     return pd.DataFrame(rows).T
-
-
-def _scaled_by_seed(readings, calibration):
-    "Platt scaling of each training by itself."
-    scaled = []
-    for seed in sorted({r.seed for r in readings}):
-        of_seed = [[r for r in part if r.seed == seed] for part in (readings, calibration)]
-        scaled += recalibrate(of_seed[0], "platt", of_seed[1])
-    return scaled
 
 
 def _ends(name, found):  # an `Estimate`
@@ -154,20 +148,6 @@ def _as_pair(reading, is_correct):
     id = f"{reading.id}, {'right' if is_correct else 'wrong'}"
     return replace(reading, id=id, relation=reading.id, group=reading.group or reading.id, is_correct=is_correct)
 
-# %% ../nbs/17i_prices.ipynb #pr000027
-def _as_readings(lines, judged):  # of the table; id -> `Judged`
-    "Readings by split and readout."
-    found = {}
-    for line in lines.to_dict("records"):
-        confidence = line["confidence"]
-        given = {"confidence": confidence, "provenance": "scored"}
-        if np.isnan(confidence):
-            given = {"confidence": None, "provenance": "missing"}
-        names = {name: line[name] for name in ("method", "seed", "readout", "split", "is_correct")}
-        reading = judged[line["id"]].reading(**names, **given)
-        found.setdefault(line["split"], {}).setdefault(line["readout"], []).append(reading)
-    return found
-
 # %% ../nbs/17i_prices.ipynb #pr000028
 _SAMPLES = (1, 2, 3, 5, 10, 40)
 _CHEAP = ("sequence_probability", "normalized_probability", "p_true", "probe")
@@ -190,7 +170,7 @@ def _add_stacks(of):  # the same
 
 
 def _kind(name):
-    "Of which kind a row of the model as it is is."
+    "The kind of a row of the untrained model."
     return next((kind for kind in ("samples", "stack") if name.startswith(kind)), "untrained")
 
 
@@ -207,17 +187,18 @@ class _PriceTables:
         answers: dict[str, list[Judged]],  # model -> its answers, the split in `extra`
         n_resamples: int = 2000,  # of the bootstrap
     ):
-        empty = {"keep_default_na": False, "na_values": {"confidence": [""]}}
-        self.lines = pd.read_csv(Path(folder) / "readings.csv.gz", **empty)
-        self.samples = _read_samples(Path(folder) / "samples.csv.gz")
-        self.costs = pd.read_csv(Path(folder) / "costs.csv").set_index(["model", "readout"])
+        self.folder = Path(folder)
+        self.samples = _read_samples(self.folder / "samples.csv.gz")
+        self.costs = pd.read_csv(self.folder / "costs.csv").set_index(["model", "readout"])
         self.answers, self.n_resamples = answers, n_resamples
 
     def readings(self, model: str, method: str, answers: str = "own") -> dict[str, dict[str, list[Reading]]]:
         "Split -> readout -> readings; `answers` is 'own', 'reference' or 'other'."
-        at = self.lines
-        chosen = at[(at.model == model) & (at.method == method) & (at.answers == answers)]
-        return _as_readings(chosen, {j.id: j for j in self.answers[model]})
+        path, found = self.folder / "readings.csv.gz", {}
+        for split in ("calibration", "test"):
+            rows = published_readings(path, split, model=model, answers=answers)
+            found[split] = {row.readout: readings for row, readings in rows.items() if row.method == method}
+        return found
 
     def sampled(self, model: str) -> tuple[dict[str, list[Judged]], dict[str, np.ndarray]]:
         "Split -> answers, and split -> whether each sample agrees."
@@ -227,7 +208,7 @@ class _PriceTables:
         return of_split, {split: agreement(part, self.samples[model]) for split, part in of_split.items()}
 
     def cost(self, model: str, name: str) -> pd.Series:
-        "Tokens and seconds for one question; a stack costs what its parts cost."
+        "Tokens and seconds for one question; a stack at most what its parts cost alone."
         parts = _STACKS.get(name, (name,))
         return self.costs.loc[[(model, part) for part in parts], ["tokens", "seconds"]].sum()
 

@@ -427,7 +427,7 @@ Readings._repr_html_ = _first_rows_html
 
 # %% ../nbs/17a_readings.ipynb #rd17a0f1
 def _all_readings_of(table, given, name, scale, where, ignored, repeats="refuse"):
-    "The `Readings` of a table, perhaps without any confidence."
+    "The `Readings` of a table, perhaps without any confidence. Raises `RecordError` where no row has an outcome."
     lookup(dict.fromkeys(("refuse", "first", "keep")), repeats, "way to take repeats")
     _keep_where(table, where)
     _refuse_weights(table, ignored)
@@ -437,16 +437,21 @@ def _all_readings_of(table, given, name, scale, where, ignored, repeats="refuse"
     missing = sum(r.confidence is None for r in found)
     n = len(table.rows)
     taken = _Taken(table.files, table.tools, columns, where, n, missing, n - len(found), scale or "fraction", ignored)
+    if not found:
+        raise _nothing_to_score(table, "an outcome", columns["correct"])
     return Readings(found, taken)
 
 
+def _nothing_to_score(table, what, column):
+    said = f"none of {len(table.rows)} rows has {what} ('{column}'): nothing to score"
+    return RecordError(f"{_where_of(table)}: {said}. Name another column")
+
+
 def _readings_of(table, *how):
-    "The same. Raises `RecordError` where no row has a confidence, or none an outcome."
+    "The same. Raises `RecordError`, too, where no row has a confidence."
     found = _all_readings_of(table, *how)
     if all(r.confidence is None for r in found):
-        what = "has a confidence" if found else "has an outcome"
-        said = f"none of {len(table.rows)} rows {what} ('{found.taken.columns['confidence']}'): nothing to score"
-        raise RecordError(f"{_where_of(table)}: {said}. Name another column")
+        raise _nothing_to_score(table, "a confidence", found.taken.columns["confidence"])
     return found
 
 # %% ../nbs/17a_readings.ipynb #f1a42d77

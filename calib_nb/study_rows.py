@@ -219,14 +219,7 @@ def method_gaps(
     return pd.DataFrame(rows, columns=["method", "gap", "low", "high", "seeds"])
 
 # %% ../nbs/17f_study_rows.ipynb #49138351
-_SAID = {
-    "sft": "trained",
-    "baseline": "untrained",
-    "shuffled": "shuffled labels",
-    "ten_samples": "ten samples",
-    "question_only": "trained, answer hidden",
-    "self_consistency_distill": "distilled",
-}
+_SAID = {"sft": "trained", "baseline": "untrained", "shuffled": "shuffled labels", "ten_samples": "ten samples"}
 
 
 def _named(row):  # of `cell_scores`
@@ -234,8 +227,7 @@ def _named(row):  # of `cell_scores`
     if row.method == "question_only_baseline":
         return f"{row.reader}, question alone", "0.5"
     own = row.reader == row.answers
-    size = f" on {row.size}" if row.size else ""
-    return f"{_SAID.get(row.method, row.method)}{size}, {'itself' if own else 'peer'}", _ITSELF if own else _PEER
+    return f"{_SAID[row.method]}, {'itself' if own else 'peer'}", _ITSELF if own else _PEER
 
 
 def plot_beside(
@@ -243,7 +235,7 @@ def plot_beside(
     answers: str,  # the model whose answers are read
     ax: plt.Axes,  # where to draw
 ):
-    "Draw the AUROC within relations of every reader of one model's answers."
+    "Draw the AUROC within relations of every reader of one model's answers; methods are those of `rows_beside`, `sft`."
     rows, colours = [], {}
     for row in scores[scores.answers == answers].sort_values("auroc", ascending=False).itertuples():
         name, colour = _named(row)

@@ -143,10 +143,13 @@ def test_a_readout_that_has_no_confidence_at_all_is_a_choice_beside_one_that_has
     shown = explore(write_jsonl(tmp_path / "two.jsonl", lines("expected", 0.4) + silent))
     shown.controls.rows.value = "verbalized"
     assert shown.error is None and len(shown.view.readings) == 4
-    with pytest.raises(RecordError, match="none of 4 rows has a confidence"):
+    with pytest.raises(RecordError, match="none of 4 answers has a confidence"):
         explore(write_jsonl(tmp_path / "one.jsonl", silent))
-    with pytest.raises(RecordError, match="no row of linguistic, verbalized has a confidence"):
+    with pytest.raises(RecordError, match="none of 8 answers has a confidence"):
         explore(write_jsonl(tmp_path / "none.jsonl", lines("linguistic", None) + silent))
+    ungraded = [{**line, "is_correct": None} for line in silent]
+    with pytest.raises(RecordError, match=r"none of 4 rows has an outcome \('is_correct'\)"):
+        explore(write_jsonl(tmp_path / "ungraded.jsonl", lines("expected", 0.4) + ungraded))
 
 
 def test_columns_of_a_file_can_be_named_and_one_that_is_not_is_said_at_once(tmp_path):

@@ -1,4 +1,5 @@
 """What a confidence costs and what it follows: samples, quality, supplied answers."""
+import json
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -124,7 +125,7 @@ def test_the_runs_leave_samples_readings_and_costs_of_few_questions(monkeypatch,
     prices.make_samples(model)
     prices.make_trained(model, "0")
     prices.make_costs(model)
-    assert tables.read("samples.csv.gz").samples.map(lambda text: len(prices.json.loads(text))).eq(4).all()
+    assert tables.read("samples.csv.gz").samples.map(lambda text: len(json.loads(text))).eq(4).all()
     rows = tables.read("readings.csv.gz")
     own, supplied = 48 * len(prices.ONE_PASS), 2 * 24 * len(prices.OF_SUPPLIED)
     assert len(rows) == own + supplied and set(rows.answers) == {"own", "reference", "other"}
