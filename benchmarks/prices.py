@@ -6,7 +6,8 @@
     python benchmarks/prices.py costs MODEL          tokens and seconds of each readout, and of 1 to 40 samples
     python benchmarks/prices.py all --hours H        what is missing, two at a time
 
-Answers are those of the study, greedy and fixed; models are addressed as when they gave them. What the runs leave lies in `figures/prices/`.
+Answers are those of the study, greedy and fixed; models are addressed as when they gave them. What the runs leave lies
+in `figures/prices/`.
 """
 from dataclasses import replace
 from itertools import product

@@ -82,20 +82,32 @@ def plot_prices(
     measure: str = "auroc",  # or 'skill'
     colours: dict[str, str] | None = None,  # kind -> colour
 ):
-    "Draw quality against tokens, a point with its 95 % interval for each row, with its name."
-    for kind, part in rows.groupby("kind", sort=False):
+    "Draw quality against tokens: for each row a point with its 95 % interval, and its name below."
+    place = _side_by_side(rows.tokens)
+    for kind, part in rows.assign(place=place).groupby("kind", sort=False):
         ends = [part[measure] - part[f"{measure}_low"], part[f"{measure}_high"] - part[measure]]
-        color = (colours or {}).get(kind)
-        ax.errorbar(part.tokens, part[measure], ends, fmt="o", ms=5, lw=1, alpha=0.9, color=color, label=kind)
-    for name, row in rows.iterrows():
-        said = str(name).replace("_", " ")
-        ax.annotate(said, (row.tokens, row[measure]), (5, 4), textcoords="offset points", fontsize="x-small")
+        look = {"fmt": "o", "ms": 5, "lw": 1, "color": (colours or {}).get(kind), "label": kind}
+        bars = ax.errorbar(part.place, part[measure], ends, **look)
+        for name, row in part.iterrows():
+            said = dict(rotation=90, va="top", ha="center", fontsize=7, color=bars[0].get_color())
+            ax.text(row.place, row[f"{measure}_low"] - 0.01, str(name).replace("_", " "), **said)
+    lowest = rows[f"{measure}_low"].min()
+    ax.set_ylim(bottom=lowest - 0.6 * (rows[f"{measure}_high"].max() - lowest))  # room for the names
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.set_xlabel("tokens for one question")
     ax.set_ylabel({"auroc": "AUROC within relations", "skill": "Brier skill after Platt scaling"}[measure])
     ax.axhline(0.5 if measure == "auroc" else 0, color="0.6", lw=1, ls="--", zorder=1)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _side_by_side(tokens):
+    "Where rows stand on a log axis: at their tokens, or as far to the right as their names need."
+    order = np.argsort(tokens.to_numpy(float), kind="stable")
+    place, last = np.empty(len(order)), 0.0
+    for i in order:
+        place[i] = last = max(tokens.iloc[i], 1.1 * last)
+    return place
 
 # %% ../nbs/17i_prices.ipynb #pr000021
 def supplied_answers(
