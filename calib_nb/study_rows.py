@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_answers', 'sampled_cells', 'split_halves', 'question_cells', 'reread', 'cell_scores', 'plot_cells',
-           'judge_by_third', 'rows_beside', 'method_gaps', 'plot_beside']
+           'judge_by_third', 'rows_beside', 'method_gaps', 'plot_beside', 'plot_sizes']
 
 # %% ../nbs/17f_study_rows.ipynb #aa5b109a
 import json
@@ -219,7 +219,13 @@ def method_gaps(
     return pd.DataFrame(rows, columns=["method", "gap", "low", "high", "seeds"])
 
 # %% ../nbs/17f_study_rows.ipynb #49138351
-_SAID = {"sft": "trained", "baseline": "untrained", "shuffled": "shuffled labels", "ten_samples": "ten samples"}
+_SAID = {
+    "sft": "trained",
+    "baseline": "untrained",
+    "shuffled": "shuffled labels",
+    "question_only": "answer hidden",
+    "ten_samples": "ten samples",
+}
 
 
 def _named(row):  # of `cell_scores`
@@ -243,3 +249,36 @@ def plot_beside(
         rows.append({"method": name, "value": row.auroc, "low": row.low, "high": row.high, "n": row.n})
     plot_forest(rows, ax, "AUROC within relations", 0.5, colours)
     ax.set_title(f"Answers of {answers}", loc="left")
+
+# %% ../nbs/17f_study_rows.ipynb #wk17f011
+_LINES = ("#0072B2", "#D55E00")  # a colour for each model
+_BESIDE = 1.12  # from one place to the next on the log axis
+
+
+def plot_sizes(
+    scores: pd.DataFrame,  # from `cell_scores`; cells with a `size` are drawn
+    ax: plt.Axes,  # where to draw
+):
+    "Draw the AUROC within relations of each model's distilled confidence against how many questions taught it."
+    drawn = scores[scores["size"] > 0].sort_values("size")
+    models, main = list(dict.fromkeys(drawn.reader)), drawn.method == "self_consistency_distill"
+    for model, colour in zip(models, _LINES):
+        of_model = drawn[main & (drawn.reader == model)]
+        _draw_sizes(of_model, of_model["size"], ax, fmt="o-", color=colour, label=model)
+    marks = dict(zip(dict.fromkeys(drawn.method[~main]), "s^Dv"))
+    place = {}
+    for (size, method, reader), rows in drawn[~main].groupby(["size", "method", "reader"], sort=False):
+        place[size] = _BESIDE * place.get(size, size)
+        look = {"color": _LINES[models.index(reader)], "label": f"{reader}, {method.replace('_', ' ')}"}
+        _draw_sizes(rows, place[size], ax, fmt=marks[method], mfc="white", **look)
+    sizes = sorted(set(drawn["size"]))
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, sizes)
+    ax.minorticks_off()
+    ax.axhline(0.5, color="0.6", lw=1, ls="--", zorder=1)
+    ax.set(xlabel="unlabelled questions", ylabel="AUROC within relations")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _draw_sizes(rows, place, ax, **look):
+    ax.errorbar(place, rows.auroc, [rows.auroc - rows.low, rows.high - rows.auroc], ms=5, lw=1.2, **look)

@@ -19,7 +19,7 @@ COLUMNS = 120
 NODES_A_LINE = 11  # syntax nodes a line of a function, the median over all functions; fastcore has 10.8
 FUNCTION_LINES = {"median": 8, "nine in ten": 20, "all": 40}
 CELL_LINES, CELL_NAMES = 40, 3  # of an exported cell, its directive included; public names
-PUBLIC_NAMES = 521  # of the whole library
+PUBLIC_NAMES = 522  # of the whole library
 WORST = 20  # offenders that a message lists
 
 each_module = pytest.mark.parametrize("module", MODULES)
