@@ -10,13 +10,11 @@ unlabelled questions are looked at while it trains; the test is that of `study`.
 from dataclasses import replace
 from itertools import chain, product
 
-from slices import Tables, main
+from slices import Tables, lines_of, main
 
 from calib_nb.base_rates import with_base_rates
-from calib_nb.compare import by_row
 from calib_nb.core import project_root, select, write_jsonl
 from calib_nb.experiment import Run
-from calib_nb.publish import readings_frame
 from calib_nb.questions import load_questions
 from calib_nb.study_rows import read_answers
 
@@ -54,9 +52,7 @@ def make_run(share: str, method: str, seed: str):
     share = float(share)
     run = begun(share, method, int(seed))
     readings = select(run.readings, split="test")
-    rows = readings_frame(by_row(readings), share=share).drop(columns=["prompt", "calibrator"])
-    rows["confidence"] = rows.confidence.round(6)
-    TABLES.add("readings.csv.gz", rows, KEY)
+    TABLES.add("readings.csv.gz", lines_of(readings, share=share).drop(columns="prompt"), KEY)
     TABLES.note(run)
 
 

@@ -14,18 +14,16 @@ from itertools import product
 
 import pandas as pd
 import study
-from slices import Tables, main
+from slices import Tables, lines_of, main
 
-from calib_nb.compare import by_row
 from calib_nb.core import project_root
 from calib_nb.prices import _SAMPLES, supplied_answers
-from calib_nb.publish import readings_frame
 from calib_nb.questions import load_questions
 from calib_nb.readout import _ANSWER_SAMPLING, _cost_of, read_confidences, read_self_consistency
 from calib_nb.study import MODELS, Cell
 
 TABLES = Tables(project_root() / "figures/prices", "OMP_NUM_THREADS=1 python benchmarks/prices.py all")
-SEEDS = (0, 1, 2)
+SEEDS, HELD_OUT = (0, 1, 2), ("calibration", "test")
 SAMPLES, SAMPLING = _SAMPLES, replace(_ANSWER_SAMPLING, n=max(_SAMPLES))
 ONE_PASS = ("verbalized", "expected", "p_true", "normalized_probability", "sequence_probability", "probe")
 OF_SUPPLIED = ("expected", "p_true", "normalized_probability")
@@ -39,34 +37,21 @@ def begun(model: str, seed: int = 0):
     return study.begun(Cell(model, model), seed, preset)
 
 
-def held_out(run, n=None):
-    "The answers of calibration and test, or the first of each."
-    return [j for split in ("calibration", "test") for j in run.of(split)[:n]]
-
-
 def make_samples(model: str):
     "Forty samples to each calibration and test question."
-    study.draw_samples(TABLES, model, held_out(begun(model)), SAMPLING)
+    study.draw_samples(TABLES, model, study.answers_of(begun(model), *HELD_OUT), SAMPLING)
 
 
 # Readings
 
 
-def _read(reader, judged, readouts, **where):
-    "Lines of the table of readings."
-    splits = [j.extra["split"] for j in judged]
-    about = reader.method, reader.seed, readouts, reader.decimals, "reading"
-    readings = read_confidences(reader.lm, reader.fmt, judged, splits, *about)
-    lines = readings_frame(by_row(readings), **where).drop(columns=["prompt", "calibrator"])
-    return lines.assign(confidence=lines.confidence.astype(float).round(6))
-
-
 def _keep_readings(model, run, reader):
-    parts = [_read(reader, held_out(run), ONE_PASS, model=model, answers="own")]
+    of_kind = {"own": lines_of(study.read(reader, study.answers_of(run, *HELD_OUT), ONE_PASS))}
     for kind, judged in supplied_answers(run.of("test"), load_questions("study")).items():
         if kind != "own":
-            parts.append(_read(reader, judged, OF_SUPPLIED, model=model, answers=kind))
-    TABLES.add("readings.csv.gz", pd.concat(parts), KEY)
+            of_kind[kind] = lines_of(study.read(reader, judged, OF_SUPPLIED))
+    lines = pd.concat([part.assign(model=model, answers=kind) for kind, part in of_kind.items()])
+    TABLES.add("readings.csv.gz", lines.drop(columns="prompt"), KEY)
 
 
 def make_untrained(model: str):
@@ -101,7 +86,7 @@ def _cost_rows(reader, judged):
 def make_costs(model: str):
     "Tokens and seconds for one question, in one process of one thread."
     run = begun(model)
-    judged = held_out(run, TIMED)
+    judged = [j for split in HELD_OUT for j in run.of(split)[:TIMED]]
     rows = pd.DataFrame(_cost_rows(run.reader("baseline", 0), judged)).assign(model=model, questions=len(judged))
     TABLES.add("costs.csv", rows.round(3), ["model", "readout"])
 

@@ -6,12 +6,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
 
+from calib_nb import __version__
+from calib_nb.compare import by_row
 from calib_nb.core import locked, read_json, write_json, write_text
-from calib_nb.publish import made_with
+from calib_nb.publish import _commit, made_with, readings_frame
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,29 @@ class Tables:
         return [values for values in wanted if tuple(map(str, values)) not in known]
 
     def note(self, run):  # a `Run` that is finished
-        "Add a run to `runs.json`, and its seed to `made_by.txt`."
+        "Add a run to `runs.json`, and what made it to `made_by.txt`."
         path = self.folder / "runs.json"
         with locked(path):
             runs = {**(read_json(path) if path.exists() else {}), **made_with([run.folder])}
             write_json(path, runs)
             seeds = sorted({about["parameters"]["seed"] for about in runs.values()})
-            made_by = self.folder / "made_by.txt"
-            known = made_by.read_text(encoding="utf-8") if made_by.exists() else f"command: {self.command}"
-            lines = [line for line in known.splitlines() if not line.startswith("seeds:")]
-            lines.append(f"seeds: {', '.join(map(str, seeds))}; split_seed 0")
-            write_text(made_by, "\n".join(lines) + "\n")
+            about = {"seeds": f"{', '.join(map(str, seeds))}; split_seed 0"}
+            if self.command:  # of the last run
+                about |= {"code": f"calib_nb {__version__}, {_commit()}", "date": date.today().isoformat()}
+            self._note(about)
+
+    def _note(self, about):
+        made_by = self.folder / "made_by.txt"
+        known = made_by.read_text(encoding="utf-8") if made_by.exists() else f"command: {self.command}"
+        lines = [line for line in known.splitlines() if line.split(":")[0] not in about]
+        lines += [f"{name}: {value}" for name, value in about.items()]
+        write_text(made_by, "\n".join(lines) + "\n")
+
+
+def lines_of(readings: list, **where) -> pd.DataFrame:  # where: columns to put in front
+    "Readings as lines of a table, confidences with six decimals."
+    lines = readings_frame(by_row(readings), **where).drop(columns="calibrator")
+    return lines.assign(confidence=lines.confidence.astype(float).round(6))
 
 
 def make_missing(script: str, stages: Callable, hours: float, processes: int = 2):

@@ -15,16 +15,14 @@ from dataclasses import replace
 from itertools import product
 
 import pandas as pd
-from slices import Tables, main
+from slices import Tables, lines_of, main
 
 from calib_nb.answers import answer_questions
-from calib_nb.compare import by_row
 from calib_nb.core import project_root, select, write_jsonl
 from calib_nb.experiment import Run
 from calib_nb.inference import metric_card
 from calib_nb.judge import judge_answers
 from calib_nb.models import TextFormat, load_model, sample_texts
-from calib_nb.publish import readings_frame
 from calib_nb.questions import load_questions
 from calib_nb.readout import _ANSWER_SAMPLING, read_confidences
 from calib_nb.responses import short_answer
@@ -121,13 +119,16 @@ def begun(cell: Cell, seed: int, preset: str, **sizes) -> Run:
     return Run(**parameters, **sizes, judged=judged, dataset="study", prompt="original", out=str(RUNS))
 
 
-def read(run: Run, splits: tuple) -> list:
-    "The expected confidence of the trained model in the answers of these splits."
-    trained = run.trained
-    asked = [j for split in splits for j in run.of(split)]
-    of_each = [j.extra["split"] for j in asked]
-    names = trained.method, trained.seed, ("expected",), trained.decimals, "reading"
-    return read_confidences(trained.lm, trained.fmt, asked, of_each, *names)
+def answers_of(run: Run, *splits: str) -> list:
+    "The judged answers of these splits."
+    return [j for split in splits for j in run.of(split)]
+
+
+def read(reader, judged: list, readouts: tuple = ("expected",)) -> list:  # reader: a `Reader`; split in `extra`
+    "What a model, trained or not, says of these answers."
+    of_each = [j.extra["split"] for j in judged]
+    about = reader.method, reader.seed, readouts, reader.decimals, "reading"
+    return read_confidences(reader.lm, reader.fmt, judged, of_each, *about)
 
 
 def make_choice(reader: str, answers: str, rate: str, epochs: str):
@@ -135,7 +136,7 @@ def make_choice(reader: str, answers: str, rate: str, epochs: str):
     rate, epochs = float(rate), int(epochs)
     cell = Cell(reader, answers)
     run = begun(cell, SEED_OF_CHOICE, preset(reader, rate, epochs), n_test=1)
-    readings = select(read(run, ("calibration",)), split="calibration")
+    readings = read(run.trained, answers_of(run, "calibration"))
     auroc = metric_card(readings, n_resamples=2, names=["stratified_auroc"], reference=None)["stratified_auroc"].value
     row = {"reader": reader, "answers_of": answers, "learning_rate": rate, "epochs": epochs, "auroc": round(auroc, 4)}
     TABLES.add("choice.csv", pd.DataFrame([row]), ["reader", "answers_of", "learning_rate", "epochs"])
@@ -157,14 +158,13 @@ def make_cell(reader: str, answers: str, method: str, seed: str, size: str = "0"
     rate, epochs = chosen(reader)
     as_usual = cell.size and reader in WITH_CHAT_TEMPLATE  # no other model shares its rows
     run = begun(cell, seed, preset(reader, rate, epochs, raw=not as_usual))
-    readings = read(run, ("train", "calibration", "test"))
+    readings = read(run.trained, answers_of(run, "train", "calibration", "test"))
     if seed == 0 and method == "sft":  # beside them, the untrained model
         readings += select(run.baseline_readings, readout="expected", split="test")
     where = {"reader": reader, "answers_of": answers, "size": cell.size}
-    lines = readings_frame(by_row(readings), **where).drop(columns=["provenance", "prompt", "calibrator"])
+    lines = lines_of(readings, **where).drop(columns=["provenance", "prompt"])
     if method in ARMS:
         lines["method"] = method
-    lines["confidence"] = lines.confidence.round(6)
     TABLES.add("readings.csv.gz", lines, [*CELL, "split", "id"])
     TABLES.note(run)
 
