@@ -87,6 +87,7 @@ def make_run(model: str, method: str, seed: str):
     readings = study.read(reader, study.answers_of(run, *HELD_OUT), readouts)
     TABLES.add("readings.csv.gz", lines_of(readings, model=model).assign(method=method), KEY)
     if method == "baseline":  # beside it, what asks no model
+        run.baseline_readings  # noqa: B018  asked for, so made
         forecasts = chain.from_iterable(baseline_rows(run.folder, split).values() for split in HELD_OUT)
         TABLES.add("readings.csv.gz", lines_of(list(chain.from_iterable(forecasts)), model=model), KEY)
     TABLES.note(run)
@@ -96,8 +97,8 @@ def make_away(method: str, seed: str, name: str):
     "What SmolLM2, trained on the study's answers or not, says of its answers to questions of another set."
     model = MODELS[0]
     sizes = {**SIZES, "n_test": N_AWAY}
-    asked = planned_splits(Parameters(dataset="study", test_dataset=name, **sizes))["test"]
-    judged = judge_answers(asked, answer_questions(load_model(model), asked, RUNS / "cache"))
+    splits, _ = planned_splits(Parameters(dataset="study", test_dataset=name, **sizes), RUNS / "cache")
+    judged = judge_answers(splits["test"], answer_questions(load_model(model), splits["test"], RUNS / "cache"))
     judged = [replace(j, extra={**j.extra, "split": "test"}) for j in judged]
     run, reader = reader_of(model, method, int(seed))
     readouts = AWAY if method == "baseline" else METHODS[run.parameters.method].readouts
