@@ -183,7 +183,7 @@ def judge_by_third(
 def rows_beside(
     folder: str | Path,  # of the study's tables
     questions: list[Question],  # of all splits, the split in `extra`
-    vectors: np.ndarray,  # their embeddings, unit vectors (n, d)
+    vectors: np.ndarray | None = None,  # their embeddings, unit vectors (n, d); without: no baselines
 ) -> dict[Cell, list[Reading]]:  # of the test answers; methods 'baseline', 'shuffled', and those of the cells above
     "What is not tested and stands beside; without shuffled labels and samples as long as the tables have none."
     folder = Path(folder)
@@ -193,7 +193,9 @@ def rows_beside(
     samples = folder / "samples.csv.gz"
     if samples.exists():
         cells |= sampled_cells(answers, _read_samples(samples))
-    return cells | question_cells(answers, dict(zip([q.id for q in questions], vectors)))
+    if vectors is not None:
+        cells |= question_cells(answers, dict(zip([q.id for q in questions], vectors)))
+    return cells
 
 
 def _read_samples(path):
