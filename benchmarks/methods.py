@@ -1,4 +1,4 @@
-"""Every method on the answers of the study, read in every way: what `results` rests on.
+"""Every method on the answers of the study, read in every way: what `results` is to rest on.
 
     python benchmarks/methods.py asked MODEL PROMPT       the untrained model, asked by a prompt
     python benchmarks/methods.py run MODEL METHOD SEED    one training, and what it says of each held-out answer
@@ -28,12 +28,12 @@ from calib_nb.prompts import PROMPTS, with_examples
 from calib_nb.publish import published_readings
 from calib_nb.readout import READOUTS
 from calib_nb.study import MODELS
+from calib_nb.training import PRESETS
 
 TABLES = Tables(project_root() / "figures/methods", "OMP_NUM_THREADS=1 python benchmarks/methods.py all")
 RUNS = project_root() / "runs/methods"
 SIZES = {"n_train": 300, "n_calibration": 300, "n_test": 636}
 HELD_OUT = ("calibration", "test")
-RATE, EPOCHS = 0.0004, 2  # those of the presets
 ASKED = [name for name in PROMPTS if name != "hidden_answer"]
 VARIANTS = {"sequence_likelihood_as_original": ("sequence_likelihood", {"as_original": True})}
 FIVE = ("sft", "performance_sft", "dpo", "implicit")  # with the untrained model
@@ -45,13 +45,14 @@ N_AWAY, AWAY = 600, ("verbalized", "expected", "self_consistency")
 KEY = ["model", "method", "readout", "seed", "split", "id"]
 
 
-def begun(model: str, method: str, seed: int = 0, prompt: str = "original", **sizes) -> Run:
+def begun(model: str, method: str, seed: int = 0, prompt: str = "original") -> Run:
     "A run on the model's own answers; `prompt` is that of the untrained model."
     name, options = VARIANTS.get(method, (method, {}))
-    preset = study.preset(model, RATE, EPOCHS, raw=model not in study.WITH_CHAT_TEMPLATE)
+    usual = PRESETS["default"]
+    preset = study.preset(model, usual.learning_rate, usual.epochs, raw=model not in study.WITH_CHAT_TEMPLATE)
     how = {"options": options, "seed": seed, "preset": preset, "prompt": prompt, "out": str(RUNS)}
     judged = str(study.judged_file(model))
-    return Run(model=model, method=name, judged=judged, dataset="study", **how, **{**SIZES, **sizes})
+    return Run(model=model, method=name, judged=judged, dataset="study", **how, **SIZES)
 
 
 def make_asked(model: str, prompt: str):

@@ -225,7 +225,6 @@ _SAID = {
     "sft": "trained",
     "baseline": "untrained",
     "shuffled": "shuffled labels",
-    "question_only": "answer hidden",
     "ten_samples": "ten samples",
 }
 

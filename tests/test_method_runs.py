@@ -1,4 +1,4 @@
-"""The runs that `results` rests on: which are missing, and what one leaves."""
+"""The runs that `results` is to rest on: which are missing, and what one leaves."""
 import sys
 from collections import Counter
 
@@ -40,12 +40,8 @@ def test_a_run_is_asked_by_the_prompt_that_was_chosen_and_leaves_each_readout(mo
     trained = rows[rows.method == "sequence_likelihood_as_original"]
     assert Counter(trained.readout) == dict.fromkeys(("verbalized", "expected", "normalized_probability"), 48)
     assert set(rows.split) == set(methods.HELD_OUT)
-    assert {line.split(":")[0] for line in (tmp_path / "kept/made_by.txt").read_text().splitlines()} == {
-        "command",
-        "code",
-        "date",
-        "seeds",
-    }
+    made_by = (tmp_path / "kept/made_by.txt").read_text()
+    assert {line.split(":")[0] for line in made_by.splitlines()} == {"command", "code", "date", "seeds"}
     methods.make_away("baseline", "0", "facts")
     away = tables.read("away.csv.gz")
     assert Counter(away.readout) == dict.fromkeys(methods.AWAY, 12) and set(away.set) == {"facts"}
