@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['JUDGES', 'grader_prompt', 'parse_grade', 'UngradedError', 'Grader', 'local_grader', 'endpoint_grader', 'judge_choice',
-           'judge_answers']
+           'judge_answers', 'group_by_meaning']
 
 # %% ../nbs/09a_judge.ipynb #4deb1b06
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 from .choices import choices_of, read_choice
@@ -18,7 +19,7 @@ from .core import Judged, Question, content_key, lookup
 from .endpoint import Retry, _address, _Chat, _client, _KeptByKey, _pause, _told_apart, _without_key
 from .progress import Bar
 from .responses import without_thoughts
-from .rules import Verdict, judge_by_rules, normalise, parse_date
+from .rules import Verdict, content_words, judge_by_rules, normalise, parse_date
 
 # %% ../nbs/09a_judge.ipynb #09bed111
 _GRADER_PROMPT = """You grade short answers to factual questions. Compare the given answer with the reference answers, \
@@ -358,3 +359,44 @@ def _judged(q: Question, row: dict, verdict: Verdict) -> Judged:
         relation=q.relation,
         grade=q.grade,
     )
+
+# %% ../nbs/09a_judge.ipynb #5ame0001
+def _last_name(answer: str, question: str) -> str:
+    "The last words in a row that begin with a capital and say something new; empty where there are none."
+    asked = content_words(question)
+    parts = re.findall(r"[^\W_]+|[^\w ]", answer)
+    names = groupby(parts, lambda part: part[0].isupper() and bool(content_words(part) - asked))
+    return ([""] + [" ".join(words) for is_name, words in names if is_name])[-1]
+
+
+def _looked_for(other: str, text: str, question: str) -> list[Verdict]:
+    "What the rules say of an answer and of its last name in a text."
+    return [judge_by_rules(text, [wanted], question) for wanted in dict.fromkeys([other, _last_name(other, question)])]
+
+
+_DENIALS = {"negated", "one of several that are offered", "asked, not said"}  # reasons of the rules
+
+
+def _mean_the_same(text: str, other: str, question: str) -> bool:
+    choices = choices_of(question)
+    if choices:
+        chosen = read_choice(text, choices)[0]
+        return chosen is not None and chosen == read_choice(other, choices)[0]
+    verdicts = [*_looked_for(other, text, question), *_looked_for(text, other, question)]
+    return any(v.grade == "correct" for v in verdicts) and _DENIALS.isdisjoint(v.reason for v in verdicts)
+
+
+def group_by_meaning(
+    question: str,  # that all of them answer
+    answer: str,  # the fixed answer
+    samples: Iterable[str],  # other answers
+) -> list[list[str]]:  # the first group holds the samples that mean `answer`, and may be empty
+    "The samples in groups that mean the same, in the order in which they appear."
+    groups = [(answer, [])]
+    for text in samples:
+        same = next((group for first, group in groups if _mean_the_same(text, first, question)), None)
+        if same is None:
+            same = []
+            groups.append((text, same))
+        same.append(text)
+    return [group for _, group in groups]

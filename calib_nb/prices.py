@@ -16,11 +16,12 @@ import pandas as pd
 
 from .core import Judged, Question, Reading, content_key
 from .inference import Estimate, metric_card
+from .judge import _mean_the_same
 from .matrix import on_test
 from .publish import published_readings
 from .rules import judge_by_rules
 from .sample_budget import AgreementPrior, fit_prior, stacked, stop_early
-from .study_rows import _mean_the_same, _read_samples
+from .study_rows import _read_samples
 
 # %% ../nbs/17i_prices.ipynb #pr000007
 def agreement(
@@ -30,8 +31,8 @@ def agreement(
     "Whether each sample means the answer; an empty answer is meant by none."
     rows = []
     for j in judged:
-        said = [bool(j.model_answer) and _mean_the_same(text, j) for text in samples[j.id]]
-        rows.append(said)
+        answer = j.model_answer
+        rows.append([bool(answer) and _mean_the_same(text, answer, j.question) for text in samples[j.id]])
     return np.array(rows, bool)
 
 # %% ../nbs/17i_prices.ipynb #pr000010

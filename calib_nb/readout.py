@@ -6,9 +6,9 @@
 __all__ = ['CONFIDENCE_SAMPLING', 'MAX_CONFIDENCE_TOKENS', 'CORRECT_REQUEST', 'PHRASES', 'SURE_REQUEST', 'DEFAULT_READOUTS',
            'READOUTS', 'greedy_in_tree', 'confidence_uniforms', 'question_end', 'TreePass', 'tree_passes',
            'read_expected', 'read_verbalized', 'read_verbalized_sampled', 'request_prompt', 'read_p_true',
-           'read_normalized_probability', 'read_sequence_probability', 'group_by_meaning', 'read_self_consistency',
-           'group_folds', 'cross_fit', 'read_phrases', 'PhraseNumbers', 'fit_phrases', 'read_states', 'Probe',
-           'fit_probe', 'Readout', 'asked_by', 'read_confidences']
+           'read_normalized_probability', 'read_sequence_probability', 'read_self_consistency', 'group_folds',
+           'cross_fit', 'read_phrases', 'PhraseNumbers', 'fit_phrases', 'read_states', 'Probe', 'fit_probe', 'Readout',
+           'asked_by', 'read_confidences']
 
 # %% ../nbs/12_readout.ipynb #28b26d5e
 import time
@@ -27,8 +27,8 @@ from sklearn.preprocessing import StandardScaler
 from transformers import DynamicCache
 
 from .answers import MAX_ANSWER_TOKENS
-from .choices import choices_of, read_choice
 from .core import Judged, Reading, derived_seed, lookup
+from .judge import _mean_the_same, group_by_meaning
 from calib_nb.models import (
     LanguageModel,
     Sampling,
@@ -50,7 +50,6 @@ from calib_nb.models import (
 )
 from .progress import Bar
 from .prompts import Confidence, parse_guesses, short_answer
-from .rules import judge_by_rules
 
 # %% ../nbs/12_readout.ipynb #cd7676d9
 def _walk_tree(
@@ -648,35 +647,6 @@ def _product(scores: np.ndarray | None) -> Confidence:
         return Confidence(None, "missing")
     return Confidence(min(float(np.exp(scores.sum())), 1.0), "scored", {"tokens": len(scores)})
 
-# %% ../nbs/12_readout.ipynb #a1000022
-def group_by_meaning(
-    question: str,  # that all of them answer
-    answer: str,  # the fixed answer
-    samples: Iterable[str],  # other answers
-) -> list[list[str]]:  # the first group holds the samples that mean `answer`, and may be empty
-    "The samples in groups that mean the same, in the order in which they appear."
-    groups = [(answer, [])]
-    for text in samples:
-        same = next((group for first, group in groups if _means(text, first, question)), None)
-        if same is None:
-            same = []
-            groups.append((text, same))
-        same.append(text)
-    return [group for _, group in groups]
-
-
-def _means(
-    text: str,
-    reference: str,
-    question: str,
-) -> bool:
-    choices = choices_of(question)
-    if choices:
-        chosen = read_choice(text, choices)[0]
-        return chosen is not None and chosen == read_choice(reference, choices)[0]
-    verdict = judge_by_rules(text, [reference], question)
-    return verdict.grade == "correct"
-
 # %% ../nbs/12_readout.ipynb #529ee809
 _ANSWER_SAMPLING = Sampling(n=10, temperature=0.7, max_new_tokens=MAX_ANSWER_TOKENS)
 
@@ -944,7 +914,7 @@ def _read_guesses(
 
 def _matched(judged: Judged, text: str) -> Confidence:
     guesses = parse_guesses(text)
-    same = [said for guess, said in guesses if _means(guess, judged.model_answer, judged.question)]
+    same = [said for guess, said in guesses if _mean_the_same(guess, judged.model_answer, judged.question)]
     found = same[0] if same and judged.model_answer else Confidence(None, "missing")
     extra = {"text": text, "guesses": [guess for guess, _ in guesses], "matched": bool(same)}
     return replace(found, extra=extra)

@@ -74,6 +74,7 @@ _CELL_COLUMNS = "reader answers_of method size readout seed split id group relat
 def read_cells(
     path: str | Path,  # of a table with columns `reader`, `answers_of`, `method`, `size` and those of a reading
     split: str = "test",  # a split
+    complete: bool = False,  # leave out a method, or a size of it, of which a planned run is missing
 ) -> dict[Cell, list[Reading]]:  # of all seeds
     "The readings of each cell, the id in place of the question. Raises `RecordError` for a column that is missing."
     frame = pd.read_csv(path, keep_default_na=False, dtype={"is_correct": bool})
@@ -86,6 +87,10 @@ def read_cells(
         cell = Cell(line.pop("reader"), line.pop("answers_of"), line["method"], line.pop("size"))
         how = {"question": line["id"], "answer": "", "provenance": "scored", "protocol": "two_step"}
         cells.setdefault(cell, []).append(Reading(**line, **how))
+    if complete:
+        runs = runs_made(path)
+        missing = set(runs[~runs.here][["method", "size"]].itertuples(index=False, name=None))
+        return {cell: readings for cell, readings in cells.items() if (cell.method, cell.size) not in missing}
     return cells
 
 # %% ../nbs/17e_study.ipynb #812a3226
@@ -125,7 +130,7 @@ def contrasts(
     sides = {"H1": (own, peer)}
     sides["H2"] = [_where(side, lambda r: r.id in disputed) for side in (own, peer)]
     hidden = _by_answers(cells, "question_only", True)
-    if hidden:
+    if hidden.keys() == own.keys():
         sides["H3"] = _with_seeds_of(own, hidden), hidden
     if never_taught:
         sides["H4"] = [_where(side, lambda r: r.relation in never_taught) for side in (own, peer)]

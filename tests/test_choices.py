@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from calib_nb.choices import chance_level, choices_of, read_choice, with_choices
 from calib_nb.core import Question, RecordError
-from calib_nb.judge import judge_answers, judge_choice
+from calib_nb.judge import group_by_meaning, judge_answers, judge_choice
 from calib_nb.prompts import PROMPTS, answer_request, few_shot_request
 from calib_nb.questions import group_alike, load_questions
-from calib_nb.readout import group_by_meaning
 
 CAPITALS = ["London", "Paris", "New York", "New York City"]
 ASKED, ACCEPTED = with_choices("What is the capital of France?", ["Paris"], CAPITALS)

@@ -15,6 +15,7 @@ from calib_nb.judge import (
     UngradedError,
     endpoint_grader,
     grader_prompt,
+    group_by_meaning,
     judge_answers,
     local_grader,
     parse_grade,
@@ -323,3 +324,24 @@ def test_a_judge_that_is_not_there_is_named_with_the_nearest():
 def test_a_judge_that_asks_needs_a_grader():
     with pytest.raises(ValueError, match="judge 'lm' needs a grader"):
         judge_answers(QUESTIONS, SAID, "lm")
+
+
+# The same in other words
+
+
+@pytest.mark.parametrize("one, other, same", [
+    ("Paris", "paris", True),
+    ("The capital of France is Paris.", "Paris", True),
+    ("The capital of France is Paris.", "It has been Paris since 987, which lies on the Seine", True),
+    ("The capital of France is Paris.", "The capital of France is Lyon.", False),
+    ("The capital of France is Paris.", "", False),
+    ("Lyon or Paris", "Paris", False),
+    ("Paris", "It is not Paris", False),
+    ("Is it Paris?", "Paris", False),
+    ("I do not know", "Paris", False),
+    ("a small town", "A small town in the south", True),
+])
+def test_two_answers_mean_the_same_whichever_is_compared_with_which(one, other, same):
+    for answer, text in ((one, other), (other, one)):
+        groups = group_by_meaning(CAPITAL, answer, [text])
+        assert groups == ([[text]] if same else [[], [text]])

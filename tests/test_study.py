@@ -152,6 +152,8 @@ def test_hidden_answers_and_distillation_are_compared_where_they_were_run():
         for size in (100, 300, 947):
             cells[cell._replace(method="self_consistency_distill", size=size)] = readings
     found = contrasts(cells, n_resamples=10)
+    one = next(cell for cell in cells if cell.method == "question_only")
+    assert "H3" not in contrasts({cell: r for cell, r in cells.items() if cell != one}, n_resamples=10)
     assert list(found) == ["H1", "H2", "H3", "H5"]
     assert found["H3"].value == found["H5"].value == 0 and found["H3"].seeds == 2
 
@@ -162,6 +164,16 @@ def test_cells_that_are_missing_or_of_other_questions_are_said():
         crossed(readings)
     with pytest.raises(ValueError, match="read by itself: none; by the other: none"):
         contrasts({})
+
+
+def test_a_method_is_read_whole_or_not_at_all(tmp_path):
+    lines = [(cell, seed) for cell, seed in planned_runs() if cell.method in ("question_only", "shuffled")][:-1]
+    about = {"readout": "expected", "split": "test", "group": "g", "relation": "r", "is_correct": True, "confidence": 0.5}
+    rows = [{**cell._asdict(), "answers_of": cell.answers, "seed": seed, "id": "q", **about} for cell, seed in lines]
+    pd.DataFrame(rows).to_csv(tmp_path / "readings.csv.gz", index=False)
+    whole = read_cells(tmp_path / "readings.csv.gz", complete=True)
+    assert {cell.method for cell in whole} == {"shuffled"} and len(whole) == 4
+    assert len(read_cells(tmp_path / "readings.csv.gz")) == 6
 
 
 def test_a_table_without_a_column_is_refused(tmp_path):

@@ -9,7 +9,14 @@ from conftest import ROOT
 from calib_nb.core import Judged, Question
 from calib_nb.questions import load_questions
 from calib_nb.study import MODELS, Cell, simulated
-from calib_nb.study_rows import cell_scores, question_cells, read_answers, reread, sampled_cells, split_halves
+from calib_nb.study_rows import (
+    _question_cells,
+    cell_scores,
+    read_answers,
+    reread,
+    sampled_cells,
+    split_halves,
+)
 
 ANSWERS = ROOT / "figures/whose_knowledge/answers.csv.gz"
 VERDICTS = ROOT / "figures/whose_knowledge/verdicts_read.csv.gz"
@@ -68,7 +75,7 @@ def test_baselines_learn_from_the_training_answers_of_the_model_that_is_read():
     for model, known in (("m", "a"), ("n", "b")):
         answers[model] = [replace(j, is_correct=j.relation == known, verdict="") for j in questions]
     vectors = {j.id: np.eye(2)["ab".index(j.relation)] for j in questions}
-    cells = question_cells(answers, vectors)
+    cells = _question_cells(answers, vectors)
     for model in ("m", "n"):
         for name in ("relation", "knn", "logistic"):
             forecasts = cells[Cell(name, model, "question_only_baseline")]
