@@ -183,16 +183,19 @@ def judge_by_third(
     return pd.DataFrame(rows).T
 
 # %% ../nbs/17f_study_rows.ipynb #6351dcf1
+_READ_BESIDE = ("baseline", "shuffled", "question_only")
+
+
 def rows_beside(
     folder: str | Path,  # of the study's tables
     questions: list[Question],  # of all splits, the split in `extra`
     vectors: np.ndarray | None = None,  # their embeddings, unit vectors (n, d); without: no baselines
-) -> dict[Cell, list[Reading]]:  # of the test answers; methods 'baseline', 'shuffled', and those of the cells above
-    "What is not tested and stands beside; without shuffled labels and samples as long as the tables have none."
+) -> dict[Cell, list[Reading]]:  # of the test answers; methods in `_READ_BESIDE`, and those of the cells above
+    "What stands beside the readers of H1; without a method of which a planned run is missing."
     folder = Path(folder)
     answers = read_answers(folder / "answers.csv.gz", questions)
-    read = read_cells(folder / "readings.csv.gz")
-    cells = {cell: readings for cell, readings in read.items() if cell.method in ("baseline", "shuffled")}
+    read = read_cells(folder / "readings.csv.gz", complete=True)
+    cells = {cell: readings for cell, readings in read.items() if cell.method in _READ_BESIDE}
     samples = folder / "samples.csv.gz"
     if samples.exists():
         cells |= sampled_cells(answers, _read_samples(samples))
@@ -244,6 +247,7 @@ _SAID = {
     "sft": "trained",
     "baseline": "untrained",
     "shuffled": "shuffled labels",
+    "question_only": "trained, answer hidden",
     "ten_samples": "ten samples",
 }
 
