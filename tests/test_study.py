@@ -168,7 +168,8 @@ def test_cells_that_are_missing_or_of_other_questions_are_said():
 
 def test_a_method_is_read_whole_or_not_at_all(tmp_path):
     lines = [(cell, seed) for cell, seed in planned_runs() if cell.method in ("question_only", "shuffled")][:-1]
-    about = {"readout": "expected", "split": "test", "group": "g", "relation": "r", "is_correct": True, "confidence": 0.5}
+    about = {"readout": "expected", "split": "test", "group": "g", "relation": "r"}
+    about |= {"is_correct": True, "confidence": 0.5}
     rows = [{**cell._asdict(), "answers_of": cell.answers, "seed": seed, "id": "q", **about} for cell, seed in lines]
     pd.DataFrame(rows).to_csv(tmp_path / "readings.csv.gz", index=False)
     whole = read_cells(tmp_path / "readings.csv.gz", complete=True)
