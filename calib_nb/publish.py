@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['readings_frame', 'published_readings', 'made_with', 'seconds_spent', 'keep_files', 'kept_folder', 'keep_comparison',
-           'publish_run', 'note_command']
+           'publish_run', 'note_command', 'leaderboard']
 
 # %% ../nbs/16a_publish.ipynb #a73b2818
 import ast
@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from calib_nb.compare import (
+    _ASK_NO_MODEL,
     ORIGINAL_WORDING,
     Row,
     as_markdown,
@@ -44,6 +45,7 @@ from calib_nb.core import (
     write_text,
 )
 from .files import _shown
+from .inference import as_text, metric_card
 from .plots import save_figure
 
 # %% ../nbs/16a_publish.ipynb #f39c2577
@@ -293,3 +295,44 @@ def note_command(
         "tolerances": ", ".join(f"{name} {value}" for name, value in _TOLERANCES.items()),
     }
     return write_text(place / "made_by.txt", "".join(f"{name}: {value}\n" for name, value in lines.items()))
+
+# %% ../nbs/16a_publish.ipynb #1eade701
+def leaderboard(
+    folder: str | Path,  # of `readings.csv.gz`, with a column `model`, and `made_by.txt`
+    least_seeds: int = 3,  # that a training needs
+    n_resamples: int = 2000,  # of the bootstrap
+) -> pd.DataFrame:  # of texts
+    """A row for each model, method and readout, of each model the best Brier skill first; seeds are drawn.
+
+    Raises KeyError where a model has no forecast of its training accuracy, the reference of Brier skill."""
+    path, made = Path(folder) / "readings.csv.gz", _made_by(folder)
+    rows = []
+    for model in pd.read_csv(path, usecols=["model"], keep_default_na=False).model.unique():
+        sets = published_readings(path, model=model)
+        [reference] = {r.confidence for r in sets[Row("training_accuracy", "constant")]}
+        for row, readings in sets.items():
+            seeds = len({r.seed for r in readings})
+            untrained = row.method == "baseline" or row.readout in _ASK_NO_MODEL
+            if untrained or seeds >= least_seeds:
+                card = metric_card(readings, reference, n_resamples, names=list(_LEADING))
+                scores = {label: _score(card[name]) for name, label in _LEADING.items()}
+                read_from = f"{row.readout}, {row.calibrator}" if row.calibrator else row.readout
+                named = {"model": model, "method": row.method, "readout": read_from}
+                skill = card["brier_skill_score"].value
+                rows.append({**named, **scores, "seeds": seeds if not untrained else "", **made, "_": skill})
+    return pd.DataFrame(rows).sort_values(["model", "_"], ascending=[False, False]).drop(columns="_")
+
+
+_LEADING = {"brier_skill_score": "Brier skill", "stratified_auroc": "AUROC within relations"}
+
+
+def _score(estimate):
+    "A score with its interval; nothing where no confidence could be read."
+    return as_text(estimate, 2) if estimate.value == estimate.value else ""
+
+
+def _made_by(folder):
+    "Date and commit of the last run."
+    lines = (Path(folder) / "made_by.txt").read_text(encoding="utf-8").splitlines()
+    said = dict(line.split(": ", 1) for line in lines if ": " in line)
+    return {"date": said.get("date", ""), "commit": said.get("code", "").rpartition("commit ")[2]}

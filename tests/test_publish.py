@@ -7,6 +7,7 @@ from made_up_runs import made_up_folders
 from calib_nb import compare, publish
 from calib_nb.compare import Row, load_runs, method_table, table_rows
 from calib_nb.core import read_json, write_json
+from calib_nb.inference import as_text, metric_card
 
 SFT = Row("sft", "expected")
 
@@ -155,3 +156,37 @@ def test_what_a_run_was_made_with_names_the_code_of_each_stage(runs):
     assert list(made) == [run.name for run in runs]
     assert made[runs[0].name]["stages"]["training"]["code"] == "made-up"
     assert made[runs[0].name]["parameters"]["seed"] == 0 and made[runs[0].name]["more"] == []
+
+
+# The leaderboard
+
+
+def board_of(folder, runs, **options):
+    publish.readings_frame(publish._all_readings(runs), model="m").to_csv(folder / "readings.csv.gz", index=False)
+    (folder / "made_by.txt").write_text("code: calib_nb 0.2.0, commit 1a2b3c4\ndate: 2026-01-31\n")
+    return publish.leaderboard(folder, n_resamples=50, **options)
+
+
+def test_a_leaderboard_has_the_scores_of_its_readings_the_best_first(runs, tmp_path):
+    board = board_of(tmp_path, runs, least_seeds=1)
+    skills = [float(text.split(" ")[0]) for text in board["Brier skill"] if text]
+    assert skills == sorted(skills, reverse=True) and len(board) == len(publish._all_readings(runs))
+    told = publish.published_readings(tmp_path / "readings.csv.gz", model="m")
+    constant = told[Row("training_accuracy", "constant")][0].confidence
+    card = metric_card(told[SFT], constant, 50, names=["brier_skill_score"])
+    [shown] = board[(board.method == "sft") & (board.readout == "expected")].to_dict("records")
+    assert shown["Brier skill"] == as_text(card["brier_skill_score"], 2)
+    assert (shown["date"], shown["commit"]) == ("2026-01-31", "1a2b3c4")
+
+
+def test_a_training_needs_seeds_to_be_on_a_leaderboard_and_what_is_not_trained_needs_none(runs, tmp_path):
+    board = board_of(tmp_path, runs, least_seeds=9)
+    assert "sft" not in set(board.method) and {"baseline", "knn", "training_accuracy"} <= set(board.method)
+
+
+def test_a_leaderboard_without_a_constant_forecast_is_refused(runs, tmp_path):
+    board_of(tmp_path, runs)
+    rows = pd.read_csv(tmp_path / "readings.csv.gz", keep_default_na=False)
+    rows[rows.readout != "constant"].to_csv(tmp_path / "readings.csv.gz", index=False)
+    with pytest.raises(KeyError, match="training_accuracy"):
+        publish.leaderboard(tmp_path, n_resamples=50)

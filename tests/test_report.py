@@ -15,10 +15,10 @@ from calib_nb.experiment import PROTOCOLS, Parameters
 from calib_nb.inference import metric_card
 from calib_nb.methods import METHODS
 from calib_nb.report import (
+    _label_statistics,
     comparison_table,
     findings,
     keep_notebook,
-    label_statistics_table,
     original_finding,
     original_table,
     overconfident,
@@ -222,7 +222,7 @@ def test_labels_of_neighbours_are_shown_whatever_their_step_is_called(tmp_path):
     figure = show_labels(run)
     assert run.asked == ["trained"], "labels are written by the training, which is asked for"
     assert f"Labels of {N} training questions" in figure.axes[0].get_title(loc="left")
-    statistics = label_statistics_table(run)
+    statistics = _label_statistics(run)
     assert "original" in statistics
     assert statistics.loc["n", "these labels"] == f"{N}", "a count has no decimals"
 
@@ -231,7 +231,7 @@ def test_labels_of_neighbours_are_shown_whatever_their_step_is_called(tmp_path):
 def test_a_method_without_neighbours_shows_no_labels_and_is_not_trained_for_it(tmp_path, method):
     run = MadeUpRun(tmp_path, method=method)
     sentence = report._Prose(f"**{method}** has no labels from neighbouring questions (k-NN).")
-    assert show_labels(run) == label_statistics_table(run) == sentence
+    assert show_labels(run) == _label_statistics(run) == sentence
     assert run.asked == []
 
 
