@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['read_answers', 'sampled_cells', 'split_halves', 'reread', 'cell_scores', 'plot_cells', 'judge_by_third',
-           'rows_beside', 'compare_agreement', 'method_gaps', 'plot_beside', 'plot_sizes']
+           'rows_beside', 'compare_agreement', 'method_gaps', 'added_by', 'plot_beside', 'plot_sizes']
 
 # %% ../nbs/17f_study_rows.ipynb #aa5b109a
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -241,6 +241,33 @@ def method_gaps(
             gap = premium_gap(own, other, n_resamples=n_resamples)
             rows.append({"method": method, "gap": gap.value, "low": gap.low, "high": gap.high, "seeds": gap.seeds})
     return pd.DataFrame(rows, columns=["method", "gap", "low", "high", "seeds"])
+
+# %% ../nbs/17f_study_rows.ipynb #b0th0001
+def added_by(
+    cells: dict[Cell, list[Reading]],  # of the test answers
+    method: str = "ten_samples",  # by which each of two models reads its own answers and the other's
+    n_resamples: int = 2000,  # of the bootstrap
+) -> pd.DataFrame:  # a row for each that the mean is compared with
+    "The stratified AUROC of the mean of both models' confidences minus that of one; mean over whose answers they are."
+    own, peer = (_by_answers(cells, method, itself) for itself in (True, False))
+    both = {whose: _mean_of(own[whose], peer[whose]) for whose in own}
+    rows = {}
+    for name, one in {"both minus the peer": peer, "both minus itself": own}.items():
+        gap = premium_gap(both, one, n_resamples=n_resamples)
+        rows[name] = {"gap": gap.value, "low": gap.low, "high": gap.high}
+    return pd.DataFrame(rows).T
+
+
+def _mean_of(first, second):
+    "Readings with the mean confidence of two; missing where one is."
+    others = {(r.seed, r.id): r.confidence for r in second}
+    found = []
+    for r in first:
+        pair = [r.confidence, others[r.seed, r.id]]
+        missing = None in pair
+        about = {"provenance": "missing"} if missing else {}
+        found.append(replace(r, confidence=None if missing else sum(pair) / 2, **about))
+    return found
 
 # %% ../nbs/17f_study_rows.ipynb #49138351
 _SAID = {

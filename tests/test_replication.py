@@ -6,7 +6,7 @@ import pytest
 from calib_nb.compare import made_up_run
 from calib_nb.core import finished_run, write_jsonl
 from calib_nb.publish import published_readings
-from calib_nb.replication import keep_replication, original_figure, original_pattern, pattern_message, replication_plan
+from calib_nb.replication import _pattern_message, keep_replication, original_figure, original_pattern, replication_plan
 from calib_nb.resampling import made_up_readings
 
 N = 200
@@ -31,14 +31,14 @@ def test_what_cannot_be_read_gets_one_error_however_well_the_model_knows(tmp_pat
     expected = abs(0.5 - frame.right)
     assert frame.RMS.to_list() == pytest.approx(expected.to_list()) == frame["predicted RMS"].to_list()
     assert frame.AUROC[0] == 0.5 and frame["AUROC low"][1] > 0.6, "an honest evaluation tells them apart"
-    assert pattern_message(frame).startswith("As the original evaluated, all models print |0.5 - accuracy|. ")
+    assert _pattern_message(frame).startswith("As the original evaluated, all models print |0.5 - accuracy|. ")
 
 
 def test_a_tenth_of_readable_texts_breaks_the_pattern_and_the_message_says_so(tmp_path):
     frame = original_pattern([made_up(tmp_path, "baseline"), made_up(tmp_path, "sft", readable=20)])
     assert list(frame.unreadable) == [1, 0.9]
     assert abs(frame.RMS[1] - frame.RMS[0]) > 0.005
-    assert pattern_message(frame).startswith("As the original evaluated, 1 of 2 models print |0.5 - accuracy|. ")
+    assert _pattern_message(frame).startswith("As the original evaluated, 1 of 2 models print |0.5 - accuracy|. ")
 
 
 def test_the_evaluation_by_probability_has_columns_of_its_own(tmp_path):
@@ -79,7 +79,7 @@ def test_a_publication_holds_table_figure_and_the_readings_that_they_are_from(tm
 def test_the_figure_has_a_line_for_each_run_and_its_message_as_title(tmp_path):
     frame = original_pattern([made_up(tmp_path, "baseline"), made_up(tmp_path, "sft")])
     figure = original_figure(frame)
-    assert figure.get_suptitle() == pattern_message(frame)
+    assert figure.get_suptitle() == _pattern_message(frame)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["one, baseline", "one, sft"]
     seeds = original_figure(pd.concat([frame, frame.iloc[1:].assign(seed=1)], ignore_index=True))
     names = ["one, baseline, seed 0", "one, sft, seed 0", "one, sft, seed 1"]

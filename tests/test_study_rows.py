@@ -10,7 +10,9 @@ from calib_nb.core import Judged, Question
 from calib_nb.questions import load_questions
 from calib_nb.study import MODELS, Cell, simulated
 from calib_nb.study_rows import (
+    _mean_of,
     _question_cells,
+    added_by,
     cell_scores,
     read_answers,
     reread,
@@ -108,3 +110,30 @@ def test_every_test_answer_was_read_a_second_time_and_the_rules_agree_with_it():
         accepted = np.array([j.is_correct for j in tested])
         assert len(read[model]) == len(tested) == 636
         assert accepted[truth].mean() > 0.94 and (~accepted[~truth]).mean() > 0.96
+
+
+@pytest.mark.parametrize("apart, adds", [(True, True), (False, False)])
+def test_what_the_peer_already_says_adds_nothing(apart, adds):
+    rng = np.random.default_rng(1)
+    asked = [judged(f"q{i}", "x", right=bool(i % 2), group=f"g{i}", relation="a") for i in range(400)]
+    cells = {}
+    for whose in ("m", "n"):
+        noise = {reader: rng.normal(size=len(asked)) for reader in ("m", "n")}
+        for reader in ("m", "n"):
+            says = noise[reader if apart else "m"]
+            how = {"readout": "self_consistency", "method": "ten_samples", "seed": 0, "split": "test"}
+            cells[Cell(reader, whose, "ten_samples")] = [
+                j.reading(confidence=float(1 / (1 + np.exp(-x - j.is_correct))), provenance="scored", **how)
+                for j, x in zip(asked, says)
+            ]
+    added = added_by(cells, n_resamples=200)
+    assert (added.low > 0).all() == adds and (added.gap.abs().max() < 1e-9) == (not adds)
+
+
+def test_a_confidence_that_one_model_lacks_is_missing_in_the_mean_of_both():
+    answers = {"m": [judged("q", "")], "n": [judged("q", "Rome")]}
+    cells = sampled_cells(answers, {"m": {"q": ["Rome"]}, "n": {"q": ["x"]}})
+    both = _mean_of(cells["m", "n", "ten_samples", 0], cells["n", "n", "ten_samples", 0])
+    assert [r.confidence for r in both] == [0.5]
+    [missing] = _mean_of(cells["m", "m", "ten_samples", 0], cells["n", "m", "ten_samples", 0])
+    assert missing.confidence is None and missing.provenance == "missing"
