@@ -80,7 +80,7 @@ from calib_nb.questions import (
     read_judged,
     split_questions,
 )
-from .readout import DEFAULT_READOUTS, READOUTS, asked_by, read_confidences
+from .readout import _WITHOUT_LEVELS, DEFAULT_READOUTS, READOUTS, asked_by, read_confidences
 from .resampling import METRICS
 from .training import PRESETS, Preset, _check_bare, load_adapter, weight_shift
 
@@ -536,9 +536,12 @@ def _split_of(judged: list[Judged]) -> list[str]:
 # %% ../nbs/15_experiment.ipynb #bdcc4d76
 def _stage_of(reader, readout):
     "The stage of one readout."
-    code = read_confidences, READOUTS[readout], TextFormat, LanguageModel, reader.for_readout(readout).fmt.wording
+    wording = reader.for_readout(readout).fmt.wording
+    code = read_confidences, READOUTS[readout], TextFormat, LanguageModel, wording
+    if not wording.has_levels:
+        code += (_WITHOUT_LEVELS.get(readout),)
     if isinstance(reader.lm, EndpointModel):
-        code = read_by_endpoint, reader.for_readout(readout).fmt.wording
+        code = read_by_endpoint, wording
     return Stage(f"readings-{readout}", Reading, code)
 
 

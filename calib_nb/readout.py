@@ -920,6 +920,9 @@ def _matched(judged: Judged, text: str) -> Confidence:
     return replace(found, extra=extra)
 
 # %% ../nbs/12_readout.ipynb #6cf7cadf
+_WITHOUT_LEVELS = {"verbalized": _read_guesses}  # readout -> what reads it; only there the rules tell what is read
+
+
 def _read_without_levels(
     name: str,  # of a readout of the shared pass
     lm: LanguageModel,
@@ -927,8 +930,8 @@ def _read_without_levels(
     judged: list[Judged],
 ) -> list[Confidence]:
     "What a readout makes of a prompt without levels. Raises ValueError where it needs hidden states."
-    if name == "verbalized":
-        return _read_guesses(lm, fmt, judged)
+    if name in _WITHOUT_LEVELS:
+        return _WITHOUT_LEVELS[name](lm, fmt, judged)
     said = f"prompt '{fmt.wording.name}' has no place where one number stands: it can only be read by 'verbalized'"
     if READOUTS[name].fit:
         raise ValueError(f"{said}, not by '{name}'")

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,12 @@ import pytest
 import torch
 from conftest import FEW, ROOT
 
+from calib_nb import judge
 from calib_nb import readout as readout_room
 from calib_nb.asking import choose_prompt, skill_of_all
 from calib_nb.compare import ORIGINAL_WORDING, Row, load_runs, made_up_run
 from calib_nb.core import Judged, Reading, finished_run, make_record, read_records, write_json, write_jsonl
-from calib_nb.experiment import Parameters, Reader, Run, run_method
+from calib_nb.experiment import Parameters, Reader, Run, _stage_of, run_method
 from calib_nb.methods import METHODS
 from calib_nb.models import TextFormat, spell_levels
 from calib_nb.prompts import PROMPTS, Confidence, parse_guesses, with_examples
@@ -327,3 +329,18 @@ def test_the_notebook_asks_chooses_and_keeps_its_files(tmp_path):
     assert table.chosen.value_counts()["chosen"] == 4, "by two readouts, on two splits"
     rows = published_readings(folder / "readings.csv.gz")
     assert {r.prompt for readings in rows.values() for r in readings} == set(fair)
+
+
+@pytest.mark.parametrize("prompt, readout, depends", [
+    ("original", "expected", False),
+    ("original", "verbalized", False),
+    ("top_k", "verbalized", True),
+    ("original", "self_consistency", True),
+])
+def test_a_reading_depends_on_the_rules_only_where_they_compare_answers(monkeypatch, prompt, readout, depends):
+    fmt = SimpleNamespace(wording=PROMPTS[prompt])
+    reader = SimpleNamespace(lm=None, for_readout=lambda name: SimpleNamespace(fmt=fmt))
+    before = _stage_of(reader, readout).key("x")
+    rules = judge.judge_by_rules
+    monkeypatch.setattr(judge, "judge_by_rules", lambda *words: rules(*words))
+    assert (_stage_of(reader, readout).key("x") != before) == depends

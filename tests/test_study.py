@@ -266,7 +266,7 @@ def made_up_table(folder, seeds):
     answers = pd.read_csv(ROOT / "figures/whose_knowledge/answers.csv.gz", keep_default_na=False)
     drawn = np.random.default_rng(0).permutation(answers.is_correct)  # nothing of the real test is computed
     answers.assign(is_correct=drawn).to_csv(folder / "answers.csv.gz", index=False)
-    for name in ("choice.csv", "runs.json"):
+    for name in ("choice.csv", "runs.json", "samples.csv.gz"):
         shutil.copy(ROOT / "figures/whose_knowledge" / name, folder)
 
 

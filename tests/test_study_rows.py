@@ -101,6 +101,18 @@ def test_a_cell_took_hold_where_it_orders_answers():
     assert (scores.low < scores.auroc).all() and (scores.auroc < scores.high).all() and set(scores.seeds) == {2}
 
 
+def test_cities_carry_three_quarters_of_what_the_study_compares():
+    answers = read_answers(ANSWERS, load_questions("study"))
+    for model, said in (("gemma-3-270m", 0.78), ("smollm2-135m", 0.76)):
+        right = {}
+        for j in answers[model]:
+            if j.extra["split"] == "test":
+                right.setdefault(j.relation, []).append(j.is_correct)
+        pairs = {relation: sum(found) * (len(found) - sum(found)) for relation, found in right.items()}
+        cities = pairs["city_country"] + pairs["city_continent"]
+        assert round(cities / sum(pairs.values()), 2) == said
+
+
 def test_every_test_answer_was_read_a_second_time_and_the_rules_agree_with_it():
     answers = read_answers(ANSWERS, load_questions("study"))
     read = pd.read_csv(VERDICTS).set_index(["answers_of", "id"]).is_correct
