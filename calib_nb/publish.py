@@ -296,33 +296,7 @@ def note_command(
     }
     return write_text(place / "made_by.txt", "".join(f"{name}: {value}\n" for name, value in lines.items()))
 
-# %% ../nbs/16a_publish.ipynb #1eade701
-def leaderboard(
-    folder: str | Path,  # of `readings.csv.gz`, with a column `model`, and `made_by.txt`
-    least_seeds: int = 3,  # that a training needs
-    n_resamples: int = 2000,  # of the bootstrap
-) -> pd.DataFrame:  # of texts
-    """A row for each model, method and readout, of each model the best Brier skill first; seeds are drawn.
-
-    Raises KeyError where a model has no forecast of its training accuracy, the reference of Brier skill."""
-    path, made = Path(folder) / "readings.csv.gz", _made_by(folder)
-    rows = []
-    for model in pd.read_csv(path, usecols=["model"], keep_default_na=False).model.unique():
-        sets = published_readings(path, model=model)
-        [reference] = {r.confidence for r in sets[Row("training_accuracy", "constant")]}
-        for row, readings in sets.items():
-            seeds = len({r.seed for r in readings})
-            untrained = row.method == "baseline" or row.readout in _ASK_NO_MODEL
-            if untrained or seeds >= least_seeds:
-                card = metric_card(readings, reference, n_resamples, names=list(_LEADING))
-                scores = {label: _score(card[name]) for name, label in _LEADING.items()}
-                read_from = f"{row.readout}, {row.calibrator}" if row.calibrator else row.readout
-                named = {"model": model, "method": row.method, "readout": read_from}
-                skill = card["brier_skill_score"].value
-                rows.append({**named, **scores, "seeds": seeds if not untrained else "", **made, "_": skill})
-    return pd.DataFrame(rows).sort_values(["model", "_"], ascending=[False, False]).drop(columns="_")
-
-
+# %% ../nbs/16a_publish.ipynb #1eade703
 _LEADING = {"brier_skill_score": "Brier skill", "stratified_auroc": "AUROC within relations"}
 
 
@@ -336,3 +310,37 @@ def _made_by(folder):
     lines = (Path(folder) / "made_by.txt").read_text(encoding="utf-8").splitlines()
     said = dict(line.split(": ", 1) for line in lines if ": " in line)
     return {"date": said.get("date", ""), "commit": said.get("code", "").rpartition("commit ")[2]}
+
+
+def _seeds_trained(row, readings):
+    "How many trainings a row has; empty where nothing was trained."
+    untrained = row.method == "baseline" or row.readout in _ASK_NO_MODEL
+    return "" if untrained else len({r.seed for r in readings})
+
+
+def _board_row(row, card):
+    "Its name and scores as texts; `_` is what it is sorted by."
+    read_from = f"{row.readout}, {row.calibrator}" if row.calibrator else row.readout
+    scores = {label: _score(card[name]) for name, label in _LEADING.items()}
+    return {"method": row.method, "readout": read_from, **scores, "_": card["brier_skill_score"].value}
+
+# %% ../nbs/16a_publish.ipynb #1eade701
+def leaderboard(
+    folder: str | Path,  # of `readings.csv.gz`, with a column `model`, and `made_by.txt`
+    least_seeds: int = 3,  # that a training needs
+    n_resamples: int = 2000,  # of the bootstrap
+) -> pd.DataFrame:  # of texts
+    """A row for each model, method and readout, of each model the best Brier skill first; seeds are drawn.
+
+    Raises KeyError where a model has no forecast of its training accuracy, the reference of Brier skill."""
+    path, rows = Path(folder) / "readings.csv.gz", []
+    for model in pd.read_csv(path, usecols=["model"], keep_default_na=False).model.unique():
+        sets = published_readings(path, model=model)
+        [reference] = {r.confidence for r in sets[Row("training_accuracy", "constant")]}
+        for row, readings in sets.items():
+            seeds = _seeds_trained(row, readings)
+            if seeds == "" or seeds >= least_seeds:
+                card = metric_card(readings, reference, n_resamples, names=list(_LEADING))
+                rows.append({"model": model, **_board_row(row, card), "seeds": seeds})
+    board = pd.DataFrame(rows).sort_values(["model", "_"], ascending=[False, False]).drop(columns="_")
+    return board.assign(**_made_by(folder))

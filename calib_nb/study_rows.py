@@ -190,6 +190,7 @@ def rows_beside(
     folder: str | Path,  # of the study's tables
     questions: list[Question],  # of all splits, the split in `extra`
     vectors: np.ndarray | None = None,  # their embeddings, unit vectors (n, d); without: no baselines
+    same: str = "either way",  # when two texts mean the same, as in `sampled_cells`
 ) -> dict[Cell, list[Reading]]:  # of the test answers; methods in `_READ_BESIDE`, and those of the cells above
     "What stands beside the readers of H1; without a method of which a planned run is missing."
     folder = Path(folder)
@@ -198,7 +199,7 @@ def rows_beside(
     cells = {cell: readings for cell, readings in read.items() if cell.method in _READ_BESIDE}
     samples = folder / "samples.csv.gz"
     if samples.exists():
-        cells |= sampled_cells(answers, _read_samples(samples))
+        cells |= sampled_cells(answers, _read_samples(samples), same)
     if vectors is not None:
         cells |= _question_cells(answers, dict(zip([q.id for q in questions], vectors)))
     return cells
