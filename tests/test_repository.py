@@ -172,6 +172,11 @@ def test_a_notebook_opens_with_title_and_description_and_its_cells_have_ids(note
     assert len(set(ids)) == len(ids)
 
 
+def test_a_notebook_keeps_no_state_of_widgets():
+    for notebook in [*NUMBERED, *ANALYSES, INDEX]:
+        assert "widgets" not in json.loads(notebook.read_text(encoding="utf-8"))["metadata"], notebook.stem
+
+
 def test_a_notebook_that_is_not_executed_says_so_in_its_last_cell():
     for notebook in [*NUMBERED, *ANALYSES, INDEX]:
         *others, last = [cell["cell_type"] for cell in cells(notebook)]
