@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from itertools import dropwhile, groupby
 from pathlib import Path
 
 from .choices import choices_of, read_choice
@@ -362,11 +362,12 @@ def _judged(q: Question, row: dict, verdict: Verdict) -> Judged:
 
 # %% ../nbs/09a_judge.ipynb #5ame0001
 def _last_name(answer: str, question: str) -> str:
-    "The last words in a row that begin with a capital and say something new; empty where there are none."
+    "The last words in a row that the question does not have, from the first capital on; empty where there are none."
     asked = content_words(question)
     parts = re.findall(r"[^\W_]+|[^\w ]", answer)
-    names = groupby(parts, lambda part: part[0].isupper() and bool(content_words(part) - asked))
-    return ([""] + [" ".join(words) for is_name, words in names if is_name])[-1]
+    rows = [[*words] for is_new, words in groupby(parts, lambda part: bool(content_words(part) - asked)) if is_new]
+    names = [[*dropwhile(lambda word: not word[0].isupper(), words)] for words in rows]
+    return " ".join(([[]] + [name for name in names if name])[-1])
 
 
 def _looked_for(other: str, text: str, question: str) -> list[Verdict]:
