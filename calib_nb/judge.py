@@ -367,14 +367,14 @@ def _last_name(answer: str, question: str) -> str:
     parts = re.findall(r"[^\W_]+|[^\w ]", answer)
     rows = [[*words] for is_new, words in groupby(parts, lambda part: bool(content_words(part) - asked)) if is_new]
     names = [[*dropwhile(lambda word: not word[0].isupper(), words)] for words in rows]
-    return " ".join(([[]] + [name for name in names if name])[-1])
+    return " ".join(next(filter(None, reversed(names)), []))
 
 
 def _looked_for(other: str, text: str, question: str) -> list[Verdict]:
     "What the rules say of an answer and of its last name in a text."
     return [judge_by_rules(text, [wanted], question) for wanted in dict.fromkeys([other, _last_name(other, question)])]
 
-
+# %% ../nbs/09a_judge.ipynb #5ame0003
 _DENIALS = {"negated", "one of several that are offered", "asked, not said"}  # reasons of the rules
 
 
