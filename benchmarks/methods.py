@@ -1,6 +1,6 @@
 """Every method on the answers of the study, read in every way: what `results` is to rest on.
 
-    python benchmarks/methods.py asked MODEL PROMPT       the untrained model, asked by a prompt
+    python benchmarks/methods.py asked MODEL PROMPT       the untrained model, asked by a prompt, on calibration
     python benchmarks/methods.py run MODEL METHOD SEED    one training, and what it says of each held-out answer
     python benchmarks/methods.py away METHOD SEED SET     the same of SmolLM2's answers to another question set
     python benchmarks/methods.py all --hours H            what is missing of the first two
@@ -55,10 +55,17 @@ def begun(model: str, method: str, seed: int = 0, prompt: str = "original") -> R
     return Run(model=model, method=name, judged=judged, dataset="study", **how, **SIZES)
 
 
+def asked_by(run, prompt: str):
+    "The untrained model, asked by a prompt."
+    return run.reader("baseline", 0, wording=with_examples(PROMPTS[prompt], run.of("train")))
+
+
 def make_asked(model: str, prompt: str):
-    "What the untrained model says and expects of each held-out answer, asked by a prompt."
-    lines = lines_of(begun(model, "baseline").asked_in(prompt), model=model)
-    TABLES.add("prompts.csv.gz", lines, [*KEY, "prompt"])
+    "What the untrained model says and expects of each calibration answer, asked by a prompt; the test is not read."
+    run = begun(model, "baseline")
+    reader = asked_by(run, prompt)
+    readings = study.read(reader, study.answers_of(run, "calibration"), METHODS["baseline"].readouts)
+    TABLES.add("prompts.csv.gz", lines_of(readings, model=model), [*KEY, "prompt"])
 
 
 def chosen_prompt(model: str) -> str:
@@ -75,20 +82,19 @@ def reader_of(model: str, method: str, seed: int):
     "A run, and the model after it as it is read; untrained by the prompt that was chosen."
     prompt = chosen_prompt(model)
     run = begun(model, method, seed, prompt)
-    if method != "baseline":
-        return run, run.trained
-    return run, run.reader(method, seed, wording=with_examples(PROMPTS[prompt], run.of("train")))
+    return run, asked_by(run, prompt) if method == "baseline" else run.trained
 
 
 def make_run(model: str, method: str, seed: str):
     "One training, or none, and what the model says of each held-out answer."
     run, reader = reader_of(model, method, int(seed))
     everything = int(seed) == 0 and method in MATRIX and model == MODELS[0]
-    readouts = tuple(READOUTS) if everything else METHODS[run.parameters.method].readouts
-    readings = study.read(reader, study.answers_of(run, *HELD_OUT), readouts)
+    readouts = READOUTS if everything else METHODS[run.parameters.method].readouts
+    known = run.baseline_readings if method == "baseline" else []
+    left = tuple(name for name in readouts if name not in {r.readout for r in known})
+    readings = known + (study.read(reader, study.answers_of(run, *HELD_OUT), left) if left else [])
     TABLES.add("readings.csv.gz", lines_of(readings, model=model).assign(method=method), KEY)
     if method == "baseline":  # beside it, what asks no model
-        run.baseline_readings  # noqa: B018  asked for, so made
         forecasts = chain.from_iterable(baseline_rows(run.folder, split).values() for split in HELD_OUT)
         TABLES.add("readings.csv.gz", lines_of(list(chain.from_iterable(forecasts)), model=model), KEY)
     TABLES.note(run)
