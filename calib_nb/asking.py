@@ -26,9 +26,11 @@ def skill_of_all(
     readings: Iterable[Reading],  # of one prompt, with and without a confidence
     reference: float,  # the constant forecast of Brier skill
 ) -> float:
-    "Brier skill over all answers, of which those without a confidence have none."
+    "Brier skill over all answers, of which those without a confidence have none; NaN where the constant is perfect."
     readings = list(readings)
     constant = sum((reference - r.is_correct) ** 2 for r in readings)
+    if not constant:
+        return np.nan
     read = [r for r in readings if r.confidence is not None]
     gained = sum((reference - r.is_correct) ** 2 - (r.confidence - r.is_correct) ** 2 for r in read)
     return float(gained / constant)

@@ -94,6 +94,7 @@ _TASK_OPTIONS = [
     click.option("--by", metavar="NAME", default="", help="A table of the parts: a row for each value of this column."),
     click.option("--compare", is_flag=True, help="Two files, paired on the same questions."),
     click.option("--fit", metavar="FILE", multiple=True, help="Other rows to fit on; their accuracy is the reference."),
+    click.option("--fit-where", metavar="NAME=VALUE", multiple=True, callback=_pair, help="Only such rows of --fit."),
     click.option("--calibrate", type=click.Choice(_CALIBRATOR_NAMES), help="Recalibrate, fitted on --fit."),
     click.option("--abstain", type=_SHARE, metavar="RATE", help="Threshold for at most this error rate, from --fit."),
     click.option("--reference", type=click.FloatRange(0, 1), help="Constant forecast that Brier skill compares with."),
@@ -131,15 +132,27 @@ def _check_usage(files, o):
     for name in ("calibrate", "abstain"):
         if o[name] and not o["fit"]:
             raise click.UsageError(f"--{name} is fitted on rows that are not scored: name them with --fit FILE")
+    if o["fit_where"] and not o["fit"]:
+        raise click.UsageError("--fit-where chooses rows of --fit: name its file")
     if o["by"] and o["relation"]:
         raise click.UsageError("--by takes the place of --relation: name one of them")
 
+# %% ../nbs/17d_command_line.ipynb #0b0db497
+def _read_fit(o):
+    "`Readings` to fit on, if any; errors name the option that chooses their rows."
+    try:
+        return _read(o["fit"], o, where=o["fit_where"]) if o["fit"] else None
+    except RecordError as e:
+        raise RecordError(str(e).replace("--where", "--fit-where")) from e
 
-def _reference(o, fit):
-    "The constant forecast: as given, else the accuracy of the rows to fit on."
+
+def _reference(o, fit, scored):
+    "The constant forecast: as given, else the accuracy of the rows to fit on, of which none may be scored."
+    from calib_nb.scoring import _fitting_rows
+
     if o["reference"] is not None or not fit:
         return o["reference"]
-    return sum(r.is_correct for r in fit) / len(fit)
+    return sum(r.is_correct for r in _fitting_rows(fit, scored)) / len(fit)
 
 
 def _bar(steps):
@@ -152,9 +165,9 @@ def _scored_parts(files, o):
     "What `score` finds, by name: 'readings', 'fit', 'score', and what else was asked for."
     from calib_nb.scoring import _abstention_for, _recalibrated_score, _score_by, score
 
-    readings = _read(files, o, relation=o["by"] or o["relation"])
-    fit = _read(o["fit"], o, where={}) if o["fit"] else None
-    how = {"reference": _reference(o, fit), "n_resamples": o["resamples"], "seed": o["seed"], "progress": _bar}
+    readings, fit = _read(files, o, relation=o["by"] or o["relation"]), _read_fit(o)
+    reference = _reference(o, fit, readings)
+    how = {"reference": reference, "n_resamples": o["resamples"], "seed": o["seed"], "progress": _bar}
     scored = _recalibrated_score(readings, fit, o["calibrate"], **how) if o["calibrate"] else score(readings, **how)
     found = {"readings": readings, "fit": fit, "score": scored}
     if o["by"]:
@@ -169,8 +182,7 @@ def _compared(files, o):
     from calib_nb.scoring import _compare_scores, score
 
     sides = [_read([file], o) for file in files]
-    fit = _read(o["fit"], o, where={}) if o["fit"] else None
-    reference = _reference(o, fit)
+    reference = _reference(o, _read_fit(o), [*sides[0], *sides[1]])
     comparison = _compare_scores(*sides, reference, o["resamples"] or 2000, o["seed"])
     scores = [score(side, reference, o["resamples"], o["seed"], _bar) for side in sides]
     return {"sides": sides, "scores": scores, "comparison": comparison}

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .core import Reading
+from .metrics import _as_printed
 from calib_nb.plots import (
     _OTHER_COLOURS,
     METHOD_COLOURS,
@@ -48,7 +49,7 @@ class CalibrationDisplay:
         ax: plt.Axes | None = None,  # where to draw; default: axes of its own
     ) -> "CalibrationDisplay":
         "Computed and drawn. Raises ValueError for an outcome that is not 0 or 1, or a confidence outside [0, 1]."
-        p, y = np.asarray(y_prob, float), np.asarray(y_true, float)
+        p, y = _as_printed(y_prob), np.asarray(y_true, float)
         kept = ~np.isnan(p)
         record = reliability(p[kept], y[kept], n_bins, float(kept.mean()) if len(p) else 0.0)
         return cls(record, binned_band(p[kept], y[kept], n_bins), name).plot(ax)

@@ -126,7 +126,7 @@ def answer_by_endpoint(
     return rows
 
 # %% ../nbs/12b_endpoint_readout.ipynb #er00000k
-_LEAD = re.compile(r"^\W*(?:my )?confidence(?: is)?\W*", re.IGNORECASE)
+_LEAD = re.compile(r"^\W*(?:my )?confidence(?: is)?\W*?(?=[-+.]?\d|\w|$)", re.IGNORECASE)  # a sign is the number's
 
 
 def _missing(reason):

@@ -1015,13 +1015,10 @@ def _calibration_brier(
     readout: str = "expected",  # the one that the method watches
 ) -> dict:
     "What is measured while training: the Brier score of one readout on the calibration split."
-    rows = select(readings, readout=readout, split="calibration")
+    rows = [r for r in select(readings, readout=readout, split="calibration") if r.confidence is not None]
     if not rows:
         return {}
-    confidences = [r.confidence for r in rows]
-    if None in confidences:
-        return {}
-    return {"calibration_brier": brier_score(confidences, [r.is_correct for r in rows])}
+    return {"calibration_brier": brier_score([r.confidence for r in rows], [r.is_correct for r in rows])}
 
 # %% ../nbs/15_experiment.ipynb #15ea0010
 class _ReadUntrained(_Counted):

@@ -119,7 +119,7 @@ def _snippet(run, base, name):  # name: of the adapter, on the hub
     bits = f", quantization={base.quantization!r}" if base.quantization else ""
     load = _LOAD_FROM_HUB if base.hub and not bits else _LOAD_HERE
     known = load.format(base=base.place, bits=bits, commit=base.commit, dtype=dtype, name=name)
-    asked = {"question": example.question, "answer": example.answer, "most": 64 if joint else 6}
+    asked = {"question": example.question, "answer": example.answer, "most": 64 if joint else 12}
     return known + _ASK.format(request=request, **asked)
 
 # %% ../nbs/16f_hub.ipynb #16hb0016
@@ -187,11 +187,23 @@ def _training_lines(run, base):
     })
 
 # %% ../nbs/16f_hub.ipynb #16hb0018
+_ASKED = {  # protocol -> what is asked, and what the example is beside a test question
+    "two_step": (
+        "A confidence is asked for an answer that is given: that of {base} itself, without the adapter.",
+        ", and the answer is the one that the run asked about",
+    ),
+    "joint": (
+        "It answers and says its confidence in one response, which the run sampled.",
+        ", here answered greedily and there by a sample",
+    ),
+}
+
+# %% ../nbs/16f_hub.ipynb #16hb0035
 _CARD = """
 # {title}
 
-A LoRA adapter that teaches {base} to say how sure it is of a short answer, trained by the method `{method}`. A
-confidence is asked for an answer that is given: that of {base} itself, without the adapter.
+A LoRA adapter that teaches {base} to say how sure it is of a short answer, trained by the method `{method}`.
+{asked}
 
 ## What its confidences are worth
 
@@ -210,7 +222,7 @@ is 1 - Brier score / that of always saying the accuracy on the training question
 ```python
 {snippet}```
 
-The example is a test question, and the answer is the one that the run asked about; there the run read {confidence}.
+The example is a test question{example}; there the run read {confidence}.
 Other words than these, or another base model, are not what was measured.
 
 ## What it was trained and tested on
@@ -235,9 +247,12 @@ def _confidence_said(example):
 def _card(run, base, name, rows):  # a run with a label; its base model; the adapter's name; `Row` -> readings
     "The model card, Markdown below a heading in YAML."
     tested = {row: select(readings, split="test") for row, readings in rows.items()}
+    asked, example = _ASKED[run.parameters.get("protocol", "two_step")]
     body = _CARD.format(
         title=f"{base.said}, {run.parameters['method']}: confidences",
         base=base.said,
+        asked=asked.format(base=base.said),
+        example=example,
         method=run.parameters["method"],
         readout=_drawn(run),
         sentences="\n".join(f"- {sentence}" for sentence in conclusions([run])),

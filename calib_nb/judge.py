@@ -370,12 +370,18 @@ def _last_name(answer: str, question: str) -> str:
     return " ".join(next(filter(None, reversed(names)), []))
 
 
+_DENIALS = {"negated", "one of several that are offered", "asked, not said"}  # reasons of the rules
+
+
 def _looked_for(other: str, text: str, question: str) -> list[Verdict]:
     "What the rules say of an answer and of its last name in a text."
     return [judge_by_rules(text, [wanted], question) for wanted in dict.fromkeys([other, _last_name(other, question)])]
 
 # %% ../nbs/09a_judge.ipynb #5ame0003
-_DENIALS = {"negated", "one of several that are offered", "asked, not said"}  # reasons of the rules
+def _is_in(text: str, answer: str, question: str) -> bool:
+    "Whether a text has an answer as it is: 'Romeo and Juliet', of which 'Juliet' alone would be denied."
+    whole = judge_by_rules(text, [answer], question)
+    return whole.reason in ("equals a reference", "states a reference") and " or " not in answer
 
 
 def _mean_the_same(text: str, other: str, question: str) -> bool:
@@ -383,6 +389,8 @@ def _mean_the_same(text: str, other: str, question: str) -> bool:
     if choices:
         chosen = read_choice(text, choices)[0]
         return chosen is not None and chosen == read_choice(other, choices)[0]
+    if _is_in(text, other, question) or _is_in(other, text, question):
+        return True
     verdicts = [*_looked_for(other, text, question), *_looked_for(text, other, question)]
     return any(v.grade == "correct" for v in verdicts) and _DENIALS.isdisjoint(v.reason for v in verdicts)
 

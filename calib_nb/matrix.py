@@ -68,16 +68,16 @@ def _cross_recalibrated(
     readings: list[Reading],  # of one cell, on the calibration split
     calibrator: str,  # a name in `CALIBRATORS`
 ) -> list[Reading]:  # in order
-    """Each reading by a calibrator that was fitted on the others' groups.
+    """Each reading by a calibrator that was fitted on the others' groups, of the same seed.
 
     Raises ValueError where one lacks right or wrong answers, or groups are fewer than five."""
-    groups = [r.group or r.question for r in readings]
     found = {}
-    for others, held in GroupKFold(5).split(readings, groups=groups):
-        fitted_on = [readings[i] for i in others]
-        mended = recalibrate([readings[i] for i in held], calibrator, fitted_on)
-        found |= {r.id: r for r in mended}
-    return [found[r.id] for r in readings]
+    for seed in sorted({r.seed for r in readings}):
+        ours = select(readings, seed=seed)
+        for others, held in GroupKFold(5).split(ours, groups=[r.group or r.question for r in ours]):
+            mended = recalibrate([ours[i] for i in held], calibrator, [ours[i] for i in others])
+            found |= {(seed, r.id): r for r in mended}
+    return [found[r.seed, r.id] for r in readings]
 
 
 def recalibrated(

@@ -829,7 +829,9 @@ def _made_from(bench, options):
     answers = [asdict(replace(j, verdict="", reason="", extra={})) for j in bench.judged]
     settings = {name: str(value) for name, value in bench.lm.settings.items()}
     model = bench.lm.key, settings, asdict(bench.preset)
-    return options, answers, bench.decimals, bench.seed, model
+    made_from = options, answers, bench.decimals, bench.seed, model
+    unlabelled = [(j.id, j.question, j.model_answer) for j in bench.unlabelled]
+    return (*made_from, unlabelled) if unlabelled else made_from
 
 
 def _take_label_step(bench, step, options):

@@ -34,10 +34,11 @@ def _counts(p, preset):  # `Parameters` of the run; its `Preset`
         return None
     sides = 2 if trainings else 1  # untrained and trained
     held_out = p.n_calibration + p.n_test
+    epochs = int(p.options.get("epochs") or preset.epochs)
     return {
-        "answer": p.n_train + p.n_unlabelled + held_out,
+        "answer": 0 if p.judged else p.n_train + p.n_unlabelled + held_out,
         "reading": sides * held_out,
-        "training": trainings * (p.n_train + p.n_unlabelled) * preset.epochs / 2,
+        "training": trainings * (p.n_train + p.n_unlabelled) * epochs / 2,
         "original": sides * p.n_train if p.original else 0,
     }
 

@@ -17,11 +17,12 @@ from scipy.special import expit, log_expit
 from scipy.stats import beta
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 from .core import Judged, Reading, lookup
 from .embeddings import nearest_neighbours
-from .metrics import check_arrays
+from .metrics import _as_printed, check_arrays
 
 # %% ../nbs/13_posthoc.ipynb #148bc70d
 _SLOW = np.log(0.01)  # where logarithms begin to grow more slowly
@@ -194,7 +195,7 @@ class Bins:
         self,
         confidence: np.ndarray,  # in [0, 1], (n,)
     ) -> np.ndarray:  # (n,)
-        p = np.asarray(confidence, float)
+        p = _as_printed(confidence)  # as it was fitted
         index = np.searchsorted(self.edges, p, side="right")
         return np.where(np.isnan(p), np.nan, np.asarray(self.shares)[index])
 
@@ -290,7 +291,7 @@ class Abstention:
         confidence: np.ndarray,  # in [0, 1], (n,)
     ) -> np.ndarray:  # booleans, (n,)
         "Whether to answer."
-        return np.asarray(confidence, float) >= self.threshold
+        return _as_printed(confidence) >= self.threshold
 
 # %% ../nbs/13_posthoc.ipynb #13ea0010
 def fit_abstention(
@@ -367,6 +368,10 @@ def _knn_accuracy(
     return _right(train)[nearest].mean(axis=1)
 
 # %% ../nbs/13_posthoc.ipynb #f213c51e
+_BOTH = {"labels": [False, True], "greater_is_better": False, "response_method": "predict_proba"}
+_LOG_LOSS = make_scorer(log_loss, **_BOTH)  # defined where a fold has right or wrong answers alone
+
+
 def _logistic_on_embeddings(
     train: list[Judged],  # answers, with their groups
     test: list[Judged],  # answers to forecast
@@ -376,7 +381,7 @@ def _logistic_on_embeddings(
 ) -> np.ndarray:  # (m,)
     """Logistic regression on the embeddings, its strength chosen by cross-validated log-loss.
 
-    Raises ValueError without both right and wrong answers."""
+    Raises ValueError without both right and wrong answers, in all or in the training part of a fold."""
     right = _right(train)
     if not 0 < right.sum() < len(right):
         raise ValueError(
@@ -386,7 +391,7 @@ def _logistic_on_embeddings(
     search = GridSearchCV(
         LogisticRegression(max_iter=2000),
         {"C": list(strengths)},
-        scoring="neg_log_loss",
+        scoring=_LOG_LOSS,
         cv=GroupKFold(folds),
         error_score="raise",
     )

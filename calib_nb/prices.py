@@ -147,13 +147,17 @@ def preferred(
     wrong: list[Reading],  # of wrong answers to the same questions, of the same seeds
     n_resamples: int = 2000,  # of the bootstrap
 ) -> Estimate:
-    "How often the right one of two answers has the higher confidence. Raises ValueError for other questions."
+    """How often the right one of two answers has the higher confidence; `n`: questions with both confidences.
+
+    Raises ValueError for other questions."""
     asked = [{(r.id, r.seed) for r in readings} for readings in (right, wrong)]
     if asked[0] != asked[1] or not right:
         lacking = sorted(asked[0] ^ asked[1])[:1]
         raise ValueError(f"both need the same questions of the same seeds, one or more; found in one alone: {lacking}")
     pairs = [_as_pair(r, True) for r in right] + [_as_pair(r, False) for r in wrong]
-    return metric_card(pairs, None, n_resamples=n_resamples, names=["stratified_auroc"])["stratified_auroc"]
+    found = metric_card(pairs, None, n_resamples=n_resamples, names=["stratified_auroc"])["stratified_auroc"]
+    read = [{r.id for r in readings if r.confidence is not None} for readings in (right, wrong)]
+    return replace(found, n=len(read[0] & read[1]))
 
 
 def _as_pair(reading, is_correct):

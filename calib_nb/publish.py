@@ -10,10 +10,12 @@ __all__ = ['readings_frame', 'published_readings', 'made_with', 'seconds_spent',
 import ast
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -49,6 +51,7 @@ from .inference import as_text, metric_card
 from .plots import save_figure
 
 # %% ../nbs/16a_publish.ipynb #f39c2577
+_TEXTS = ("method", "readout", "calibrator", "split", "id", "group", "relation", "confidence", "provenance", "prompt")
 _COLUMNS = ("seed", "split", "id", "group", "relation", "is_correct", "confidence", "provenance", "prompt")
 
 
@@ -71,7 +74,7 @@ def published_readings(
     """Such lines as readings again, the id in place of the question.
 
     Raises FileNotFoundError for no such file, ValueError for a column that it lacks."""
-    frame = pd.read_csv(path, keep_default_na=False, dtype={"confidence": str, "is_correct": bool})
+    frame = pd.read_csv(path, keep_default_na=False, dtype={**dict.fromkeys(_TEXTS, str), "is_correct": bool})
     for column, value in wanted.items():
         if column not in frame:
             raise ValueError(f"{path} has no column '{column}'. It has {', '.join(frame.columns)}")
@@ -290,6 +293,7 @@ def note_command(
     lines = {
         "command": _notebook_command(notebook, values),
         "code": ", ".join(filter(None, [f"calib_nb {versions['calib_nb']}", _commit()])),
+        "date": date.today().isoformat(),
         "seeds": _seeds(runs),
         "runs": f"{len(runs)}; parameters, versions and times are in runs.json",
         "tolerances": ", ".join(f"{name} {value}" for name, value in _TOLERANCES.items()),
@@ -309,7 +313,8 @@ def _made_by(folder):
     "Date and commit of the last run."
     lines = (Path(folder) / "made_by.txt").read_text(encoding="utf-8").splitlines()
     said = dict(line.split(": ", 1) for line in lines if ": " in line)
-    return {"date": said.get("date", ""), "commit": said.get("code", "").rpartition("commit ")[2]}
+    commit = re.search(r"commit (\w+)", said.get("code", ""))
+    return {"date": said.get("date", ""), "commit": commit[1] if commit else ""}
 
 
 def _seeds_trained(row, readings):

@@ -465,7 +465,10 @@ def readings_from(
     relation: str = "",  # column of the kind of question, for strata
     scale: str = "",  # 'percent' where confidences are in [0, 100]; never guessed
     name: str = "frame",  # what tables and messages call it
+    where: dict | None = None,  # column -> value: only these rows
+    ignore: Iterable[str] = (),  # columns of weights that may be disregarded
+    repeats: str = "refuse",  # as in `Readings.from_file`
 ) -> Readings:
     "The readings of a data frame. Raises `RecordError` as `Readings.from_file` does; rows are numbered from 0."
     given = dict(confidence=confidence, correct=correct, question=question, id=id, group=group, relation=relation)
-    return _readings_of(_table_of_frame(frame, name), given, name, scale, {}, [])
+    return _readings_of(_table_of_frame(frame, name), given, name, scale, where or {}, list(ignore), repeats)

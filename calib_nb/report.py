@@ -11,7 +11,7 @@ import ast
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,7 +25,7 @@ from .experiment import Run, run_readouts
 from .help import _saved_notebook
 from .inference import SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
 from .labels import label_figure, label_table
-from .methods import knn_step
+from .methods import check_options, knn_step
 from .original import original_numbers
 from .plots import method_colour, reliability_figure, save_figure, training_figure
 from .resampling import METRICS
@@ -407,8 +407,11 @@ def _saved_parameters(cells):  # of a notebook
 def _differing(run, cells):
     "The parameters that have another value in a saved notebook than in the run."
     asked = asdict(run.parameters)
-    saved = _saved_parameters(cells)
-    return [name for name, value in saved.items() if name in asked and asked[name] != value]
+    saved = {name: value for name, value in _saved_parameters(cells).items() if name in asked}
+    meant = asdict(replace(run.parameters, **saved))  # '~' and texts as a run takes them
+    meant["options"] = check_options(meant["method"], meant["options"])
+    asked["options"] = check_options(asked["method"], asked["options"])
+    return [name for name in saved if asked[name] != meant[name]]
 
 
 def _shows(run, cells):
@@ -426,7 +429,7 @@ def _unlike(run, notebook):
     try:
         cells = [cell for cell in read_json(notebook)["cells"] if cell["cell_type"] == "code"]
         other = _differing(run, cells)
-    except (ValueError, KeyError, SyntaxError):
+    except (ValueError, TypeError, KeyError, SyntaxError):
         return "cannot be read"
     if other:
         return f"has another {', '.join(other)}"

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .core import Reading
-from .posthoc import log_odds
+from .posthoc import _LOG_LOSS, log_odds
 
 # %% ../nbs/13a_sample_budget.ipynb #f81941aa
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def _fitted(x, readings, folds):
         raise ValueError(f"{said}. Use a larger one, or fewer `folds`")
     model = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression(max_iter=2000))
     parts = GroupKFold(folds)
-    search = GridSearchCV(model, {"logisticregression__C": _STRENGTHS}, scoring="neg_log_loss", cv=parts)
+    strengths = {"logisticregression__C": _STRENGTHS}
+    search = GridSearchCV(model, strengths, scoring=_LOG_LOSS, cv=parts, error_score="raise")
     return search.fit(x, right, groups=groups)
 
 # %% ../nbs/13a_sample_budget.ipynb #2ff07908

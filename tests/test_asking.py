@@ -308,6 +308,8 @@ def test_the_choice_looks_at_calibration_alone_and_takes_the_first_of_equals():
     assert skill_of_all(sure, 0.3) < skill_of_all(silent, 0.3)
     assert choose_prompt({"silent": silent, "sure": sure}, 0.3) == "sure"
     assert choose_prompt({"silent": silent}, 0.3) == "silent"
+    all_wrong = [replace(r, is_correct=False) for r in silent]
+    assert np.isnan(skill_of_all(all_wrong, 0.0)) and choose_prompt({"silent": all_wrong}, 0.0) == "silent"
     with pytest.raises(ValueError, match="chosen on calibration readings, and there are none by prompt one"):
         choose_prompt({"one": tempting, "honest": honest}, 0.3)
     with pytest.raises(ValueError, match="chosen on calibration readings, and no prompt is given"):

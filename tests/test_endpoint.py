@@ -413,7 +413,15 @@ def test_a_prompt_that_begins_the_reply_is_not_asked_where_the_server_begins_ane
     assert r.confidence is None and "take prompt 'second_question'" in r.extra["reason"] and len(server.bodies) == asked
 
 
-@pytest.mark.parametrize("text, value", [("Confidence: 0.7", 0.7), ("<think>0.1</think>0.7", 0.7), ("about", None)])
+@pytest.mark.parametrize("text, value", [
+    ("Confidence: 0.7", 0.7),
+    ("Confidence - 0.7", 0.7),
+    ("Confidence: .7", 0.7),
+    ("**Confidence:** .75", 0.75),
+    ("Confidence: -0.2", None),
+    ("<think>0.1</think>0.7", 0.7),
+    ("about", None),
+])
 def test_a_number_is_read_behind_the_word_and_behind_a_thought(serve, text, value):
     server = serve()
     lm = load_endpoint("endpoint:m")

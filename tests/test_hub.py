@@ -137,6 +137,13 @@ def test_nothing_of_this_machine_goes_out_and_the_card_says_what_the_run_says(hu
     assert there["adapter_model.safetensors"] == (ready / "adapter/adapter_model.safetensors").read_bytes()
 
 
+def test_the_card_of_a_joint_run_says_that_answer_and_confidence_come_together(made, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "runs" / made.name)
+    RunFolder(folder).add(parameters={**RunFolder(folder).parameters, "protocol": "joint"})
+    card = hub_room._files_of(hub_room._prepared(folder, "ada/sure"), "ada/sure")["README.md"].decode()
+    assert "in one response" in card and "an answer that is given" not in card and "greedily" in card
+
+
 def test_the_readings_come_back_as_they_were(files, made, tmp_path):
     file = tmp_path / "readings.csv.gz"
     file.write_bytes(files["readings.csv.gz"])

@@ -340,6 +340,11 @@ def test_a_judge_that_asks_needs_a_grader():
     ("Is it Paris?", "Paris", False),
     ("I do not know", "Paris", False),
     ("a small town", "A small town in the south", True),
+    ("Trinidad and Tobago", "trinidad and tobago", True),
+    ("Romeo and Juliet", "It is Romeo and Juliet.", True),
+    ("Au, Ag", "Au, Ag", True),
+    ("Lyon or Paris", "Lyon or Paris", False),
+    ("The capital of France is Paris.", "Lyon or Paris", False),
 ])
 def test_two_answers_mean_the_same_whichever_is_compared_with_which(one, other, same):
     for answer, text in ((one, other), (other, one)):

@@ -89,6 +89,13 @@ def test_a_recalibrated_reading_never_saw_its_group_nor_its_label():
     assert other[7].confidence == found[7].confidence and other != found
 
 
+def test_each_seed_is_recalibrated_by_itself():
+    made = [made_up_readings(n=100, seed=seed, split="calibration") for seed in (0, 1)]
+    first, second = ([replace(r, seed=seed) for r in readings] for seed, readings in enumerate(made))
+    alone = [*matrix._cross_recalibrated(first, "platt"), *matrix._cross_recalibrated(second, "platt")]
+    assert matrix._cross_recalibrated([*first, *second], "platt") == alone
+
+
 def test_a_cell_that_cannot_be_recalibrated_says_why():
     readings = made_up_readings(n=100, split="calibration", says=lambda c: c**3)
     wrong = [replace(r, is_correct=False) for r in readings]

@@ -1,6 +1,7 @@
 """Recipes: what a reward pays, and a training by reward that moves text towards it."""
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from calib_nb.methods import (
     LOGGED,
     METHODS,
     RewardTrainer,
+    Step,
     Workbench,
+    _take_label_step,
     check_options,
     confidence_reward,
     follow_recipe,
@@ -66,6 +69,23 @@ def test_a_text_without_a_number_never_pays():
     grid = [f"{c / 100}" for c in range(101)]
     paid = confidence_reward(grid * 2, [True] * 101 + [False] * 101)
     assert confidence_reward(["none"], [True], penalty=0.1)[0] < min(paid)
+
+
+def label_all(bench):
+    "A step: a row for each answer, judged or not."
+    return replace(bench, rows=unlabelled_rows([*bench.judged, *bench.unlabelled]))
+
+
+def test_labels_made_with_other_unlabelled_answers_are_not_taken_from_the_cache(tmp_path):
+    found = []
+    for n in (3, 1, 0):
+        run = RunFolder(tmp_path / f"run{n}")
+        run.begin()
+        lm = SimpleNamespace(key="m", settings={})
+        more = [Judged(f"Question {i}?", "x", False) for i in range(n)]
+        bench = Workbench(lm, JUDGED, BRIEF, 0, run, unlabelled=more)
+        found.append(len(_take_label_step(bench, Step("all", label_all), {}).rows))
+    assert found == [6, 4, 3]
 
 
 def by_reward(folder, seed=0, measure=lambda lm: {}, **options):

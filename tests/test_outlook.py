@@ -46,6 +46,7 @@ def test_more_takes_longer():
     assert most(method="baseline") < most(method="sft") < most(method="self_distill")
     assert most(n_test=100) < most() < most(n_train=600) and most() < most(original="repository")
     assert most() < most(model="gemma-3-270m") * 2
+    assert most() < most(options={"epochs": 20}) and most(judged="mine.jsonl") < most()
 
 
 def test_too_little_disk_is_an_error_before_anything_is_loaded(tmp_path, monkeypatch):

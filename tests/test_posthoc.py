@@ -1,4 +1,5 @@
 "Post-hoc: the same maps as other implementations; guarantees that hold; baselines that never see the test outcomes."
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -311,6 +312,23 @@ def test_logistic_needs_right_and_wrong_answers(world):
     all_wrong = [Judged(j.question, "a", False) for j in train]
     with pytest.raises(ValueError, match="needs right and wrong answers"):
         baseline_forecasts("logistic", all_wrong, test, vectors)
+
+
+def test_logistic_is_fitted_where_some_parts_of_the_choice_have_wrong_answers_alone(world):
+    train, test, vectors = world
+    right = {train[0].group, next(j.group for j in train if j.group != train[0].group)}
+    rare = [replace(j, is_correct=j.group in right) for j in train]
+    p = baseline_forecasts("logistic", rare, test, vectors)
+    assert 0 < np.mean([r.confidence for r in p]) < 0.5
+
+
+@pytest.mark.parametrize("fit", [fit_histogram, fit_abstention])
+def test_a_rule_meets_the_confidences_that_it_was_fitted_on_in_32_bits_too(fit):
+    p = np.float32([0.7] * 200 + [0.69] * 200)
+    y = np.r_[np.ones(180), np.zeros(20), np.ones(80), np.zeros(120)]
+    rule = fit(p, y)
+    assert (np.asarray(rule(p), float) == np.asarray(rule(p.astype(str).astype(float)), float)).all()
+    assert len(set(rule(p).tolist())) == 2
 
 
 @pytest.mark.parametrize("name", ["knn", "logistic"])

@@ -98,6 +98,9 @@ def test_the_right_one_is_preferred_as_often_as_it_is_higher():
     often = np.mean((pairs[:, 0] > pairs[:, 1]) + (pairs[:, 0] == pairs[:, 1]) / 2)
     found = preferred(right, wrong, n_resamples=100)
     assert found.value == pytest.approx(often) and found.low < often < found.high
+    assert found.n == 60
+    unread = [replace(wrong[0], confidence=None, provenance="missing"), *wrong[1:]]
+    assert preferred(right, unread, n_resamples=20).n == 59
     assert preferred(wrong, right, n_resamples=100).value == pytest.approx(1 - often)
     with pytest.raises(ValueError, match="same questions.*q00059"):
         preferred(right, wrong[:-1])

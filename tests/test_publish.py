@@ -1,5 +1,7 @@
 """What a comparison leaves: tables, figures and readings that can be read again, and published only when asked."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from made_up_runs import made_up_folders
@@ -8,6 +10,7 @@ from calib_nb import compare, publish
 from calib_nb.compare import Row, load_runs, method_table, table_rows
 from calib_nb.core import read_json, write_json
 from calib_nb.inference import as_text, metric_card
+from calib_nb.resampling import made_up_readings
 
 SFT = Row("sft", "expected")
 
@@ -58,6 +61,13 @@ def test_readings_of_both_splits_are_kept(runs, tmp_path):
 
 
 @pytest.mark.slow
+def test_ids_groups_and_relations_that_look_like_numbers_stay_text(tmp_path):
+    readings = [replace(r, id=f"0{i}", group=str(i % 2), relation="0") for i, r in enumerate(made_up_readings(6))]
+    publish.readings_frame({SFT: readings}).to_csv(tmp_path / "readings.csv", index=False)
+    [told] = publish.published_readings(tmp_path / "readings.csv", readings[0].split).values()
+    assert [(r.id, r.group, r.relation) for r in told] == [(r.id, r.group, r.relation) for r in readings]
+
+
 def test_published_readings_come_back_as_they_were(runs, tmp_path):
     publish.keep_files(tmp_path, {}, {}, publish.readings_frame(publish._all_readings(runs)))
     back, sets = publish.published_readings(tmp_path / "readings.csv.gz"), table_rows(runs)
@@ -177,6 +187,15 @@ def test_a_leaderboard_has_the_scores_of_its_readings_the_best_first(runs, tmp_p
     [shown] = board[(board.method == "sft") & (board.readout == "expected")].to_dict("records")
     assert shown["Brier skill"] == as_text(card["brier_skill_score"], 2)
     assert (shown["date"], shown["commit"]) == ("2026-01-31", "1a2b3c4")
+
+
+@pytest.mark.parametrize("code, commit", [
+    ("calib_nb 0.2.0", ""),
+    ("calib_nb 0.2.0, commit 1a2b, with changes since", "1a2b"),
+])
+def test_a_leaderboard_names_a_commit_or_none(tmp_path, code, commit):
+    (tmp_path / "made_by.txt").write_text(f"code: {code}\n")
+    assert publish._made_by(tmp_path) == {"date": "", "commit": commit}
 
 
 def test_a_training_needs_seeds_to_be_on_a_leaderboard_and_what_is_not_trained_needs_none(runs, tmp_path):

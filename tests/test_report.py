@@ -318,6 +318,16 @@ def shown(sft, table, monkeypatch):
     copy.unlink(missing_ok=True)
 
 
+def test_values_that_a_run_takes_as_the_same_are_the_same(shown, table, tmp_path, monkeypatch):
+    run, _ = shown
+    asked = "method = 'sft'\nseed = 0\noptions = {'epochs': %r}"
+    monkeypatch.setattr(run, "parameters", replace(run.parameters, options={"epochs": 3}))
+    saved(monkeypatch, tmp_path, asked % "3", table)
+    assert "Save" not in keep_notebook(run)
+    saved(monkeypatch, tmp_path, asked % "4", table)
+    assert "has another options" in keep_notebook(run)
+
+
 def test_the_notebook_of_a_jupyter_session_is_kept_where_it_shows_the_run(shown, table, tmp_path, monkeypatch):
     run, copy = shown
     file = saved(monkeypatch, tmp_path, "method = 'sft'\nseed = 0\nout = str('runs')", table)

@@ -86,6 +86,16 @@ def test_a_stack_learns_whom_to_believe_and_needs_no_confidence_of_all():
     assert auroc(found) > 0.7 > 0.6 > auroc(test["noise"])
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_stack_chooses_its_strength_where_right_answers_are_rare():
+    test, calibration = views(1, "test"), views(2, "calibration")
+    sure = sorted(calibration["honest"], key=lambda r: -r.confidence)
+    right = {r.id for r in sure[:4]}
+    rare = {name: [type(r)(**{**vars(r), "is_correct": r.id in right}) for r in rows]
+            for name, rows in calibration.items()}
+    assert auroc(stacked(test, rare)) > 0.7
+
+
 def test_a_stack_does_not_depend_on_the_order_of_rows_nor_on_test_outcomes():
     test, calibration = views(1, "test"), views(2, "calibration")
     first = {r.id: r.confidence for r in stacked(test, calibration)}

@@ -220,6 +220,8 @@ def test_missing_files_folders_and_the_same_file_twice_are_refused(here):
     ["--calibrate", "platt"],
     ["--calibrate", "plat", "--fit", "mine.csv"],
     ["--abstain", "0.1"],
+    ["--abstain", "0.1"],
+    ["--fit-where", "method=sft"],
     ["--abstain", "1.5", "--fit", "mine.csv"],
     ["--compare"],
     ["--plot", "figure.txt"],
@@ -260,6 +262,18 @@ def test_what_is_fitted_is_fitted_on_other_rows(here):
     assert said["calibrator"] == "platt" and "as read" in said["beside"]
     assert said["abstention"]["scored"]["n"] == 40 and said["abstention"]["bound"] <= 0.3
     assert "40 questions are in the rows to fit on" in refused("score", "test.csv", *words, "test.csv")
+    for others in (words, ["--fit"]):
+        assert "40 questions are in the rows to fit on" in refused("score", "test.csv", *others, "test.csv")
+    assert "40 questions" in refused("score", "--compare", "fit.csv", "test.csv", "--fit", "test.csv")
+
+
+def test_rows_to_fit_on_are_chosen_by_an_option_of_their_own(here):
+    n = np.arange(200)
+    written(frame_of(), "test.csv")
+    written(frame_of(200, id=[f"fit {i // 2}" for i in n], method=["sft", "dpo"] * 100), "fit.csv")
+    words = ["score", "test.csv", "--fit", "fit.csv", "--resamples", "20"]
+    assert "choose rows: --fit-where method=" in refused(*words)
+    assert "100 rows" in run(*words, "--fit-where", "method=sft").stdout
 
 
 def test_parts_have_a_row_each_and_empty_cells_are_not_one_group(here):
@@ -283,6 +297,14 @@ def test_three_columns_of_a_frame_are_enough_for_everything():
     assert len(reliability_figure({"mine": readings}).axes) == 2
     assert "<table" in readings._repr_html_() and "\n" not in repr(readings)
     assert "<table" in score(readings, n_resamples=20)._repr_html_()
+
+
+def test_rows_of_a_frame_are_chosen_and_repeats_taken_as_of_a_file():
+    frame = frame_of(40, id=[f"q{i // 2}" for i in range(40)], method=["sft", "dpo"] * 20, weight=1.0)
+    with pytest.raises(RecordError, match="weight"):
+        readings_from(frame)
+    assert len(readings_from(frame, ignore=["weight"], where={"method": "sft"})) == 20
+    assert len(readings_from(frame, ignore=["weight"], repeats="first")) == 20
 
 
 def test_a_frame_without_the_columns_says_which_it_has():
