@@ -771,14 +771,35 @@ class Difference:
     interval: str = ""  # how the interval was made
     detectable: float = np.nan  # the smallest difference that would be found with 80 % power
 
+# %% ../nbs/02b_inference.ipynb #b7c41e03
+def _with_groups(readings_a, readings_b):
+    """Both, where a reading without a group takes the other side's, since its own text would be drawn apart from it.
+
+    Where neither side has one, the question is its own group, by its text in a: the other may word it differently."""
+    stated = sorted([*readings_b, *readings_a], key=lambda r: bool(r.group))
+    group = {r.id: r.group or r.question for r in stated}  # the last one counts
+    return [[r if r.group else replace(r, group=group[r.id]) for r in side] for side in (readings_a, readings_b)]
+
+
+def _check_groups(a, b, unit):
+    "Raise ValueError where readings of one question differ in their group: they would be drawn apart."
+    group = dict(zip(a.id, a.group))
+    for id, other in [*zip(a.id, a.group), *zip(b.id, b.group)]:
+        if str(other) != str(group[id]):
+            said = f"question '{id}' has the {unit} '{group[id]}' in one reading and '{other}' in another"
+            raise ValueError(f"{said}, so it cannot be resampled together. Give both the same `{unit}`")
+
 # %% ../nbs/02b_inference.ipynb #f5fb930c
-def _common(a, b):
-    "Both, on the questions for which every seed of both has a confidence; and how many questions there are in all."
+def _common(readings_a, readings_b, unit="group"):
+    "Arrays of the questions for which every seed of both has a confidence; and how many questions there are in all."
+    a, b = (_resampled_by(reading_arrays(side), unit) for side in _with_groups(readings_a, readings_b))
     both = _always_read(a) & _always_read(b)
     if not both:
         raise ValueError("the two sets of readings have no question in common for which both have a confidence")
     n_all = len(set(a.id) | set(b.id))
-    return _questions(a, both), _questions(b, both), n_all
+    a, b = _questions(a, both), _questions(b, both)
+    _check_groups(a, b, unit)
+    return a, b, n_all
 
 
 def _always_read(arrays):
@@ -806,7 +827,7 @@ def _two_sided(draws, value, support=np.inf):
 def _swap_test(a, b, metric, reference, n_draws, seed):
     "Two-sided p-value of 'a and b are interchangeable': their readings are swapped for a random half of the groups."
     both = Sample(_side_by_side(a, b))
-    half = len(both.groups) // 2
+    half = len(both.groups) // 2  # both sides have the same groups (`_check_groups`), those of a come first
     block = both._at_once
     rng = np.random.default_rng(seed)
     draws = []
@@ -855,12 +876,11 @@ def paired_difference(
 ) -> Difference:  # a - b
     """For scores an interval and p-value, for the rest the swap test's p-value, which is about these adapters.
 
-    Seeds are paired in their order. Raises ValueError where no question is in common, or where a swap finds different
-    numbers of seeds.
+    Seeds are paired in their order. A reading without a group takes that of the other side. Raises ValueError where no
+    question is in common, where one has different groups, or where a swap finds different numbers of seeds.
     """
     kind = lookup(METRICS, metric, "metric").kind
-    sides = [_resampled_by(reading_arrays(readings), resample) for readings in (readings_a, readings_b)]
-    a, b, n_all = _common(*sides)
+    a, b, n_all = _common(readings_a, readings_b, resample)
     (pair,) = _samples([(a, b)])
     of_a, of_b = (side.values([metric], reference)[metric] for side in pair)
     n, seeds = len(set(a.id)), [len(side.seeds) for side in pair]
@@ -988,15 +1008,15 @@ def premium_gap(
 ) -> Difference:  # own - peer, mean over whose answers they are
     """What a model's own answers gain by being read by itself.
 
-    Raises ValueError for a metric that has no interval, where `own` and `peer` hold answers of different models, and
-    where they have no question in common.
+    Groups are as in `paired_difference`. Raises ValueError for a metric that has no interval, where `own` and `peer`
+    hold answers of different models, and where they have no question in common or different groups for one.
     """
     if lookup(METRICS, metric, "metric").kind != "score":
         raise ValueError(f"metric '{metric}' has no interval. Take a score, such as 'stratified_auroc'")
     if own.keys() != peer.keys() or not own:
         found = f"own has the answers of {', '.join(own)}; peer those of {', '.join(peer)}"
         raise ValueError(f"{found}. Give both the same")
-    common = [_common(reading_arrays(own[whose]), reading_arrays(peer[whose])) for whose in own]
+    common = [_common(own[whose], peer[whose]) for whose in own]
     pairs = _samples([(a, b) for a, b, _ in common])
     values = [side.values([metric], reference)[metric] for pair in pairs for side in pair]
     n, n_all = sum(len(set(a.id)) for a, _, _ in common), sum(n_all for *_, n_all in common)

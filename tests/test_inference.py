@@ -279,6 +279,41 @@ def test_paired_difference_uses_common_questions_only():
         I.paired_difference(readings([None, 0.5], [0, 1]), readings([0.5, None], [0, 1]))
 
 
+def grouped(says, name):
+    "Readings of 120 questions in 40 groups; `name` gives a group's name from its number."
+    made = R.made_up_readings(120, says=says)
+    return [replace(r, group=name(i % 40)) for i, r in enumerate(made)]
+
+
+@pytest.mark.parametrize("metric", ["brier_score", "expected_calibration_error"])
+def test_a_question_is_drawn_on_both_sides_or_on_neither(metric):
+    "A side without groups takes the other's: two that say the same differ by exactly 0, and swaps move pairs."
+    a, plain = grouped(jittered(1), "subject {}".format), grouped(jittered(1), lambda number: "")
+    for pair in ((a, plain), (plain, a)):
+        d = I.paired_difference(*pair, metric, n_resamples=200)
+        assert d.value == 0 and d.p_value == 1 and (metric != "brier_score" or d.low == d.high == 0)
+    b, bare = grouped(jittered(2), "subject {}".format), grouped(jittered(2), lambda number: "")
+    wanted = I.paired_difference(a, b, metric, n_resamples=200)
+    assert I.paired_difference(a, bare, metric, n_resamples=200) == wanted
+    worded = [replace(r, question=r.question.upper()) for r in bare]
+    assert I.paired_difference(plain, worded, metric, n_resamples=200) == I.paired_difference(
+        plain, bare, metric, n_resamples=200
+    )
+
+
+def test_a_question_with_two_groups_cannot_be_paired():
+    a, b = grouped(jittered(1), "subject {}".format), grouped(jittered(2), "topic {}".format)
+    for metric in ("brier_score", "expected_calibration_error"):
+        with pytest.raises(ValueError, match="'q00000' has the group 'subject 0' .*'topic 0'.* the same `group`"):
+            I.paired_difference(a, b, metric, n_resamples=20)
+    with pytest.raises(ValueError, match="the same `group`"):
+        I.premium_gap({"a": a}, {"a": b}, "auroc", n_resamples=20)
+    related = [replace(r, relation=f"{r.relation}!") for r in a]
+    with pytest.raises(ValueError, match="the relation 'relation 0'.* the same `relation`"):
+        I.paired_difference(a, related, "auroc", n_resamples=20, resample="relation")
+    assert I.paired_difference(a[:60], b[60:] + a[:60], "auroc", n_resamples=20).n == 60  # only common ones matter
+
+
 def jittered(seed):
     "What a forecaster says whose noise is drawn from `seed`."
     def says(chance):
