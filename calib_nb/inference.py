@@ -299,13 +299,15 @@ class _Spread:
         return max(weighted, of_questions * np.sqrt(self.fixed))
 
     def p_value(self, value):
-        "Two-sided, of 0: the tails beyond a value this far away."
+        "Two-sided, of 0: the tails beyond a value this far away; those beyond 8 normal deviations where it is further."
         if not self.quantile(0.75):
             return float(value == 0)
         if abs(value) <= self.quantile(0.5 + 1e-12):
             return 1.0
-        tail = brentq(lambda z: self.quantile(stats.norm.cdf(z)) - abs(value), 0, 8)
-        return float(2 * stats.norm.sf(tail))
+        furthest = 8.0  # beyond it a double cannot tell the share of a tail from 1
+        if abs(value) < self.quantile(stats.norm.cdf(furthest)):
+            furthest = brentq(lambda z: self.quantile(stats.norm.cdf(z)) - abs(value), 0, furthest)
+        return float(2 * stats.norm.sf(furthest))
 
 # %% ../nbs/02b_inference.ipynb #5d85a2b7
 def _spread_over_seeds(

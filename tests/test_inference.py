@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import readings
-from scipy import sparse
+from scipy import sparse, stats
 
 from calib_nb import inference as I
 from calib_nb import label_noise as N
@@ -432,6 +432,25 @@ def test_a_spread_over_seeds_by_hand():
     of_questions = I._spread_over_seeds(np.full(3, 0.2), np.tile(draws, (3, 1)), 100)
     assert of_questions.quantile(0.975) == pytest.approx(1.984217 * draws.std(ddof=1) * np.sqrt(100 / 99), rel=1e-5)
     assert of_seeds.p_value(of_seeds.quantile(0.975)) == pytest.approx(0.05) and of_seeds.p_value(0) == 1
+
+
+def test_a_difference_that_no_chance_makes_has_a_p_value():
+    "Where the search for the tail ends, p is the tail there, and never less."
+    spread = I._Spread(1, 1e-4, 1, 299, 9)
+    beyond, at_end = spread.p_value(9), 2 * stats.norm.sf(8)
+    assert beyond == at_end == spread.p_value(1e6)
+    assert at_end < spread.p_value(5) < spread.p_value(3) < 0.01
+    sure, unsure = (
+        [replace(r, seed=k) for k in range(10) for r in R.made_up_readings(100, says=jittered_about(mean, k))]
+        for mean in (0.9, 0.2)
+    )
+    d = I.paired_difference(sure, unsure, "mean_confidence", n_resamples=200)
+    assert d.claim == "the method" and d.low > 0 and 0 < d.p_value < 1e-10
+
+
+def jittered_about(mean, seed):
+    "Says nearly the same of every question."
+    return lambda chance: mean + np.random.default_rng(seed).uniform(-0.05, 0.05, len(chance))
 
 
 def test_claims_beyond_these_relations_resample_relations():
