@@ -381,9 +381,9 @@ class Estimate:
     value: float  # mean over seeds; NaN where undefined (`reason` says why)
     low: float  # lower end of the 95 % interval, NaN where there is none
     high: float  # upper end
-    n: int  # questions with a confidence
-    parsed: float  # share of readings with a confidence
-    base_rate: float  # share of correct answers among them
+    n: int  # questions with a confidence; all for accuracy
+    parsed: float  # share of readings with a confidence; 1 for accuracy, which counts all of them
+    base_rate: float  # share of correct answers among these
     interval: str = ""  # how the interval was made
     estimand: str = ""  # what the interval is about
     reason: str = ""  # why there is no value or no interval
@@ -525,7 +525,7 @@ class _Card(dict):
 # %% ../nbs/02b_inference.ipynb #a7ac4cd1
 def metric_card(
     readings: list[Reading],  # of one method and readout; several seeds are averaged within a question
-    reference: float | None,  # the constant forecast for Brier skill: the accuracy on the training questions
+    reference: float | None,  # the constant forecast, the accuracy on the training questions; None without Brier skill
     n_resamples: int = 2000,  # bootstrap resamples of groups
     seed: int = 0,  # of all draws
     n_floor: int = 2000,  # draws of the noise floor and of the debiased interval
@@ -535,7 +535,8 @@ def metric_card(
 ) -> dict[str, Estimate]:
     """Each metric with its interval, floor and bounds, on the readings there are.
 
-    Raises ValueError as `reading_arrays` does, and for an unknown metric, estimand or unit.
+    Raises ValueError as `reading_arrays` does, for an unknown metric, estimand or unit, and for Brier skill, which is
+    among the default names, without a reference.
     """
     names = _known(names or list(METRICS))
     sample = Sample(_resampled_by(reading_arrays(readings), resample))
@@ -892,7 +893,8 @@ def paired_difference(
         plain = replace(plain, claim=claim, reason=refused)
         return plain if refused else _bootstrapped(plain, [pair], reference, n_resamples, seed)
     p_value = _swap_test(a, b, metric, reference, n_resamples, seed)
-    return replace(plain, p_value=p_value, test="swap", reason="biased upward: no valid interval")
+    reason = _NEVER_AN_INTERVAL.get(kind, "biased upward: no valid interval")
+    return replace(plain, p_value=p_value, test="swap", reason=reason)
 
 # %% ../nbs/02b_inference.ipynb #bad2c08c
 def _samples(pairs):

@@ -32,6 +32,15 @@ def test_a_card_is_complete_and_json():
         assert not np.isfinite(e.low) or (e.low <= e.value <= e.high and e.estimand), name
 
 
+def test_a_card_without_a_reference_is_one_without_brier_skill():
+    made = R.made_up_readings(100)
+    with pytest.raises(ValueError, match="needs the constant forecast"):
+        I.metric_card(made, None, n_resamples=20)
+    assert "without a reference" in I.metric_card.__doc__
+    names = [name for name in R.METRICS if name != "brier_skill_score"]
+    assert list(I.metric_card(made, None, 20, n_floor=20, names=names)) == names
+
+
 def test_the_same_seed_gives_the_same_card_and_the_order_of_readings_does_not_matter():
     made = R.made_up_readings(150)
     shuffled = [made[i] for i in np.random.default_rng(0).permutation(150)]
@@ -345,6 +354,15 @@ def test_p_values_agree_with_intervals():
         d = I.paired_difference(a, b, "brier_score", n_resamples=999, seed=seed)
         left_out = d.low > 0 or d.high < 0
         assert left_out == (d.p_value < 0.05) or abs(d.p_value - 0.05) < 0.01
+
+
+def test_a_difference_says_why_it_has_no_interval():
+    a, b = R.made_up_readings(100), R.made_up_readings(100, says=jittered(1))
+    for name in ("log_score", "penalised_75", "distinct_values", "dsc"):
+        alone = I.metric_card(a, None, 20, names=[name])[name].reason
+        assert I.paired_difference(a, b, name, n_resamples=20).reason == alone and "biased" not in alone
+    for name in ("rms_calibration_error", "mcb"):
+        assert I.paired_difference(a, b, name, n_resamples=20).reason == "biased upward: no valid interval"
 
 
 def test_swapping_seeds_needs_equally_many():
