@@ -299,13 +299,15 @@ class _Spread:
         return max(weighted, of_questions * np.sqrt(self.fixed))
 
     def p_value(self, value):
-        "Two-sided, of 0: the tails beyond a value this far away."
+        "Two-sided, of 0: the tails beyond a value this far away; those beyond 8 normal deviations where it is further."
         if not self.quantile(0.75):
             return float(value == 0)
         if abs(value) <= self.quantile(0.5 + 1e-12):
             return 1.0
-        tail = brentq(lambda z: self.quantile(stats.norm.cdf(z)) - abs(value), 0, 8)
-        return float(2 * stats.norm.sf(tail))
+        furthest = 8.0  # beyond it a double cannot tell the share of a tail from 1
+        if abs(value) < self.quantile(stats.norm.cdf(furthest)):
+            furthest = brentq(lambda z: self.quantile(stats.norm.cdf(z)) - abs(value), 0, furthest)
+        return float(2 * stats.norm.sf(furthest))
 
 # %% ../nbs/02b_inference.ipynb #5d85a2b7
 def _spread_over_seeds(
@@ -379,9 +381,9 @@ class Estimate:
     value: float  # mean over seeds; NaN where undefined (`reason` says why)
     low: float  # lower end of the 95 % interval, NaN where there is none
     high: float  # upper end
-    n: int  # questions with a confidence
-    parsed: float  # share of readings with a confidence
-    base_rate: float  # share of correct answers among them
+    n: int  # questions with a confidence; all for accuracy
+    parsed: float  # share of readings with a confidence; 1 for accuracy, which counts all of them
+    base_rate: float  # share of correct answers among these
     interval: str = ""  # how the interval was made
     estimand: str = ""  # what the interval is about
     reason: str = ""  # why there is no value or no interval
@@ -523,7 +525,7 @@ class _Card(dict):
 # %% ../nbs/02b_inference.ipynb #a7ac4cd1
 def metric_card(
     readings: list[Reading],  # of one method and readout; several seeds are averaged within a question
-    reference: float | None,  # the constant forecast for Brier skill: the accuracy on the training questions
+    reference: float | None,  # the constant forecast, the accuracy on the training questions; None without Brier skill
     n_resamples: int = 2000,  # bootstrap resamples of groups
     seed: int = 0,  # of all draws
     n_floor: int = 2000,  # draws of the noise floor and of the debiased interval
@@ -533,7 +535,8 @@ def metric_card(
 ) -> dict[str, Estimate]:
     """Each metric with its interval, floor and bounds, on the readings there are.
 
-    Raises ValueError as `reading_arrays` does, and for an unknown metric, estimand or unit.
+    Raises ValueError as `reading_arrays` does, for an unknown metric, estimand or unit, and for Brier skill, which is
+    among the default names, without a reference.
     """
     names = _known(names or list(METRICS))
     sample = Sample(_resampled_by(reading_arrays(readings), resample))
@@ -771,14 +774,35 @@ class Difference:
     interval: str = ""  # how the interval was made
     detectable: float = np.nan  # the smallest difference that would be found with 80 % power
 
+# %% ../nbs/02b_inference.ipynb #b7c41e03
+def _with_groups(readings_a, readings_b):
+    """Both, where a reading without a group takes the other side's, since its own text would be drawn apart from it.
+
+    Where neither side has one, the question is its own group, by its text in a: the other may word it differently."""
+    stated = sorted([*readings_b, *readings_a], key=lambda r: bool(r.group))
+    group = {r.id: r.group or r.question for r in stated}  # the last one counts
+    return [[r if r.group else replace(r, group=group[r.id]) for r in side] for side in (readings_a, readings_b)]
+
+
+def _check_groups(a, b, unit):
+    "Raise ValueError where readings of one question differ in their group: they would be drawn apart."
+    group = dict(zip(a.id, a.group))
+    for id, other in [*zip(a.id, a.group), *zip(b.id, b.group)]:
+        if str(other) != str(group[id]):
+            said = f"question '{id}' has the {unit} '{group[id]}' in one reading and '{other}' in another"
+            raise ValueError(f"{said}, so it cannot be resampled together. Give both the same `{unit}`")
+
 # %% ../nbs/02b_inference.ipynb #f5fb930c
-def _common(a, b):
-    "Both, on the questions for which every seed of both has a confidence; and how many questions there are in all."
+def _common(readings_a, readings_b, unit="group"):
+    "Arrays of the questions for which every seed of both has a confidence; and how many questions there are in all."
+    a, b = (_resampled_by(reading_arrays(side), unit) for side in _with_groups(readings_a, readings_b))
     both = _always_read(a) & _always_read(b)
     if not both:
         raise ValueError("the two sets of readings have no question in common for which both have a confidence")
     n_all = len(set(a.id) | set(b.id))
-    return _questions(a, both), _questions(b, both), n_all
+    a, b = _questions(a, both), _questions(b, both)
+    _check_groups(a, b, unit)
+    return a, b, n_all
 
 
 def _always_read(arrays):
@@ -806,7 +830,7 @@ def _two_sided(draws, value, support=np.inf):
 def _swap_test(a, b, metric, reference, n_draws, seed):
     "Two-sided p-value of 'a and b are interchangeable': their readings are swapped for a random half of the groups."
     both = Sample(_side_by_side(a, b))
-    half = len(both.groups) // 2
+    half = len(both.groups) // 2  # both sides have the same groups (`_check_groups`), those of a come first
     block = both._at_once
     rng = np.random.default_rng(seed)
     draws = []
@@ -855,12 +879,11 @@ def paired_difference(
 ) -> Difference:  # a - b
     """For scores an interval and p-value, for the rest the swap test's p-value, which is about these adapters.
 
-    Seeds are paired in their order. Raises ValueError where no question is in common, or where a swap finds different
-    numbers of seeds.
+    Seeds are paired in their order. A reading without a group takes that of the other side. Raises ValueError where no
+    question is in common, where one has different groups, or where a swap finds different numbers of seeds.
     """
     kind = lookup(METRICS, metric, "metric").kind
-    sides = [_resampled_by(reading_arrays(readings), resample) for readings in (readings_a, readings_b)]
-    a, b, n_all = _common(*sides)
+    a, b, n_all = _common(readings_a, readings_b, resample)
     (pair,) = _samples([(a, b)])
     of_a, of_b = (side.values([metric], reference)[metric] for side in pair)
     n, seeds = len(set(a.id)), [len(side.seeds) for side in pair]
@@ -870,7 +893,8 @@ def paired_difference(
         plain = replace(plain, claim=claim, reason=refused)
         return plain if refused else _bootstrapped(plain, [pair], reference, n_resamples, seed)
     p_value = _swap_test(a, b, metric, reference, n_resamples, seed)
-    return replace(plain, p_value=p_value, test="swap", reason="biased upward: no valid interval")
+    reason = _NEVER_AN_INTERVAL.get(kind, "biased upward: no valid interval")
+    return replace(plain, p_value=p_value, test="swap", reason=reason)
 
 # %% ../nbs/02b_inference.ipynb #bad2c08c
 def _samples(pairs):
@@ -988,15 +1012,15 @@ def premium_gap(
 ) -> Difference:  # own - peer, mean over whose answers they are
     """What a model's own answers gain by being read by itself.
 
-    Raises ValueError for a metric that has no interval, where `own` and `peer` hold answers of different models, and
-    where they have no question in common.
+    Groups are as in `paired_difference`. Raises ValueError for a metric that has no interval, where `own` and `peer`
+    hold answers of different models, and where they have no question in common or different groups for one.
     """
     if lookup(METRICS, metric, "metric").kind != "score":
         raise ValueError(f"metric '{metric}' has no interval. Take a score, such as 'stratified_auroc'")
     if own.keys() != peer.keys() or not own:
         found = f"own has the answers of {', '.join(own)}; peer those of {', '.join(peer)}"
         raise ValueError(f"{found}. Give both the same")
-    common = [_common(reading_arrays(own[whose]), reading_arrays(peer[whose])) for whose in own]
+    common = [_common(own[whose], peer[whose]) for whose in own]
     pairs = _samples([(a, b) for a, b, _ in common])
     values = [side.values([metric], reference)[metric] for pair in pairs for side in pair]
     n, n_all = sum(len(set(a.id)) for a, _, _ in common), sum(n_all for *_, n_all in common)

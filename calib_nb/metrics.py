@@ -98,14 +98,26 @@ def tally(
 ) -> Tally:  # without leading axes
     """The `Tally` of the rows.
 
-    Raises ValueError for arrays of different length, a confidence outside [0, 1] or NaN, an outcome not 0 or 1."""
+    Raises ValueError for arrays of different length, a confidence outside [0, 1] or NaN, an outcome not 0 or 1, and for
+    a `Tally` with a group: it has counted its rows."""
     if isinstance(confidence, Tally):
+        if group is not None:
+            raise ValueError("a Tally has no rows that a group could divide: give the arrays, or tally(..., group)")
         return confidence
     p, y = check_arrays(confidence, correct)
     strata, value, column = _distinct(_stratum_numbers(group, p), p)
     n = np.bincount(column, minlength=value.size)
     hits = np.bincount(column, weights=y, minlength=value.size)
     return Tally(value, n, hits, _starts(strata))
+
+
+def _without_strata(confidence, correct=None):
+    "The `Tally` of the rows. Raises ValueError for one with strata: its columns are not ascending."
+    t = tally(confidence, correct)
+    if t.first.size > 1:
+        said = f"this metric needs a Tally without strata; here are {t.first.size}"
+        raise ValueError(f"{said}. Tally the rows without a group, or take stratified_auroc")
+    return t
 
 # %% ../nbs/01_metrics.ipynb #ed262b2d
 def _stratum_numbers(group, p):
@@ -181,11 +193,11 @@ def mean_confidence(
 
 
 def distinct_values(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
 ) -> int | np.ndarray:  # 0 for n = 0
     "How many different confidences occur."
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     return (t.n > 0).sum(-1)
 
 # %% ../nbs/01_metrics.ipynb #9575d27a
@@ -284,7 +296,7 @@ def _norm_of_gaps(rows, gaps, norm):
 
 # %% ../nbs/01_metrics.ipynb #f158baa5
 def expected_calibration_error(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
     n_bins: int = 10,  # number of bins
     norm: str = "l1",  # 'l1' mean, 'l2' root mean square, or 'max' of the bins' absolute gaps, weighted by rows
@@ -292,7 +304,7 @@ def expected_calibration_error(
     closed: str = "left",  # 'left': bins [a, b), 1.0 in the last; 'right': bins (a, b], 0.0 in the first
 ) -> float | np.ndarray:  # NaN for n = 0
     "Binned calibration error (Naeini et al. 2015; Guo et al. 2017); empty bins do not count. Biased upward."
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     if strategy == "quantile" and t.n.ndim > 1:  # the edges move with each resample
         options = dict(n_bins=n_bins, norm=norm, strategy=strategy, closed=closed)
         return _each_resample(expected_calibration_error, t, **options)
@@ -302,7 +314,7 @@ def expected_calibration_error(
 
 
 def rms_calibration_error(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
     n_bins: int = 100,  # of equal width, [a, b), 1.0 in the last
 ) -> float | np.ndarray:  # NaN for n = 0
@@ -330,11 +342,11 @@ def _concordant_pairs(t):
 
 
 def auroc(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
 ) -> float | np.ndarray:  # NaN where one class is absent
     "Chance that a correct row has a higher confidence than a wrong one, ties half (Hanley and McNeil 1982)."
-    return stratified_auroc(confidence, correct)
+    return stratified_auroc(_without_strata(confidence, correct))
 
 
 def stratified_auroc(
@@ -376,14 +388,14 @@ def _hle_norm(gaps, share, p):
 
 # %% ../nbs/01_metrics.ipynb #91c59c8f
 def equal_mass_calibration_error(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
     beta: int = 100,  # rows in a bin
 ) -> float | np.ndarray:  # NaN for n = 0
     """Root mean squared gap over max(1, n // beta) bins of equal mass.
 
     Tied rows are spread evenly over the bins that they touch."""
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     if t.n.ndim > 1:
         return _each_resample(equal_mass_calibration_error, t, beta=beta)
     if not t.total:
@@ -397,13 +409,13 @@ def equal_mass_calibration_error(
 
 # %% ../nbs/01_metrics.ipynb #fce1b9f6
 def kumar_bins(
-    t: Tally,  # without leading axes
+    t: Tally,  # without leading axes or strata
     n_bins: int = 15,  # how many, where confidences are not discrete
 ) -> np.ndarray:  # (K,) bin of each value
     """The bins that the package uncertainty-calibration chooses.
 
     One for each value if there are fewer than n / 4 values, else bins of equal mass, edges halfway between rows."""
-    n = int(t.total)
+    n = int(_without_strata(t).total)
     if t.value.size < n / 4:
         return np.arange(t.value.size)
     rows = np.repeat(t.value, np.asarray(t.n).astype(int))
@@ -414,12 +426,12 @@ def kumar_bins(
 
 
 def debiased_calibration_error(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
     n_bins: int = 15,  # how many, where confidences are not discrete; the default is that of their package
 ) -> float | np.ndarray:  # NaN for n = 0
     "Root of the debiased mean squared gap, 0 where that is negative (Kumar et al. 2019)."
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     if t.n.ndim > 1:
         return _each_resample(debiased_calibration_error, t, n_bins=n_bins)
     t = _occupied(t)
@@ -517,9 +529,10 @@ class Corp(NamedTuple):
 
 
 def isotonic_fit(
-    t: Tally,  # without leading axes
+    t: Tally,  # without leading axes or strata
 ) -> np.ndarray:  # (K,) the recalibrated confidence of each value; NaN where a value has no rows
     "Isotonic regression of the outcomes on the confidences."
+    t = _without_strata(t)
     fit, occupied = np.full(t.value.size, np.nan), t.n > 0
     if occupied.any():
         rows = t.n[occupied].astype(float)
@@ -539,11 +552,11 @@ def _corp_of_resamples(t):
 
 
 def corp_decomposition(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
 ) -> Corp:  # NaN for n = 0; arrays for resamples
     "The Brier score's three parts (Dimitriadis, Gneiting and Jordan 2021)."
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     if t.n.ndim > 1:
         several = len(t.n) > 1  # one alone has the last bit that it has without axes
         return _corp_of_resamples(t) if several else Corp(*_each_resample(corp_decomposition, t).T)
@@ -557,11 +570,11 @@ def corp_decomposition(
 
 # %% ../nbs/01_metrics.ipynb #5f1c354d
 def risk_coverage_curve(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without leading axes
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without leading axes or strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
 ) -> tuple[np.ndarray, np.ndarray]:  # coverage k / n, and the risk there, (n,) each
     "The expected share of wrong answers among the k most confident rows, k = 1 ... n."
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     n = int(t.total)
     k = np.arange(1, n + 1)
     rows_from = np.append(0, np.cumsum(t.n[::-1]))
@@ -589,13 +602,13 @@ def _risk_area(t):
 
 
 def aurc(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
 ) -> float | np.ndarray:  # NaN for n = 0
     """Area under the risk-coverage curve; lower is better (Geifman and El-Yaniv 2017).
 
     The mean of the risks at k = 1 ... n, ties averaged."""
-    return tally(confidence, correct).risk_area
+    return _without_strata(confidence, correct).risk_area
 
 # %% ../nbs/01_metrics.ipynb #023540fe
 def _oracle_aurc(t):
@@ -607,41 +620,41 @@ def _oracle_aurc(t):
 
 
 def e_aurc(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
 ) -> float | np.ndarray:  # NaN for n = 0
     "`aurc` in excess of the best possible order's; 0 is perfect (Geifman, Uziel and El-Yaniv 2019)."
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     return aurc(t) - _oracle_aurc(t)
 
 
 def prr(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
 ) -> float | np.ndarray:  # NaN where one class is absent
     """Prediction rejection ratio, as in lm-polygraph; higher is better (Malinin and Gales 2021).
 
     How far `aurc` gets from a random order (0) to the best one (1)."""
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     oracle = _oracle_aurc(t)
     return 1 - _ratio(aurc(t) - oracle, 1 - accuracy(t) - oracle)
 
 # %% ../nbs/01_metrics.ipynb #eb32d0af
 def augrc(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
 ) -> float | np.ndarray:  # NaN for n = 0
     """Area under the generalised risk-coverage curve; lower is better (Traub et al. 2024).
 
     The risk is the share of *all* rows that are wrong and answered.
     Equals (1 - AUROC) a (1 - a) + (1 - a)^2 / 2 at accuracy a."""
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     before = _dot(t.wrong, t.n_above) + _dot(t.wrong, t.n) / 2  # rows that come before a wrong one
     return _ratio(t.wrong.sum(-1) * t.total - before, np.square(t.total, dtype=float))
 
 
 def accuracy_at_coverage(
-    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally`
+    confidence: np.ndarray | Tally,  # (n,) in [0, 1], or a `Tally` without strata
     correct: np.ndarray | None = None,  # (n,) of 0/1
     coverage: float = 0.5,  # share of rows that are answered, in (0, 1]
 ) -> float | np.ndarray:  # NaN for n = 0
@@ -650,7 +663,7 @@ def accuracy_at_coverage(
     Raises ValueError for a coverage outside (0, 1]."""
     if not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1]; got {coverage}")
-    t = tally(confidence, correct)
+    t = _without_strata(confidence, correct)
     k = np.ceil(np.round(coverage * t.total, 9))
     taken = np.clip((k[..., None] - t.n_above) / np.maximum(t.n, 1), 0, 1)
     return 1 - _ratio(_dot(t.wrong, taken), k)

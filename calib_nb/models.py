@@ -555,7 +555,7 @@ def _load_adapted(name, located, quantization, device):  # as `_load_plain`, loc
 def load_model(
     name: str = "smollm2-135m",  # embedded model, local folder, or hub name; of a model or an adapter
     revision: str | None = None,  # hub branch, tag or commit
-    quantization: str | None = None,  # None or 'nf4'
+    quantization: str | None = None,  # 'nf4'; None or 'none': the weights as they are, by one key
     device: str | None = None,  # 'cpu', 'cuda'; None: what there is
 ) -> LanguageModel:  # in eval mode
     """Load a model, or an adapter on its base model.
@@ -567,7 +567,7 @@ def load_model(
     located = _located(name, revision)
     transformers_logging.disable_progress_bar()
     load = _load_adapted if _is_adapter(Path(located[0])) else _load_plain
-    return load(name, located, quantization, choose_device(device))
+    return load(name, located, None if quantization == "none" else quantization, choose_device(device))
 
 # %% ../nbs/07_models.ipynb #2d003fef
 _SWITCHES = "enable_thinking", "thinking"  # names that chat templates give to the switch for thoughts

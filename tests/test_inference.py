@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import readings
-from scipy import sparse
+from scipy import sparse, stats
 
 from calib_nb import inference as I
 from calib_nb import label_noise as N
@@ -30,6 +30,15 @@ def test_a_card_is_complete_and_json():
         assert e.parsed == 1 if name == "accuracy" else 0.8 < e.parsed < 1
         assert (e.floor is not None) == (R.METRICS[name].kind == "calibration") == (e.p_value is not None)
         assert not np.isfinite(e.low) or (e.low <= e.value <= e.high and e.estimand), name
+
+
+def test_a_card_without_a_reference_is_one_without_brier_skill():
+    made = R.made_up_readings(100)
+    with pytest.raises(ValueError, match="needs the constant forecast"):
+        I.metric_card(made, None, n_resamples=20)
+    assert "without a reference" in I.metric_card.__doc__
+    names = [name for name in R.METRICS if name != "brier_skill_score"]
+    assert list(I.metric_card(made, None, 20, n_floor=20, names=names)) == names
 
 
 def test_the_same_seed_gives_the_same_card_and_the_order_of_readings_does_not_matter():
@@ -279,6 +288,41 @@ def test_paired_difference_uses_common_questions_only():
         I.paired_difference(readings([None, 0.5], [0, 1]), readings([0.5, None], [0, 1]))
 
 
+def grouped(says, name):
+    "Readings of 120 questions in 40 groups; `name` gives a group's name from its number."
+    made = R.made_up_readings(120, says=says)
+    return [replace(r, group=name(i % 40)) for i, r in enumerate(made)]
+
+
+@pytest.mark.parametrize("metric", ["brier_score", "expected_calibration_error"])
+def test_a_question_is_drawn_on_both_sides_or_on_neither(metric):
+    "A side without groups takes the other's: two that say the same differ by exactly 0, and swaps move pairs."
+    a, plain = grouped(jittered(1), "subject {}".format), grouped(jittered(1), lambda number: "")
+    for pair in ((a, plain), (plain, a)):
+        d = I.paired_difference(*pair, metric, n_resamples=200)
+        assert d.value == 0 and d.p_value == 1 and (metric != "brier_score" or d.low == d.high == 0)
+    b, bare = grouped(jittered(2), "subject {}".format), grouped(jittered(2), lambda number: "")
+    wanted = I.paired_difference(a, b, metric, n_resamples=200)
+    assert I.paired_difference(a, bare, metric, n_resamples=200) == wanted
+    worded = [replace(r, question=r.question.upper()) for r in bare]
+    assert I.paired_difference(plain, worded, metric, n_resamples=200) == I.paired_difference(
+        plain, bare, metric, n_resamples=200
+    )
+
+
+def test_a_question_with_two_groups_cannot_be_paired():
+    a, b = grouped(jittered(1), "subject {}".format), grouped(jittered(2), "topic {}".format)
+    for metric in ("brier_score", "expected_calibration_error"):
+        with pytest.raises(ValueError, match="'q00000' has the group 'subject 0' .*'topic 0'.* the same `group`"):
+            I.paired_difference(a, b, metric, n_resamples=20)
+    with pytest.raises(ValueError, match="the same `group`"):
+        I.premium_gap({"a": a}, {"a": b}, "auroc", n_resamples=20)
+    related = [replace(r, relation=f"{r.relation}!") for r in a]
+    with pytest.raises(ValueError, match="the relation 'relation 0'.* the same `relation`"):
+        I.paired_difference(a, related, "auroc", n_resamples=20, resample="relation")
+    assert I.paired_difference(a[:60], b[60:] + a[:60], "auroc", n_resamples=20).n == 60  # only common ones matter
+
+
 def jittered(seed):
     "What a forecaster says whose noise is drawn from `seed`."
     def says(chance):
@@ -310,6 +354,15 @@ def test_p_values_agree_with_intervals():
         d = I.paired_difference(a, b, "brier_score", n_resamples=999, seed=seed)
         left_out = d.low > 0 or d.high < 0
         assert left_out == (d.p_value < 0.05) or abs(d.p_value - 0.05) < 0.01
+
+
+def test_a_difference_says_why_it_has_no_interval():
+    a, b = R.made_up_readings(100), R.made_up_readings(100, says=jittered(1))
+    for name in ("log_score", "penalised_75", "distinct_values", "dsc"):
+        alone = I.metric_card(a, None, 20, names=[name])[name].reason
+        assert I.paired_difference(a, b, name, n_resamples=20).reason == alone and "biased" not in alone
+    for name in ("rms_calibration_error", "mcb"):
+        assert I.paired_difference(a, b, name, n_resamples=20).reason == "biased upward: no valid interval"
 
 
 def test_swapping_seeds_needs_equally_many():
@@ -397,6 +450,25 @@ def test_a_spread_over_seeds_by_hand():
     of_questions = I._spread_over_seeds(np.full(3, 0.2), np.tile(draws, (3, 1)), 100)
     assert of_questions.quantile(0.975) == pytest.approx(1.984217 * draws.std(ddof=1) * np.sqrt(100 / 99), rel=1e-5)
     assert of_seeds.p_value(of_seeds.quantile(0.975)) == pytest.approx(0.05) and of_seeds.p_value(0) == 1
+
+
+def test_a_difference_that_no_chance_makes_has_a_p_value():
+    "Where the search for the tail ends, p is the tail there, and never less."
+    spread = I._Spread(1, 1e-4, 1, 299, 9)
+    beyond, at_end = spread.p_value(9), 2 * stats.norm.sf(8)
+    assert beyond == at_end == spread.p_value(1e6)
+    assert at_end < spread.p_value(5) < spread.p_value(3) < 0.01
+    sure, unsure = (
+        [replace(r, seed=k) for k in range(10) for r in R.made_up_readings(100, says=jittered_about(mean, k))]
+        for mean in (0.9, 0.2)
+    )
+    d = I.paired_difference(sure, unsure, "mean_confidence", n_resamples=200)
+    assert d.claim == "the method" and d.low > 0 and 0 < d.p_value < 1e-10
+
+
+def jittered_about(mean, seed):
+    "Says nearly the same of every question."
+    return lambda chance: mean + np.random.default_rng(seed).uniform(-0.05, 0.05, len(chance))
 
 
 def test_claims_beyond_these_relations_resample_relations():

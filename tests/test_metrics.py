@@ -170,6 +170,41 @@ def test_the_stratified_auroc_weighs_groups_by_their_pairs():
     assert np.isnan(M.stratified_auroc([0.1, 0.2], [0, 1], ["a", "b"]))
 
 
+ADDITIVE = [*MEANS, M.penalised_score, M.smooth_calibration_error]  # sums over rows, in any order of a tally's columns
+ORDERED = [*RANKING, *(m for m in CALIBRATION if m not in ADDITIVE), M.distinct_values, M.corp_decomposition]
+
+
+@settings(max_examples=40, deadline=None)
+@given(both_classes)
+def test_a_tally_with_strata_scores_as_its_rows_or_is_refused(data):
+    p, y = columns(data)
+    group = np.arange(len(p)) % 2
+    t = M.tally(p, y, group)
+    for metric in ADDITIVE:
+        assert metric(t) == pytest.approx(metric(p, y), abs=1e-9), metric.__name__
+    assert M.brier_skill_score(t, reference=0.3) == pytest.approx(M.brier_skill_score(p, y, reference=0.3))
+    for metric in (*ORDERED, M.risk_coverage_curve, M.isotonic_fit, M.kumar_bins, quantile_error):
+        with pytest.raises(ValueError, match="needs a Tally without strata; here are 2"):
+            metric(t)
+    assert M.stratified_auroc(t) == pytest.approx(M.stratified_auroc(p, y, group), nan_ok=True)
+
+
+def test_a_tally_with_strata_is_refused_for_resamples_too():
+    t = M.tally([0.1, 0.5, 0.9, 0.5], [0, 1, 1, 0], ["a", "a", "b", "b"])
+    resampled = M.Tally(t.value, np.tile(t.n, (3, 1)), np.tile(t.hits, (3, 1)), t.first)
+    for metric in ORDERED:
+        with pytest.raises(ValueError, match="without strata"):
+            metric(resampled)
+    assert len(M.stratified_auroc(resampled)) == 3
+
+
+def test_a_tally_cannot_be_grouped_afterwards():
+    p, y, group = [0.1, 0.5, 0.9, 0.5], [0, 1, 1, 0], ["a", "a", "b", "b"]
+    for wrong in (M.tally, M.stratified_auroc):
+        with pytest.raises(ValueError, match="a Tally has no rows that a group could divide"):
+            wrong(M.tally(p, y), None, group)
+
+
 def by_bisection(falling, size, steps=12):
     "The grid point that `_fixed_point` must find."
     low, high = np.zeros(size), np.ones(size)

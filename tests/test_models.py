@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import small_model
 
-from calib_nb.models import DEVICE_SETTINGS, _settings, _with_full_logits, folder_key
+from calib_nb.models import DEVICE_SETTINGS, _settings, _with_full_logits, folder_key, load_model
 
 FILES = [
     "model.safetensors",
@@ -71,3 +71,11 @@ def test_batches_on_a_gpu_shrink_with_the_model_and_the_cpu_has_one_size():
     sizes = [_settings("cuda", n)["read_batch"] for n in (135e6, 2.6e9, 27e9)]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
     assert _settings("cpu", 27e9) == DEVICE_SETTINGS["cpu"]
+
+
+def test_no_quantization_is_one_model_however_it_is_said(small, tmp_path):
+    "Its key is that of the dense model: a cache knows it, and an adapter trained on it fits."
+    small.model.save_pretrained(tmp_path)
+    small.tokenizer.save_pretrained(tmp_path)
+    plain, said = (load_model(str(tmp_path), quantization=q, device="cpu") for q in (None, "none"))
+    assert (said.key, said.quantization) == (plain.key, plain.quantization) and plain.quantization is None
