@@ -138,11 +138,10 @@ _DENIAL = r"(?:\bnot|n't|\brather than|\binstead of|\bnor|\bneither|\bexcept)(?:
 _DENIES = re.compile(rf"{_DENIAL}[ (\[]{{0,3}}$", re.I)
 _REFUTED = re.compile(r"[)\]]? (?:is|are|was)(?: not|n't| wrong| incorrect| false)\b", re.I)
 _DECIDED = re.compile(rf"(?:{_DECIDES}|{_PICKS})[\"'(\[]{{0,2}}$", re.I)
-_LETTER = r"(?:[A-Zb-hj-z]|[ai](?=\s*(?:$|[^\w\s]|\n)))"  # 'a city' and 'i think' name no choice
 _NAMED_LETTER = re.compile(
-    rf"(?i:\b{_OF_OPTION} ?[(\[]?)(?P<behind>{_LETTER})(?![\w'])|(?<!\w)[(\[](?P<within>[A-Za-z])[)\]]"
+    rf"(?i:\b{_OF_OPTION} ?[(\[]?)(?P<behind>[A-Za-z])(?![\w'])|(?<!\w)[(\[](?P<within>[A-Za-z])[)\]]"
     r"|(?:^|(?<= ))(?P<before>[A-Z])(?=[).:](?:\s|$))|(?<![\w'.\-])(?P<capital>[B-HJ-Z])(?![\w'\-]|\.\w)"
-    rf"|(?i:(?:answer|correct one|response)(?: is|:) ?)(?P<decided>{_LETTER})(?![\w'])"
+    r"|(?i:(?:answer|correct one|response)(?: is|:) ?)(?P<decided>[A-Za-z])(?![\w'])"
     r"|(?<![\w'])(?P<listed>A)(?=,? (?:or|and|nor|but) [B-Z]\b|, [B-Z]\b|$)"
 )
 

@@ -167,18 +167,16 @@ class QuestionSet:
     hub: str = ""  # dataset on the hub, or a local folder in its form
     config: str | None = None  # configuration of the dataset
     split: str = "test"  # split of the dataset
-    only: bool = False  # whether a file with further columns is of another set
 
     def fits(self, found: Iterable[str]):  # column names of a file
         "Whether a file with these columns can be of this set."
-        has_all = all(any(c in found for c in alternatives) for alternatives in self.columns)
-        return has_all and not (self.only and len(set(found)) > len(self.columns))
+        return all(any(c in found for c in alternatives) for alternatives in self.columns)
 
 # %% ../nbs/05_questions.ipynb #6ac1f9ec
 def _own_row(row):
     "A `Question` record as this library writes it."
     question = _plain_text(row["question"])
-    return {**row, "question": question, "answers": row["answers"] if "answers" in row else row["answer"]}
+    return {**row, "question": question, "answers": row["answers"]}
 
 
 QUESTION_SETS = {
@@ -192,7 +190,7 @@ QUESTION_SETS = {
     )
 }
 QUESTION_SETS["study"] = replace(QUESTION_SETS["facts"], name="study", size=2183)
-_OWN = QuestionSet("own", "the file's own", "", 0, _own_row, (("question",), ("answers", "answer")))
+_OWN = QuestionSet("own", "the file's own", "", 0, _own_row, (("question",), ("answers",)))
 
 # %% ../nbs/05_questions.ipynb #e1b794bb
 def _simpleqa_row(row):
@@ -305,7 +303,6 @@ QUESTION_SETS["nq_open"] = QuestionSet(
     columns=(("question",), ("answer",)),
     hub="google-research-datasets/nq_open",
     split="validation",
-    only=True,
 )
 
 # %% ../nbs/05_questions.ipynb #3591cff4
@@ -349,14 +346,10 @@ def _reason(error):
     return str(error)
 
 
-_TAKEN_ALONG = ("id", "group", "relation", "grade", "split", "extra")  # of a file of a known set
-
-
 def _question_of(row, spec, where, separator):  # a dict, its `QuestionSet`, where it stands; as in `answer_list`
     "`(question, whether its group is said)`. Raises `RecordError` that says where the row stands, and what is wrong."
     try:
-        own = {name: row[name] for name in _TAKEN_ALONG if name in row}
-        fields = _with_id({**own, **spec.row(row)}, separator)
+        fields = _with_id(spec.row(row), separator)
         return make_record(Question, fields, where), bool(fields["group"])
     except RecordError:
         raise

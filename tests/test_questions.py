@@ -390,21 +390,6 @@ def write_csv(path, rows):
     return path
 
 
-@pytest.mark.parametrize("column", ["answer", "answers", "golden_answers"])
-def test_a_subject_and_a_split_stay_with_a_question_whatever_its_other_columns_are_called(tmp_path, column):
-    about = {"group": "France", "relation": "capital", "split": "train", "level": "2"}
-    row = {"id": "7", "question": "What is the capital of France?", column: "Paris", **about}
-    [question] = found = load_questions(write_csv(tmp_path / "mine.csv", [row]))
-    assert (question.id, question.group, question.relation) == ("7", "France", "capital")
-    assert question.answers == ["Paris"] and question.extra["split"] == "train"
-    assert column == "golden_answers" or "nq_open" not in found.source["name"]
-
-
-def test_a_file_of_a_question_and_an_answer_alone_is_nq_open(tmp_path):
-    row = {"question": "who wrote the iliad", "answer": "Homer"}
-    assert load_questions(write_csv(tmp_path / "mine.csv", [row])).source["name"] == "nq_open"
-
-
 def test_simpleqa_verified_from_a_file_in_its_shape(tmp_path):
     rooms, builder = load_questions(write_csv(tmp_path / "simpleqa_verified.csv", VERIFIED))
     assert rooms.answers == [VERIFIED[0]["answer"]]
