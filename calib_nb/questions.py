@@ -163,13 +163,14 @@ class QuestionSet:
     language: str  # code of the language, e.g. 'en'
     size: int  # questions in the published split
     row: Callable  # `row(dict) -> dict` of `Question` fields
-    columns: tuple  # each a tuple of alternatives; a file with one of each is of this set
+    columns: tuple  # each a tuple of alternatives; a file with one of each is in the form of this set
     hub: str = ""  # dataset on the hub, or a local folder in its form
     config: str | None = None  # configuration of the dataset
     split: str = "test"  # split of the dataset
+    beside: tuple = ()  # columns that copies of it may have, too
 
     def fits(self, found: Iterable[str]):  # column names of a file
-        "Whether a file with these columns can be of this set."
+        "Whether a file with these columns is in the form of this set."
         return all(any(c in found for c in alternatives) for alternatives in self.columns)
 
 # %% ../nbs/05_questions.ipynb #6ac1f9ec
@@ -222,14 +223,7 @@ QUESTION_SETS["simpleqa"] = QuestionSet(
 # %% ../nbs/05_questions.ipynb #a8673e12
 def _simpleqa_verified_row(row):
     "Its answers are one text each, whatever stands in it."
-    kept = ("original_index", "answer_type", "multi_step", "requires_reasoning")
-    return {
-        "question": row["problem"],
-        "answers": [row["answer"]],
-        "relation": row["topic"],
-        "urls": row["urls"],
-        **{k: row[k] for k in kept if k in row},
-    }
+    return {"question": row["problem"], "answers": [row["answer"]], "relation": row["topic"], "urls": row["urls"]}
 
 
 QUESTION_SETS["simpleqa_verified"] = QuestionSet(
@@ -241,6 +235,7 @@ QUESTION_SETS["simpleqa_verified"] = QuestionSet(
     columns=(("problem",), ("answer",), ("topic",), ("urls",)),
     hub="google/simpleqa-verified",
     split="eval",
+    beside=("original_index", "answer_type", "multi_step", "requires_reasoning"),
 )
 
 # %% ../nbs/05_questions.ipynb #752c525f
@@ -267,6 +262,10 @@ QUESTION_SETS["popqa"] = QuestionSet(
     row=_popqa_row,
     columns=(("question",), ("prop",), ("s_pop",), ("possible_answers", "answers")),
     hub="akariasai/PopQA",
+    beside=(
+        *("id", "subject", "subj", "subj_id", "s_aliases", "s_uri", "s_wiki_title", "sources"),
+        *("prop_id", "obj", "obj_id", "o_aliases", "o_uri", "o_wiki_title", "o_pop"),
+    ),
 )
 
 # %% ../nbs/05_questions.ipynb #514aa50e
@@ -287,6 +286,7 @@ QUESTION_SETS["triviaqa"] = QuestionSet(
     hub="mandarjoshi/trivia_qa",
     config="rc.nocontext",
     split="validation",
+    beside=("id", "question_source", "entity_pages", "search_results"),
 )
 
 # %% ../nbs/05_questions.ipynb #4a95697b
@@ -346,10 +346,18 @@ def _reason(error):
     return str(error)
 
 
+def _all_fields(row, spec):
+    "What the set's lines make of a row, and what they do not use; a field that the row itself names stands first."
+    used = {column for alternatives in spec.columns for column in alternatives}
+    rest = {name: value for name, value in row.items() if name not in used}
+    named = {name: rest[name] for name in ("id", "group", "relation", "grade") if _given(rest.get(name))}
+    return {**rest, **spec.row(row), **named}
+
+
 def _question_of(row, spec, where, separator):  # a dict, its `QuestionSet`, where it stands; as in `answer_list`
     "`(question, whether its group is said)`. Raises `RecordError` that says where the row stands, and what is wrong."
     try:
-        fields = _with_id(spec.row(row), separator)
+        fields = _with_id(_all_fields(row, spec), separator)
         return make_record(Question, fields, where), bool(fields["group"])
     except RecordError:
         raise
@@ -460,9 +468,7 @@ def _mapped_row(mapping, separator, row):
         if value is not None and str(value).strip():
             answers += answer_list(value, separator)
     named = {field: _cells(row, columns) for field, columns in mapping.items() if field != "answers"}
-    used = _mapped_columns(mapping)
-    rest = {k: v for k, v in row.items() if k not in used}
-    return {**rest, **named, "answers": answers}
+    return {**named, "answers": answers}
 
 # %% ../nbs/05_questions.ipynb #d8a3edff
 _MAPPED = ("id", "question", "answers", "choices", "group", "relation", "grade", "urls")  # what a mapping may name
@@ -482,17 +488,27 @@ def _mapped_set(mapping, found, where, separator):
             f"{where}: the column mapping lacks or names unknown columns: {', '.join(missing)}. "
             f"The file has {_listed(found)}"
         )
-    return replace(_OWN, name=Path(where).stem, row=partial(_mapped_row, mapping, separator))
+    used = tuple((name,) for name in (*_mapped_columns(mapping), *mapping))  # what is named stands before its namesake
+    return replace(_OWN, name=Path(where).stem, row=partial(_mapped_row, mapping, separator), columns=used)
 
 # %% ../nbs/05_questions.ipynb #2bb85509
+def _credited(spec, found):
+    "The set, by its own name only where a file with these columns can be a copy of it."
+    known = {column for alternatives in spec.columns for column in alternatives} | {*spec.beside}
+    if found <= known:
+        return spec
+    return replace(spec, name=_OWN.name, license=_OWN.license, language=_OWN.language)
+
+
 def _set_of_file(rows, where, mapping, separator):
     "The `QuestionSet` that a file is of: by its columns, or by a mapping. Raises `RecordError` where no set fits."
     found = set(rows.columns)
     if mapping:
         return _mapped_set(mapping, found, where, separator)
-    for spec in (*QUESTION_SETS.values(), _OWN):
+    published = [spec for spec in QUESTION_SETS.values() if spec.row is not _own_row]
+    for spec in (*published, _OWN):
         if spec.fits(found):
-            return spec
+            return _credited(spec, found)
     raise RecordError(
         f"{where}: no known question set has the columns {_listed(found) or '(none)'}. "
         "Say what they mean, e.g. columns={'question': 'prompt', 'answers': 'target'}"

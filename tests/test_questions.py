@@ -352,6 +352,37 @@ def test_local_files_are_recognised_and_read(file, name, n, aliases):
     assert len(questions) + len(questions.skipped) == n_lines
 
 
+FORMS = {  # columns of a published set, as one might call them oneself
+    "nq_open": {"question": "Q{}?", "answer": "a{}"},
+    "triviaqa": {"question": "Q{}?", "golden_answers": "a{}"},
+    "popqa": {"question": "Q{}?", "answers": "a{}", "prop": "p", "s_pop": "7", "subject": "s{}"},
+    "simpleqa": {"metadata": "{{'topic': 'Art', 'answer_type': 'x', 'urls': []}}", "problem": "Q{}?", "answer": "a{}"},
+}
+OWN_COLUMNS = {"id": "i{}", "group": "one subject", "relation": "r", "grade": "g", "split": "test", "note": "n{}"}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_file_in_a_sets_form_is_that_set_and_with_columns_of_ones_own_it_loses_none_of_them(tmp_path, name):
+    rows = [{column: text.format(i) for column, text in FORMS[name].items()} for i in range(3)]
+    assert load_questions(write_csv(tmp_path / "q.csv", rows)).source["name"] == name
+    more = [{**row, **{column: text.format(i) for column, text in OWN_COLUMNS.items()}} for i, row in enumerate(rows)]
+    questions = load_questions(write_csv(tmp_path / "q.csv", more))
+    assert (questions.source["name"], questions.source["license"]) == ("own", "the file's own")
+    assert {(q.group, q.relation, q.grade, q.extra["split"]) for q in questions} == {("one subject", "r", "g", "test")}
+    assert [(q.id, q.extra["note"], q.answers) for q in questions] == [(f"i{i}", f"n{i}", [f"a{i}"]) for i in range(3)]
+
+
+def test_a_file_in_the_librarys_own_form_is_not_credited_with_the_embedded_set(tmp_path, facts):
+    saved = load_questions(write_jsonl(tmp_path / "q.jsonl", facts[:3]))
+    assert saved == facts[:3] and saved.source["name"] == "own" and "CC-BY" not in saved.source["license"]
+
+
+def test_what_a_mapping_names_stands_before_a_column_of_that_name(tmp_path):
+    path = write_csv(tmp_path / "q.csv", [{"q": "Who?", "a": "x", "about": "y", "group": "z", "grade": "1"}])
+    question, = load_questions(path, columns={"question": "q", "answers": "a", "group": "about"})
+    assert (question.group, question.grade, question.extra) == ("y", "1", {})
+
+
 @needs_shared
 def test_popqa_keeps_subject_relation_and_popularity():
     q = load_questions(SHARED / "popqa/popqa_union.jsonl")[0]
