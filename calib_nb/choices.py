@@ -138,10 +138,11 @@ _DENIAL = r"(?:\bnot|n't|\brather than|\binstead of|\bnor|\bneither|\bexcept)(?:
 _DENIES = re.compile(rf"{_DENIAL}[ (\[]{{0,3}}$", re.I)
 _REFUTED = re.compile(r"[)\]]? (?:is|are|was)(?: not|n't| wrong| incorrect| false)\b", re.I)
 _DECIDED = re.compile(rf"(?:{_DECIDES}|{_PICKS})[\"'(\[]{{0,2}}$", re.I)
+_NO_WORD = r"(?![ai](?! ?[.,;:!?)\]–—-]+(?:\s|$)|$))"  # `a` and `i` are words where the sentence goes on
 _NAMED_LETTER = re.compile(
-    rf"(?i:\b{_OF_OPTION} ?[(\[]?)(?P<behind>[A-Za-z])(?![\w'])|(?<!\w)[(\[](?P<within>[A-Za-z])[)\]]"
+    rf"(?i:\b{_OF_OPTION} ?[(\[]?){_NO_WORD}(?P<behind>[A-Za-z])(?![\w'])|(?<!\w)[(\[](?P<within>[A-Za-z])[)\]]"
     r"|(?:^|(?<= ))(?P<before>[A-Z])(?=[).:](?:\s|$))|(?<![\w'.\-])(?P<capital>[B-HJ-Z])(?![\w'\-]|\.\w)"
-    r"|(?i:(?:answer|correct one|response)(?: is|:) ?)(?P<decided>[A-Za-z])(?![\w'])"
+    rf"|(?i:(?:answer|correct one|response)(?: is|:) ?){_NO_WORD}(?P<decided>[A-Za-z])(?![\w'])"
     r"|(?<![\w'])(?P<listed>A)(?=,? (?:or|and|nor|but) [B-Z]\b|, [B-Z]\b|$)"
 )
 
@@ -170,6 +171,12 @@ def _letters_named(text: str, choices: list[str], taken: list[tuple]) -> list[tu
     return found
 
 
+def _one_line(answer: str) -> str:
+    "An answer as `_plain` text; a small letter at a line's end gets a full stop, as it is no article there."
+    lines = [_plain(line) for line in answer.splitlines()]
+    return " ".join(re.sub(r"(?<![\w'])[ai]$", r"\g<0>.", line) for line in lines if line)
+
+
 def _named(text: str, choices: list[str]) -> tuple[set, set]:
     "(choices that are named and not denied, those of them that it decides for)."
     texts = _texts_named(text, choices)
@@ -192,7 +199,7 @@ def read_choice(
     k, objection = _exactly(answer, choices)
     if k is not None or objection:
         return k, objection
-    named, decided = _named(_plain(answer)[:2000], choices)
+    named, decided = _named(_one_line(answer)[:2000], choices)
     chosen = decided if len(decided) == 1 else named
     if len(chosen) == 1:
         return chosen.pop(), ""

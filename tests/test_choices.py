@@ -45,6 +45,20 @@ def test_an_answer_that_does_not_decide_is_never_guessed_for(answer, why):
     assert chosen is None and why in reason
 
 
+@pytest.mark.parametrize("answer, choice", [
+    ("The answer is a city called Paris", 1), ("The answer is a bit unclear, Paris", 1),
+    ("The answer is b because ...", 1),
+    ("the answer is a", 0), ("The answer is a.", 0), ("The answer is a, I think", 0), ("The answer is (a)", 0),
+    ("I choose answer (a) here", 0), ("option a", 0), ("The answer is **a**\nIt lies in England.", 0),
+    ("The answer is A because ...", 0), ("answer: a - London", 0),
+    ("I cannot answer a question without more context.", None), ("I gave no answer i think", None),
+    ("The answer is a.k.a. the city of light", None), ("the answer is a or b", None), ("", None),
+])
+def test_an_article_is_no_letter(answer, choice):
+    assert read_choice(answer, CAPITALS)[0] == choice
+    assert read_choice("To answer i would say Paris", [*CAPITALS, "Rome", "Oslo", "Bern", "Kiev", "Riga"])[0] == 1
+
+
 def test_a_text_within_another_is_not_named_by_it():
     assert read_choice("It is New York City", CAPITALS)[0] == 3
     assert read_choice("It is 3.5", ["3", "3.5", "35", "-3"])[0] == 1
