@@ -206,7 +206,8 @@ def _read_csv(rows, data, delimiter=","):  # a `_Rows`, which is filled; the byt
         rows.refuse(number, f"{said}. A text that holds {delimiter!r} is put in quotation marks")
 
 # %% ../nbs/00a_files.ipynb #a5cb243e
-_BETWEEN = re.compile(r"[\s,]*")
+_SPACE = re.compile(r"\s*")
+_BEHIND = re.compile(r"\s*([,\]]?)\s*")  # what stands behind a value of an array
 
 
 def _not_json(error, where, text, begin=0):  # text, and where in it decoding began
@@ -221,19 +222,25 @@ def _not_json(error, where, text, begin=0):  # text, and where in it decoding be
 
 
 def _array(text, where):  # text that begins with [
-    "`(line, value)` of each element of an array."
-    at, line = text.index("[") + 1, 1
-    counted, found = 0, []
-    while True:
-        at = _BETWEEN.match(text, at).end()
-        if text[at : at + 1] == "]":
-            return found
-        line, counted = line + text.count("\n", counted, at), at
-        try:
+    "`(line, value)` of each element. Raises `RecordError` for what is no array, or not all of the text: rows are lost."
+    at = _SPACE.match(text, text.index("[") + 1).end()
+    line, counted, found = 1, 0, []
+    sign = text[at : at + 1]
+    at += sign == "]"
+    try:
+        while sign != "]":
+            line, counted = line + text.count("\n", counted, at), at
             value, at = _raw_json(text, at)
-        except ValueError as e:
-            raise _not_json(e, where, text, at) from e
-        found.append((line, value))
+            found.append((line, value))
+            behind = _BEHIND.match(text, at)
+            sign, at = behind[1], behind.end()
+            if not sign:
+                raise json.JSONDecodeError("a comma or ] is lacking", text, at)
+        if (at := _SPACE.match(text, at).end()) < len(text):
+            raise json.JSONDecodeError("more behind the end of the array", text, at)
+    except ValueError as e:
+        raise _not_json(e, where, text, at) from e
+    return found
 
 # %% ../nbs/00a_files.ipynb #6d1edaf0
 def _lines_of_json(text):

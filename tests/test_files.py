@@ -99,6 +99,12 @@ WRONG = {
     "one heading twice": ("a.csv", b"q,q\n1,2\n", "a.csv:1: the heading has 'q' twice"),
     "not UTF-8": ("a.csv", b"q,a\nO\xf9?,b\n", "a.csv:2: not UTF-8"),
     "a torn array": ("a.json", b'[{"q": 1},\n{"q": ', "a.json:2: not JSON"),
+    "two arrays": ("a.json", b'[{"q": 1}]\n[{"q": 2}]', "a.json:2: not JSON (more behind the end of the array)"),
+    "more behind an array": ("a.json", b'[{"q": 1}] and so on', "a.json:1: not JSON (more behind the end"),
+    "lines, the first an array": ("a.jsonl", b'[{"q": 1}]\n{"q": 2}\n', "a.jsonl:2: not JSON (more behind"),
+    "no comma": ("a.json", b'[{"q": 1}\n{"q": 2}]', "a.json:2: not JSON (a comma or ] is lacking)"),
+    "two commas": ("a.json", b'[{"q": 1},\n,{"q": 2}]', "a.json:2: not JSON"),
+    "a comma and no value": ("a.json", b'[{"q": 1},\n]', "a.json:2: not JSON"),
     "a number in an array": ("a.json", b'[{"q": 1},\n7]', "a.json:2: expected a JSON object, found int"),
     "columns, not rows": ("a.json", b'{"q": {"0": 1}, "a": {"0": 2}}', "an object of columns, not of rows"),
     "a line that is none": ("a.jsonl", b'{"q": 1}\nno\n', "a.jsonl:2: not JSON"),
@@ -117,6 +123,12 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, data, message):
     with pytest.raises(RecordError, match=re.escape(message)) as error:
         read_rows(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+def test_an_array_may_be_empty_and_stand_among_white_space(tmp_path):
+    for text, rows in [(' [ ] \n', []), ('\n[\n{"q": 1} ,\n{"q": 2}\n]\n\n', [(3, {"q": 1}), (4, {"q": 2})])]:
+        (tmp_path / "a.json").write_text(text)
+        assert read_rows(tmp_path / "a.json") == rows
 
 
 def test_squad_s_own_file_is_read_question_by_question(tmp_path):
