@@ -109,9 +109,6 @@ def _shares(n):
 # %% ../nbs/06_prompts.ipynb #140fa3c7
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,40})?)%")
 _IS_SHARE = re.compile(r"^from '[^']*(?:%|percent|per cent|pct|/|out of|\bin\b)", re.IGNORECASE)
-_WORDS = sorted(_KENT_WORDS, key=len, reverse=True)  # the longest first: "almost certainly not" is not "certain"
-_ANY_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
-_TURNED = re.compile(r"\b(not|no|never|hardly|less|un\w+)\b|n't\b|\d")
 
 
 def _first_line(text):
@@ -130,18 +127,41 @@ def _parse_percent(text):
         known = number == 0 or 1 < number <= 100
         return Confidence(number / 100, "repaired") if known else Confidence(None, "missing")
     read = _interpreted(line)
-    return read if _IS_SHARE.search(read.how) else Confidence(None, "missing", how="no percentage")
+    known = read.value is None or _IS_SHARE.search(read.how)
+    return read if known else Confidence(None, "missing", how="no percentage")
+
+# %% ../nbs/06_prompts.ipynb #b4e83d10
+_WORDS = sorted(_KENT_WORDS, key=len, reverse=True)  # the longest first: "almost certainly not" is not "certain"
+_ANY_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
+_CLAUSE = re.compile(r"[.,;:()!—–]|\s-+\s|\b(?:that|because|since|as|based|given)\b")  # what parts a sentence
+_BESIDE = set(  # words that leave the meaning of one of ours as it is
+    "absolutely am answer completely confidence correct definitely i i'd i'm in is it it's level my of probability "
+    "quite right say seems the this very would".split()
+)
+_TURNED = re.compile(
+    r"\b(not|no|never|hardly|barely|less|un\w+|wrong|incorrect|false|mistaken|doubt\w*|far|hard|anything|but|though"
+    r"|although|however|if|maybe|perhaps|might|may|could|guess\w*)\b|n't\b|[\d?]"
+)
+
+
+def _is_plain(clause):  # of a sentence, in lower case
+    "Whether it says one of the words as it is meant (not *far from certain*), or says none and turns nothing around."
+    rest, times = _ANY_WORD.subn("", clause)
+    words = re.findall(r"\w[\w']*", rest)
+    return set(words) <= _BESIDE if times else not _TURNED.search(rest)
 
 
 def _parse_words(text):
     "One of the words in any case, alone or in a sentence that says no other and turns nothing around."
-    line = _first_line(text).lower()
+    line = _first_line(text).lower().replace("’", "'")
     if line in _KENT_WORDS:
         return Confidence(_KENT_WORDS[line], "parsed")
-    found, rest = set(_ANY_WORD.findall(line)), _ANY_WORD.sub("", line)
-    if len(found) != 1 or _TURNED.search(rest):
-        return Confidence(None, "missing")
-    return Confidence(_KENT_WORDS[found.pop()], "repaired")
+    found = set(_ANY_WORD.findall(line))
+    if len(found) != 1:
+        return Confidence(None, "missing", how="several of the words" if found else "none of the words")
+    if not all(map(_is_plain, _CLAUSE.split(line))):
+        return Confidence(None, "missing", how="words that may turn it around")
+    return Confidence(_KENT_WORDS[found.pop()], "repaired", how=f"from {line[:60]!r}")
 
 # %% ../nbs/06_prompts.ipynb #fcf7d4ea
 @dataclass(frozen=True)

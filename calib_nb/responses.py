@@ -201,6 +201,32 @@ def _as_probability(match: re.Match) -> float | None:
         return number / 100 if number <= 100 else None
     return _share(number, match["of"] or "out of", whole)
 
+# %% ../nbs/05a_responses.ipynb #7c1f9a2e
+_BOUND = re.compile(
+    r"(?:\b(?:(?:less|more) than|at most|up to|under|below|over|above)(?: about)?|(?:^|[\s(\[~])(?:<=?|≤|>)) ?$", re.I
+)
+_OF_ERROR = re.compile(
+    r"(?: (?:chance|probability|likelihood|risk|likely|sure|certain|confident|that|of|to|be|being|i|i'm|am|it|it's|is"
+    r"|this|my|the|answer|will|may|might)){0,10}"
+    r" (?:wrong|incorrect|mistaken|false|uncertain(?:ty)?|unsure|doubt\w*|not)\b",
+    re.IGNORECASE,
+)
+
+
+def _turned(line: str, first: re.Match) -> str:  # first: the line's first number
+    "What makes a stated number another than the confidence: a denial, a bound, an error that it is of; empty for none."
+    if _DENIED.search(line[max(first.start() - 60, 0) : first.start()]):
+        return "denied"
+    for number in _NUMBER.finditer(line):
+        before, behind = line[max(number.start() - 60, 0) : number.start()], line[number.end() : number.end() + 90]
+        if _as_probability(number) is None:
+            continue
+        if _BOUND.search(before) and not behind.startswith(">"):  # as it does in `<0.9>`
+            return "a bound and not a number"
+        if _OF_ERROR.match(behind):
+            return "how probable an error is"
+    return ""
+
 # %% ../nbs/05a_responses.ipynb #e3c6c17d
 _ON_SCALE = re.compile(r"\b(\d{1,3}) \(?on a scale (?:of|from) [01] ?(?:to|-) ?(10|100)\b\)?", re.I)
 _ZERO_TO_ONE = re.compile(
@@ -235,7 +261,7 @@ def _objection(line: str, values: list, other: bool, first: re.Match | None) -> 
         return "several numbers"
     if not values or other and not _leads(first):
         return "a number that is no probability"
-    return "denied" if _DENIED.search(line[max(first.start() - 60, 0) : first.start()]) else ""
+    return _turned(line, first)
 
 # %% ../nbs/05a_responses.ipynb #e3cd21f6
 def _interpreted(text: str) -> Confidence:
