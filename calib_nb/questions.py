@@ -148,8 +148,10 @@ def answer_list(
 
 # %% ../nbs/05_questions.ipynb #6be380ad
 def _plain_text(text):
-    "A question without the quotation marks that some files wrap around it, white space in one form."
-    text = " ".join(cell_text(text).split())
+    "A question without the quotation marks that some files wrap around it, blanks in one form; choices keep lines."
+    text = cell_text(text)
+    lines = text.split("\n") if choices_of(text) else [text]
+    text = "\n".join(" ".join(line.split()) for line in lines)
     if text[:1] == text[-1:] == '"' and len(text) > 1:
         text = text[1:-1].replace('""', '"')
     return text.strip()

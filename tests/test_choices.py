@@ -1,12 +1,13 @@
 """Multiple choice: asked with letters, judged by the one choice that an answer names."""
 import json
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from calib_nb.choices import chance_level, choices_of, read_choice, with_choices
-from calib_nb.core import Question, RecordError
+from calib_nb.core import Question, RecordError, write_jsonl
 from calib_nb.judge import group_by_meaning, judge_answers, judge_choice
 from calib_nb.prompts import PROMPTS, answer_request, few_shot_request
 from calib_nb.questions import group_alike, load_questions
@@ -131,6 +132,19 @@ ROWS = [
 def loaded(path, rows, **options):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return load_questions(path, **options)
+
+
+@pytest.mark.parametrize("name", ["saved.jsonl", "saved.csv"])
+def test_questions_that_were_saved_still_offer_their_choices(tmp_path, name):
+    first = loaded(tmp_path / "q.jsonl", ROWS)
+    if name.endswith("csv"):
+        rows = [{"id": q.id, "question": q.question, "answers": json.dumps(q.answers)} for q in first]
+        pd.DataFrame(rows).to_csv(tmp_path / name, index=False, lineterminator="\r\n")
+    else:
+        write_jsonl(tmp_path / name, first)
+    again = load_questions(tmp_path / name)
+    assert [choices_of(q.question) for q in again] == [row["choices"] for row in ROWS]
+    assert [(q.id, q.question, q.answers) for q in again] == [(q.id, q.question, q.answers) for q in first]
 
 
 def test_choices_of_a_file_stand_in_the_question(tmp_path):
