@@ -10,6 +10,7 @@ __all__ = ['LABELS', 'ORIGINAL_KNN', 'binary_labels', 'knn_labels', 'shuffled_la
 # %% ../nbs/10_labels.ipynb #5f76a5b0
 from collections import Counter
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -270,6 +271,8 @@ def labelled_rows(
 
     Raises `UnknownName` for a kind that is none, ValueError where `decimals` digits can't write a label."""
     label = lookup(LABELS, labels, "labels")
+    if "decimals" in signature(label).parameters:
+        options["decimals"] = decimals  # a labeller that rounds must round to what is written
     return rows_with(judged, label(judged, **options), decimals)
 
 # %% ../nbs/10_labels.ipynb #b89026fb

@@ -280,6 +280,13 @@ SHARES = [(1, 3, 2, 0.33), (2, 3, 1, 0.7), (0, 5, 2, 0.0), (4, 4, 2, 1.0)]
 def test_constant_labels_are_the_share_of_right_answers_in_the_digits_written(right, of, decimals, label):
     judged = answers([i < right for i in range(of)])
     assert constant_labels(judged, decimals) == [label] * of
+    rows = labelled_rows(judged, "constant", decimals)
+    assert {row["label"] for row in rows} == {label}
+    assert rows[0]["output"].endswith(f"Confidence: {label:.{decimals}f}")
+
+
+def test_constant_labels_are_written_with_the_digits_that_rows_have_by_default():
+    assert {row["label"] for row in labelled_rows(answers([1, 0, 0]), "constant")} == {0.3}
 
 
 def test_reference_answers_take_the_place_of_wrong_ones_and_are_right():
