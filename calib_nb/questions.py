@@ -50,7 +50,8 @@ def _called(node):
     if isinstance(node, ast.Call) and node.args:
         return _called(node.args[0])
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
-        return [_called(item) for item in node.elts]
+        items = [_called(item) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
     if isinstance(node, ast.Dict):
         return {_called(k): _called(v) for k, v in zip(node.keys, node.values)}
     if isinstance(node, ast.Name) and node.id == "nan":
@@ -86,12 +87,12 @@ def _literal(text):
 
 
 def _of_text(text):
-    "What a text stands for: a list or dict in print, else itself. Raises ValueError for a broken or shortened one."
+    "What a text stands for: what is in print there, a set as a tuple; else itself. Raises ValueError for a broken one."
     text = text.strip()
     if text[:1] not in ("[", "{", "(") and not _PRINTED.match(text):
         return text
     value = _literal(text)
-    if isinstance(value, list | dict) and "..." not in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):
+    if isinstance(value, list | dict | tuple) and "..." not in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):
         return value
     if _PRINTED.match(text):
         raise ValueError(f"a list that is broken or was shortened when it was printed: {text[:60]!r}. Write it as JSON")
@@ -137,7 +138,9 @@ def answer_list(
 ) -> list[str]:
     "Accepted answers as a list of distinct stripped texts. Raises ValueError where there is none, or no list."
     if isinstance(value, str):
-        value = _of_text(value)
+        read = _of_text(value)
+        one = isinstance(read, tuple) and not all(isinstance(item, str) for item in read)  # (3, 4) or {1, 2}: no list
+        value = value if one else read
     if isinstance(value, str):
         value = _divided(value, separator)
     texts = [t.strip() for t in _texts(value)]
