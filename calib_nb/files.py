@@ -342,13 +342,6 @@ def _plain(value):
             return as_text(value)
     return value
 
-
-def _shortest(value):
-    "A number of 32 bits, or a list of them, as the double that prints the same."
-    if isinstance(value, list):
-        return [_shortest(v) for v in value]
-    return value if value is None else float(str(np.float32(value)))
-
 # %% ../nbs/00a_files.ipynb #ed8138b4
 def _arrow_batches(pa, data):
     "Schema and batches of an Arrow file or an Arrow stream."
@@ -412,12 +405,27 @@ def _table(data, where):
         raise RecordError(f"{where}: not Parquet or Arrow ({said}). Get the file again, or write it again") from e
 
 # %% ../nbs/00a_files.ipynb #abb5b19b
+def _shortest(value, kind):  # kind: its type in Arrow
+    "A number of 32 or 16 bits as the double that prints the same, also within lists and structs; all else as it is."
+    kind = getattr(kind, "storage_type", kind)
+    if value is None or str(kind) in ("float", "halffloat"):
+        return value if value is None else float(str(np.float32(value)))
+    if isinstance(value, dict):
+        return {field.name: _shortest(value[field.name], field.type) for field in kind}
+    if hasattr(kind, "item_type"):  # a map, as pairs
+        return [(key, _shortest(v, kind.item_type)) for key, v in value]
+    if not hasattr(kind, "value_type"):
+        return value
+    inner = kind.value_type
+    return [_shortest(v, inner) for v in value] if isinstance(value, list) else _shortest(value, inner)
+
+
 def _values(column, name, where):  # a chunked array of Arrow
     "The plain values of a column. Raises `RecordError` for one that no text or number is."
     try:
         values = column.to_pylist()
         if re.search(r"\b(float|halffloat)\b", str(column.type)):  # Arrow's names of 32 and 16 bits
-            values = map(_shortest, values)
+            values = [_shortest(v, column.type) for v in values]
         return [_plain(v) for v in values]
     except (ValueError, TypeError, OverflowError, ArithmeticError, NotImplementedError) as e:  # such as bytes, a year 0
         said = f"column {name!r:.80} ({column.type}) holds what is neither text nor number ({e})"

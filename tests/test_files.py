@@ -322,6 +322,30 @@ def test_confidences_that_print_the_same_fall_into_the_same_bin():
     assert auroc([0.6, 0.6000000000000001] * 9, [0, 1] * 9) == 0.5
 
 
+def test_numbers_of_32_bits_are_read_within_structs_lists_and_maps_and_those_of_64_stay(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    single, double = pa.float32(), pa.float64()
+    about = pa.struct([("p", single), ("exact", double), ("n", pa.int64()), ("word", pa.string())])
+    lists = {"many": pa.list_(about), "steps": pa.list_(single), "by_name": pa.map_(pa.string(), single)}
+    told = {"p": 0.1, "exact": 0.123456789012, "n": 2**40 + 1, "word": "a"}
+    empty = dict.fromkeys(told)
+    rows = [
+        {"about": told, "many": [told, None], "steps": [0.7, None], "by_name": [("x", 0.3)], "p": 0.9},
+        {"about": empty, "many": None, "steps": [], "by_name": None, "p": None},
+    ]
+    table = pa.Table.from_pylist(rows, pa.schema({"about": about, **lists, "p": pa.float16()}))
+    parquet.write_table(table.drop_columns("p"), tmp_path / "a.parquet")
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    rows[0]["by_name"] = [["x", 0.3]]
+    assert [row["about"] for _, row in read_rows(tmp_path / "a.parquet")] == [told, empty]
+    read = [row for _, row in read_rows(tmp_path / "a.arrow")]
+    assert read[0].pop("p") == pytest.approx(rows[0].pop("p"), abs=1e-3)
+    assert read == [rows[0], rows[1]]
+
+
 @pytest.mark.parametrize("name", ["platt", "temperature", "beta"])
 def test_calibrators_keep_the_order_of_confidences_however_near_to_1(name):
     p = np.unique(1 - 10.0 ** -np.linspace(0.2, 15.5, 200))
