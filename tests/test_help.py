@@ -32,7 +32,7 @@ def shell():
 
 
 @pytest.mark.parametrize("name, said", [
-    ("metric_card", "reference: the constant forecast for Brier skill"),
+    ("metric_card", "reference: the constant forecast, the accuracy on the training questions"),
     ("Readings.from_file", "scale: 'percent' where confidences are in [0, 100]"),
     ("Sample", "groups: sorted labels of all groups"),
     ("Sample.times", "counts: (b, G) how often each group was drawn"),
