@@ -370,18 +370,9 @@ def _last_name(answer: str, question: str) -> str:
     return " ".join(next(filter(None, reversed(names)), []))
 
 
-_DENIALS = {"negated", "one of several that are offered", "asked, not said"}  # reasons of the rules
-
-
-def _looked_for(other: str, text: str, question: str) -> list[Verdict]:
-    "What the rules say of an answer and of its last name in a text."
-    return [judge_by_rules(text, [wanted], question) for wanted in dict.fromkeys([other, _last_name(other, question)])]
-
 # %% ../nbs/09a_judge.ipynb #5ame0003
-def _is_in(text: str, answer: str, question: str) -> bool:
-    "Whether a text has an answer as it is: 'Romeo and Juliet', of which 'Juliet' alone would be denied."
-    whole = judge_by_rules(text, [answer], question)
-    return whole.reason in ("equals a reference", "states a reference") and " or " not in answer
+_STATED = {"equals a reference", "states a reference"}  # reasons of the rules
+_DENIALS = {"negated", "one of several that are offered", "asked, not said"}
 
 
 def _mean_the_same(text: str, other: str, question: str) -> bool:
@@ -389,9 +380,11 @@ def _mean_the_same(text: str, other: str, question: str) -> bool:
     if choices:
         chosen = read_choice(text, choices)[0]
         return chosen is not None and chosen == read_choice(other, choices)[0]
-    if _is_in(text, other, question) or _is_in(other, text, question):
-        return True
-    verdicts = [*_looked_for(other, text, question), *_looked_for(text, other, question)]
+    pairs = (text, other), (other, text)
+    verdicts = [judge_by_rules(said, [answer], question) for said, answer in pairs]
+    if any(v.reason in _STATED and " or " not in answer for v, (_, answer) in zip(verdicts, pairs)):
+        return True  # 'Romeo and Juliet' is there, though 'Juliet' alone would be one of several
+    verdicts += [judge_by_rules(said, [_last_name(answer, question)], question) for said, answer in pairs]
     return any(v.grade == "correct" for v in verdicts) and _DENIALS.isdisjoint(v.reason for v in verdicts)
 
 

@@ -345,20 +345,13 @@ def test_a_judge_that_asks_needs_a_grader():
     ("Au, Ag", "Au, Ag", True),
     ("Lyon or Paris", "Lyon or Paris", False),
     ("The capital of France is Paris.", "Lyon or Paris", False),
-])
-def test_two_answers_mean_the_same_whichever_is_compared_with_which(one, other, same):
-    for answer, text in ((one, other), (other, one)):
-        groups = group_by_meaning(CAPITAL, answer, [text])
-        assert groups == ([[text]] if same else [[], [text]])
-
-
-@pytest.mark.parametrize("one, other, same", [
     ("Jordanian dinar", "Jordanian rials", False),
     ("Jordanian dinar", "The currency of Jordan is the Jordanian dinar (JOD).", True),
     ("They pay with the Jordanian dinar.", "The currency is the Jordanian pound", False),
     ("Dinar", "the Jordanian dinar", True),
     ("It is called Apollo 11.", "It is called Apollo 13.", False),
 ])
-def test_a_name_goes_on_with_the_words_behind_it(one, other, same):
+def test_two_answers_mean_the_same_whichever_is_compared_with_which(one, other, same):
     for answer, text in ((one, other), (other, one)):
-        assert bool(group_by_meaning("Which money is used in Jordan?", answer, [text])[0]) == same
+        groups = group_by_meaning(CAPITAL, answer, [text])
+        assert groups == ([[text]] if same else [[], [text]])

@@ -13,11 +13,10 @@ from calib_nb.judge_quality import (
     corrected_accuracy,
     evouna_judged,
     human_judged,
-    judge_quality,
     judge_simply,
     quality_table,
 )
-from calib_nb.label_noise import JudgeQuality
+from calib_nb.label_noise import JudgeQuality, judge_from_audit
 from calib_nb.rules import judge_by_rules
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is absent")
@@ -74,11 +73,11 @@ def test_a_file_that_is_no_audit_names_line_and_field(tmp_path, read, field):
 
 def test_both_kinds_of_answers_are_needed_to_measure_a_judge():
     with pytest.raises(ValueError, match="right and wrong answers are both needed"):
-        judge_quality([True], [True])
+        judge_from_audit([True], [True])
 
 
 def test_the_quality_table_holds_sensitivity_and_specificity():
-    table = quality_table(judge_quality([1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0])).set_index("measure")
+    table = quality_table(judge_from_audit([1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0])).set_index("measure")
     assert table.loc["sensitivity", "value"] == 0.6667
     assert table.loc["specificity", ["value", "n"]].tolist() == [1, 3]
 
@@ -128,6 +127,6 @@ def test_the_rules_on_human_judged_predictions_do_not_get_worse():
     rows = human_judged(SHARED / "nq_open/efficientqa_human_judged_half.jsonl")
     definite = rows[rows["human"].isin(["definitely correct", "definitely incorrect"])]
     accepted = [judge_by_rules(r.answer, r.references, r.question).grade == "correct" for r in definite.itertuples()]
-    quality = judge_quality(accepted, definite["human"] == "definitely correct")
+    quality = judge_from_audit(accepted, definite["human"] == "definitely correct")
     assert quality.sensitivity >= 0.52
     assert quality.specificity >= 0.979
