@@ -756,7 +756,7 @@ class _WithoutWords(ast.NodeTransformer):
         return node
 
     def visit_Raise(self, node):
-        return ast.Pass()
+        return ast.Raise()  # that something is refused stays, unlike what is said then
 
 # %% ../nbs/00_core.ipynb #d56f88af
 def _code_names(code):  # a code object
@@ -765,13 +765,18 @@ def _code_names(code):  # a code object
     return set(code.co_names).union(*map(_code_names, inner))
 
 
+def _compiled(code):  # a code object
+    "What it does, with which names and constants, those of functions inside it too: the same in every process."
+    consts = [_compiled(c) if isinstance(c, types.CodeType) else _plain_text(c) or repr(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {consts}"
+
+
 def _bytecode(thing):  # a function or class without source
-    "The same of what was compiled; of a class nothing but its name is known."
+    "As `_text_and_names`, of what was compiled; of a class nothing but its name is known."
     if isinstance(thing, type):
         return thing.__qualname__, set()
-    code = thing.__code__
-    constants = [const for const in code.co_consts if not isinstance(const, types.CodeType)]
-    return f"{code.co_code.hex()} {constants!r}", _code_names(code)
+    defaults = _plain_text([thing.__defaults__, thing.__kwdefaults__])
+    return f"{_compiled(thing.__code__)} {defaults}", _code_names(thing.__code__)
 
 
 def _used_names(tree):
@@ -850,7 +855,9 @@ def _plain_text(value):
     "A text for plain data, the same in every process; None for anything else."
     if isinstance(value, re.Pattern):
         return f"{value.pattern!r} {value.flags}"
-    if isinstance(value, str | int | float | None):
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {_plain_text(value.tolist())}"
+    if isinstance(value, str | bytes | int | float | complex | range | None):
         return repr(value)
     if isinstance(value, dict):
         value = list(value.items())

@@ -1119,9 +1119,11 @@ def _evaluating(model):
     "Without dropout and gradients, and afterwards as before."
     training = model.training
     model.eval()
-    with torch.no_grad():
-        yield
-    model.train(training)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def _is_right(lm, trees, way, shared=0):

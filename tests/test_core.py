@@ -1,7 +1,11 @@
 "Files in and out: whole or refused, with the file and the line."
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -208,6 +212,7 @@ SAME = "def f(x):\n    'Says.'\n    if x < 0:\n        raise ValueError('no')\n 
         ("def f(x):\n    'Says.'\n    if x < 1:\n        raise ValueError('no')\n    return x + 1\n", False),
         ("def f(x):\n    'Says.'\n    if x < 0:\n        raise ValueError('no')\n    return x + 2\n", False),
         ("def f(x, y=1):\n    if x < 0:\n        raise ValueError('no')\n    return x + 1\n", False),
+        ("def f(x):\n    if x < 0:\n        pass\n    return x + 1\n", False),  # it refuses nothing any more
     ],
 )
 def test_words_and_layout_are_no_part_of_the_code_but_what_it_does_is(other, same):
@@ -222,6 +227,41 @@ def test_what_a_function_uses_is_part_of_its_code(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setitem(globals(), "helper", chosen)
     assert code_hash(weighted) != before
+
+
+KINDS = [(b"a", b"b"), (np.arange(3), np.arange(1, 4)), (range(3), range(4)), (1j, 2j)]
+
+
+@pytest.mark.parametrize("before, after", KINDS)
+def test_a_constant_of_any_plain_kind_is_part_of_the_code_that_uses_it(monkeypatch, before, after):
+    monkeypatch.setitem(globals(), "WEIGHT", before)
+    first = code_hash(weighted)
+    monkeypatch.setitem(globals(), "WEIGHT", after)
+    assert code_hash(weighted) != first
+
+
+def compiled(text: str) -> str:
+    "The hash of a function whose source is nowhere."
+    return code_hash(eval(text, {"__name__": "calib_nb"}))
+
+
+OTHERS = [
+    ("lambda x: x.a", "lambda x: x.b"),
+    ("lambda x: x + 1", "lambda x: x + 2"),
+    ("lambda x, y=1: x", "lambda x, y=2: x"),
+    ("lambda x: (y.a for y in x)", "lambda x: (y.b for y in x)"),
+]
+
+
+@pytest.mark.parametrize("one, other", OTHERS)
+def test_a_function_without_source_is_known_by_its_names_constants_and_defaults(one, other):
+    assert compiled(one) == compiled(one) != compiled(other)
+
+
+def test_a_function_without_source_has_the_same_hash_in_every_process():
+    text = "from calib_nb.core import code_hash; print(code_hash(eval('lambda x: x in {1.5, \"a\", \"b\"}')))"
+    command, each = [sys.executable, "-c", text], [{**os.environ, "PYTHONHASHSEED": seed} for seed in "12"]
+    assert len({subprocess.run(command, env=env, capture_output=True, check=True).stdout for env in each}) == 1
 
 
 def test_a_new_entry_of_a_registry_changes_nothing_unless_it_is_asked_for(monkeypatch):

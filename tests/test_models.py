@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import small_model
 
-from calib_nb.models import DEVICE_SETTINGS, _settings, _with_full_logits, folder_key, load_model
+from calib_nb.models import DEVICE_SETTINGS, _evaluating, _settings, _with_full_logits, folder_key, load_model
 
 FILES = [
     "model.safetensors",
@@ -79,3 +79,11 @@ def test_no_quantization_is_one_model_however_it_is_said(small, tmp_path):
     small.tokenizer.save_pretrained(tmp_path)
     plain, said = (load_model(str(tmp_path), quantization=q, device="cpu") for q in (None, "none"))
     assert (said.key, said.quantization) == (plain.key, plain.quantization) and plain.quantization is None
+
+
+def test_a_model_that_is_checked_trains_on_afterwards_also_where_the_check_fails(small):
+    model = small_model(small.tokenizer).model.train()
+    with pytest.raises(MemoryError), _evaluating(model):
+        assert not model.training
+        raise MemoryError
+    assert model.training
