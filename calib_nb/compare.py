@@ -34,7 +34,7 @@ from calib_nb.core import (
     write_jsonl,
 )
 from .embeddings import embed
-from .inference import as_text, diagnose, difference_or_reason, holm, metric_card
+from .inference import _unbroken, as_text, diagnose, difference_or_reason, holm, metric_card
 from .metrics import bin_index
 from calib_nb.plots import (
     Band,
@@ -541,14 +541,6 @@ _TABLE_METRICS = [
 ]
 
 # %% ../nbs/16_compare.ipynb #16f0ee0e
-_NO_BREAK = "\u00a0"  # a space at which no line is broken
-
-
-def _unbroken(text):
-    "A value with its interval, on one line wherever it stands; a reason in words may be broken."
-    return text if text.startswith(("undefined", "too few")) else text.replace(" ", _NO_BREAK)
-
-
 def _cell(card, name):
     "A metric as text; a count, which several seeds make a mean, with one decimal."
     digits = 1 if name == "distinct_values" else 3

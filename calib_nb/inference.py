@@ -725,6 +725,11 @@ def as_text(
     return _value_text(estimate.value, digits) + _interval_text(estimate, digits) + _band_text(estimate, digits)
 
 
+def _unbroken(text):
+    "A value with its interval, on one line wherever it stands; a reason in words may be broken."
+    return text if text.startswith(("undefined", "too few")) else text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def _value_text(value, digits):
     "The number; a whole one without zeros behind its point."
     if value == int(value) and digits != 0:

@@ -23,7 +23,7 @@ from .choices import chance_level
 from .core import read_json, select, visible
 from .experiment import Run, run_readouts
 from .help import _saved_notebook
-from .inference import SHOWN, as_text, diagnose, difference_or_reason, difference_text, metric_card
+from .inference import SHOWN, _unbroken, as_text, diagnose, difference_or_reason, difference_text, metric_card
 from .labels import label_figure, label_table
 from .methods import check_options, knn_step
 from .original import original_numbers
@@ -101,15 +101,9 @@ def _original_wording(run, readout):
     return {(readout, "baseline, original wording"): _shown(card, code, chance)}
 
 
-def _unbroken(estimate):
-    "The text of a metric, which no line breaks; of one that is undefined the reason, which may be long."
-    text = as_text(estimate)
-    return text if text.startswith(("undefined", "too few")) else text.replace(" ", "\N{NO-BREAK SPACE}")
-
-
 def _texts(card, names):
     "The metrics as tables show them, by their labels."
-    return {METRICS[name].label: _unbroken(card[name]) for name in names}
+    return {METRICS[name].label: _unbroken(as_text(card[name])) for name in names}
 
 # %% ../nbs/15a_report.ipynb #15aa0005
 def _column(run, side, readout):
@@ -353,7 +347,7 @@ def original_finding(run: Run) -> _Prose:
         theirs = select(run.original_readings, method=side, readout="verbalized")
         clauses.append(f"{side}: {_original_clause(original_numbers(theirs, run.parameters.original))}")
         card = metric_card(_on_test(readings, readout), run.accuracy["train"], names=("auroc",))
-        honest.append(f"{side}: {_unbroken(card['auroc'])}")
+        honest.append(f"{side}: {_unbroken(as_text(card['auroc']))}")
     return _Prose(
         f"The error that the original's evaluation ({run.parameters.original}) prints, {'; '.join(clauses)}. "
         f"AUROC on other questions ({readout}), {'; '.join(honest)}."
