@@ -107,12 +107,13 @@ def seen_text(
     readings: list[Reading],  # by the verbalized confidence, of one training or several
     share: float,  # of right training answers: the constant forecast
     n_resamples: int = 2000,  # of the bootstrap
-) -> dict:  # as from `expected_text`, with `low` and `high` of the skill, and `n`
+) -> dict:  # as from `expected_text`, with `low` and `high` of the skill, and `n`; NaN where no text has a number
     "What the greedy text is."
     said = pd.Series([r.confidence for r in readings if r.confidence is not None])
     shares = said.value_counts(normalize=True)
     skill = metric_card(readings, share, n_resamples=n_resamples, names=["brier_skill_score"])["brier_skill_score"]
-    most = {"mode": float(shares.index[0]), "share of mode": float(shares.iloc[0])}
+    mode, share_of_mode = (shares.index[0], shares.iloc[0]) if len(shares) else (np.nan, np.nan)
+    most = {"mode": float(mode), "share of mode": float(share_of_mode)}
     number = {"brier_skill": skill.value, "low": skill.low, "high": skill.high, "n": skill.n}
     return {**most, "values": int((shares > _RARE).sum()), **number}
 

@@ -95,6 +95,13 @@ def test_near_one_half_no_mode_is_expected_and_none_is_counted():
     assert hits(found, seen)["mode"] is None and hits(found, seen)["values"] is False
 
 
+def test_text_without_a_number_has_no_mode_and_hits_nothing():
+    silent = [replace(r, confidence=None, provenance="missing") for r in made_up_readings(40)]
+    seen = seen_text(silent, 0.5, 10)
+    assert seen["values"] == 0 and np.isnan(seen["mode"]) and np.isnan(seen["brier_skill"])
+    assert not any(hits(expected_text("text", 0.1, 0.6), seen).values())
+
+
 def test_another_objective_is_refused():
     with pytest.raises(UnknownName, match="dpo"):
         expected_text("dpo", 0.3, 0.6)
