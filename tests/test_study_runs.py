@@ -109,6 +109,13 @@ def test_an_arm_is_the_method_with_options_and_has_a_name_of_its_own(study):
     assert abs(updates[0] - updates[1]) / updates[0] < 0.05
 
 
+def test_only_the_distilled_readers_of_further_seeds_leave_out_what_no_contrast_reads(study):
+    own = Cell(MODELS[0], MODELS[0])
+    distilled = Cell(*MODELS[:1] * 2, "self_consistency_distill", 947)
+    assert {"train", "test"} < {*study.splits_read(own, 3)} == {*study.splits_read(distilled, 0)}
+    assert study.splits_read(distilled, 1) == ("test",)
+
+
 @pytest.mark.long
 def test_choices_and_cells_leave_readings_of_all_splits_and_how_they_were_made(study, monkeypatch):
     monkeypatch.setattr(study, "RATES", (0.0004,))
