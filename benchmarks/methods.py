@@ -1,13 +1,13 @@
 """Every method on the answers of the study, read in every way: what `results` is to rest on.
 
     python benchmarks/methods.py asked MODEL PROMPT       the untrained model, asked by a prompt, on calibration
-    python benchmarks/methods.py run MODEL METHOD SEED    one training, and what it says of each held-out answer
+    python benchmarks/methods.py run MODEL METHOD SEED    one training, and what it says of the test answers
     python benchmarks/methods.py away METHOD SEED SET     the same of SmolLM2's answers to another question set
     python benchmarks/methods.py all --hours H            what is missing of the first two
 
 Answers are those of the study, greedy and fixed. The trainings of seed 0 that stand in the matrix are read by every
-readout, all others by the text and the expected confidence. SET is a known name, or a file such as `data/popqa.jsonl`.
-What the runs leave lies in `figures/methods/`.
+readout, all others by the text and the expected confidence; seed 0 reads the calibration answers, too. SET is a known
+name, or a file such as `data/popqa.jsonl`. What the runs leave lies in `figures/methods/`.
 """
 from dataclasses import replace
 from itertools import chain, product
@@ -86,13 +86,14 @@ def reader_of(model: str, method: str, seed: int):
 
 
 def make_run(model: str, method: str, seed: str):
-    "One training, or none, and what the model says of each held-out answer."
+    "One training, or none, and what the model says of the test answers; of the calibration answers with seed 0."
     run, reader = reader_of(model, method, int(seed))
+    splits = ("test",) if int(seed) else HELD_OUT
     everything = int(seed) == 0 and method in MATRIX and model == MODELS[0]
     readouts = READOUTS if everything else METHODS[run.parameters.method].readouts
     known = run.baseline_readings if method == "baseline" else []
     left = tuple(name for name in readouts if name not in {r.readout for r in known})
-    readings = known + (study.read(reader, study.answers_of(run, *HELD_OUT), left) if left else [])
+    readings = known + (study.read(reader, study.answers_of(run, *splits), left) if left else [])
     TABLES.add("readings.csv.gz", lines_of(readings, model=model).assign(method=method), KEY)
     if method == "baseline":  # beside it, what asks no model
         forecasts = chain.from_iterable(baseline_rows(run.folder, split).values() for split in HELD_OUT)
