@@ -725,11 +725,6 @@ def as_text(
     return _value_text(estimate.value, digits) + _interval_text(estimate, digits) + _band_text(estimate, digits)
 
 
-def _unbroken(text):
-    "A value with its interval, on one line wherever it stands; a reason in words may be broken."
-    return text if text.startswith(("undefined", "too few")) else text.replace(" ", "\N{NO-BREAK SPACE}")
-
-
 def _value_text(value, digits):
     "The number; a whole one without zeros behind its point."
     if value == int(value) and digits != 0:
@@ -752,6 +747,11 @@ def _band_text(e, digits):
         return ""
     band = f"; true labels {e.judge_low:.{digits}f} to {e.judge_high:.{digits}f}"
     return f"{band} ({e.judge_errors})" if e.judge_errors else band
+
+# %% ../nbs/02b_inference.ipynb #a5b0r3a2
+def _unbroken(text):
+    "A value with its interval, on one line wherever it stands; a reason in words may be broken."
+    return text if text.startswith(("undefined", "too few")) else text.replace(" ", "\N{NO-BREAK SPACE}")
 
 # %% ../nbs/02b_inference.ipynb #a0158802
 def _estimate_line(estimate):
