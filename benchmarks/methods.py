@@ -88,8 +88,9 @@ def reader_of(model: str, method: str, seed: int):
 def make_run(model: str, method: str, seed: str):
     "One training, or none, and what the model says of the test answers; of the calibration answers with seed 0."
     run, reader = reader_of(model, method, int(seed))
-    splits = ("test",) if int(seed) else HELD_OUT
-    everything = int(seed) == 0 and method in MATRIX and model == MODELS[0]
+    first = not int(seed)
+    splits = HELD_OUT if first else ("test",)
+    everything = first and method in MATRIX and model == MODELS[0]
     readouts = READOUTS if everything else METHODS[run.parameters.method].readouts
     known = run.baseline_readings if method == "baseline" else []
     left = tuple(name for name in readouts if name not in {r.readout for r in known})

@@ -855,7 +855,7 @@ def _plain_text(value):
     "A text for plain data, the same in every process; None for anything else."
     if isinstance(value, re.Pattern):
         return f"{value.pattern!r} {value.flags}"
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return f"{value.dtype} {_plain_text(value.tolist())}"
     if isinstance(value, str | bytes | int | float | complex | range | None):
         return repr(value)

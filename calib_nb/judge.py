@@ -369,7 +369,6 @@ def _last_name(answer: str, question: str) -> str:
     names = [[*dropwhile(lambda word: not word[0].isupper(), words)] for words in rows]
     return " ".join(next(filter(None, reversed(names)), []))
 
-
 # %% ../nbs/09a_judge.ipynb #5ame0003
 _STATED = {"equals a reference", "states a reference"}  # reasons of the rules
 _DENIALS = {"negated", "one of several that are offered", "asked, not said"}

@@ -229,7 +229,7 @@ def test_what_a_function_uses_is_part_of_its_code(monkeypatch):
     assert code_hash(weighted) != before
 
 
-KINDS = [(b"a", b"b"), (np.arange(3), np.arange(1, 4)), (range(3), range(4)), (1j, 2j)]
+KINDS = [(b"a", b"b"), (1j, 2j), (range(3), range(4)), (np.arange(3), np.arange(1, 4)), (np.int64(1), np.int64(2))]
 
 
 @pytest.mark.parametrize("before, after", KINDS)
